@@ -1,0 +1,274 @@
+"""Bag: one slide's patches and embeddings in one HDF5 file.
+
+Layout (README, "Files"): `/coords` (N, 2) int64 with TRIDENT's attribute names, `/patches` as JPEG
+bytes end to end with `/patch_offsets` (N+1,) int64 (or raw (N, P, P, 3) uint8), `/features` (N, D)
+float16 once `milpath embed` has run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import h5py
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from milpath.errors import StoredFileError
+from milpath.frame import read_frame, write_frame
+from milpath.grid import PatchGrid
+from milpath.params import CodecParams, TileParams
+from milpath.slide import SlideFacts
+from milpath.store import fingerprint, open_h5, publish_h5
+
+BagStatus = Literal["ok", "no_tissue"]
+
+_APPEND_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class BagHeader:
+    """What a bag says of itself, beside its arrays."""
+
+    status: BagStatus
+    background: Literal["bright", "dark"]
+    unreadable: int
+    """Patches left out because the slide's file is damaged there."""
+    fingerprint: str
+    params: TileParams
+
+
+def bag_fingerprint(slide: SlideFacts, params: TileParams) -> str:
+    """Equal for two bags exactly when slide, its resolution and all parameters are."""
+    return fingerprint("bag", slide.quickhash, slide.mpp_x, slide.mpp_y, params.model_dump())
+
+
+def write_bag(
+    path: Path,
+    slide: SlideFacts,
+    grid: PatchGrid,
+    background: Literal["bright", "dark"],
+    patches: Iterable[tuple[int, NDArray[np.uint8]]],
+    params: TileParams,
+) -> BagHeader:
+    """Write a bag, whole or not at all.
+
+    Parameters
+    ----------
+    path : its file
+    slide, grid : whose patches these are; all of `grid`, the unreadable ones included
+    background : of the slide
+    patches : (row of the grid, uint8 array (P, P, 3)) in the grid's order; rows that are missing
+        could not be read and are left out of the bag
+    params : what the grid and the pixels were made with
+
+    Returns
+    -------
+    The header written.
+    """
+    with publish_h5(path, "bag") as h5:
+        rows = _write_patches(h5, patches, grid.patch_px, params.pixels)
+        kept = grid.select(rows)
+        write_frame(h5, slide, kept)
+        header = BagHeader(
+            status="ok" if len(kept) else "no_tissue",
+            background=background,
+            unreadable=len(grid) - len(kept),
+            fingerprint=bag_fingerprint(slide, params),
+            params=params,
+        )
+        for field in fields(header):
+            value = getattr(header, field.name)
+            h5.attrs[field.name] = value.model_dump_json() if field.name == "params" else value
+    return header
+
+
+def _write_patches(
+    h5: h5py.File,
+    patches: Iterable[tuple[int, NDArray[np.uint8]]],
+    side: int,
+    params: CodecParams,
+) -> NDArray[np.int64]:
+    """Stream the pixels into `/patches`; the rows that came."""
+    rows: list[int] = []
+    if params.codec == "raw":
+        shape = (side, side, 3)
+        raw = h5.create_dataset(
+            "patches", (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape)
+        )
+        for row, pixels in patches:
+            raw.resize(len(rows) + 1, axis=0)
+            raw[len(rows)] = pixels
+            rows.append(row)
+    else:
+        offsets = [0]
+        jpeg = h5.create_dataset(
+            "patches", (0,), np.uint8, maxshape=(None,), chunks=(_APPEND_BYTES,), fill_time="never"
+        )
+        jpeg.attrs["codec"], jpeg.attrs["quality"] = "jpeg", params.quality
+        waiting: list[bytes] = []
+        for row, pixels in patches:
+            jpeg_bytes = imagecodecs.jpeg8_encode(pixels, level=params.quality, subsampling="444")
+            waiting.append(bytes(jpeg_bytes))
+            rows.append(row)
+            offsets.append(offsets[-1] + len(waiting[-1]))
+            if offsets[-1] - len(jpeg) >= _APPEND_BYTES:
+                _append(jpeg, waiting)
+        _append(jpeg, waiting)
+        h5.create_dataset("patch_offsets", data=np.asarray(offsets, np.int64))
+    return np.asarray(rows, np.int64)
+
+
+def _append(dataset: h5py.Dataset, waiting: list[bytes]) -> None:
+    data = np.frombuffer(b"".join(waiting), np.uint8)
+    start = len(dataset)
+    dataset.resize(start + len(data), axis=0)
+    dataset[start:] = data
+    waiting.clear()
+
+
+def write_features(
+    path: Path, batches: Iterable[NDArray[Any]], encoder: str, code: str, dim: int
+) -> None:
+    """Put embeddings into a bag, in place of those it has; the file is rewritten whole.
+
+    Parameters
+    ----------
+    path : the bag
+    batches : arrays (n, D) in the order of the bag's patches, N rows in all
+    encoder : the encoder's name, for people
+    code : the encoder's fingerprint, for machines
+    dim : D
+
+    Raises
+    ------
+    StoredFileError : an embedding is not finite in float16
+    """
+    parts = [np.zeros((0, dim), np.float16), *(np.asarray(each, np.float16) for each in batches)]
+    features = np.concatenate(parts)
+    if not np.isfinite(features).all():
+        raise StoredFileError(
+            f"{path.name}: {encoder} gives embeddings that are not finite in float16; "
+            "check its weights"
+        )
+    with h5py.File(path, "r", locking=False) as old, publish_h5(path, "bag") as h5:
+        for name in ("coords", "patches", "patch_offsets"):
+            if name in old:
+                old.copy(name, h5)
+        for name, value in old.attrs.items():
+            h5.attrs[name] = value
+        made = h5.create_dataset("features", data=features)
+        made.attrs["encoder"], made.attrs["encoder_fingerprint"] = encoder, code
+
+
+class Bag:
+    """A bag opened for reading; a context manager.
+
+    Raises
+    ------
+    StoredFileError : missing, damaged, or no bag of milpath
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with ExitStack() as stack:
+            self._h5 = stack.enter_context(open_h5(path, "bag"))
+            self.slide, self.grid = read_frame(self._h5)
+            self.header = self._read_header()
+            self._offsets = self._read_offsets()
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def __len__(self) -> int:
+        return len(self.grid)
+
+    def _read_header(self) -> BagHeader:
+        values = {field.name: self._h5.need(field.name) for field in fields(BagHeader)}
+        try:
+            values["params"] = TileParams.model_validate_json(values["params"])
+        except ValueError:
+            raise StoredFileError(
+                f"{self.path.name}: its parameters are not those of this milpath; tile it again"
+            ) from None
+        return BagHeader(**values)
+
+    def _read_offsets(self) -> NDArray[np.int64] | None:
+        if self._h5.dataset_attr("patches", "codec") != "jpeg":
+            return None
+        offsets = self._h5.read("patch_offsets", "int64", (len(self) + 1,))
+        size = self._h5.shape("patches")[0]
+        if offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) <= 0).any():
+            raise StoredFileError(f"{self.path.name}: patch_offsets do not fit; tile it again")
+        return offsets
+
+    def read_patches(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The pixels of some patches, uint8 array (n, P, P, 3), in the order of `rows`."""
+        side = self.grid.patch_px
+        if self._offsets is None:
+            order = np.argsort(rows)
+            data = np.empty((len(rows), side, side, 3), np.uint8)
+            if len(rows):
+                unique, inverse = np.unique(rows[order], return_inverse=True)
+                raw = self._h5.read("patches", "uint8", (len(self), side, side, 3), unique)
+                data[order] = raw[inverse]
+            return data
+        patches = np.empty((len(rows), side, side, 3), np.uint8)
+        for place, row in enumerate(rows):
+            span = slice(int(self._offsets[row]), int(self._offsets[row + 1]))
+            jpeg = self._h5.read("patches", "uint8", (None,), span)
+            try:
+                pixels = imagecodecs.jpeg8_decode(jpeg.tobytes())
+            except Exception as error:  # the codec's own exception class is private
+                raise StoredFileError(
+                    f"{self.path.name}: patch {row} is damaged ({error}); tile it again"
+                ) from None
+            if pixels.shape != (side, side, 3):
+                raise StoredFileError(
+                    f"{self.path.name}: patch {row} has shape {pixels.shape}, "
+                    f"expected {(side, side, 3)}; tile it again"
+                )
+            patches[place] = pixels
+        return patches
+
+    def iter_patches(self, batch: int) -> Iterator[NDArray[np.uint8]]:
+        """All patches in order, `batch` at a time."""
+        for start in range(0, len(self), batch):
+            yield self.read_patches(np.arange(start, min(start + batch, len(self))))
+
+    @property
+    def encoder(self) -> tuple[str, str] | None:
+        """Name and fingerprint of the encoder of `/features`; None when there are none."""
+        if "features" not in self._h5:
+            return None
+        name = self._h5.dataset_attr("features", "encoder")
+        code = self._h5.dataset_attr("features", "encoder_fingerprint")
+        return str(name), str(code)
+
+    @property
+    def feature_dim(self) -> int:
+        """D of `/features`."""
+        return self._h5.shape("features")[1]
+
+    def read_features(self, rows: Any = slice(None)) -> NDArray[np.float16]:
+        """Embeddings (n, D) float16 of all patches, or of some in increasing order."""
+        return self._h5.read("features", "float16", (len(self), None), rows)
+
+    def iter_features(self, batch: int) -> Iterator[NDArray[np.float16]]:
+        """All embeddings in order, `batch` at a time."""
+        for start in range(0, len(self), batch):
+            yield self.read_features(slice(start, min(start + batch, len(self))))

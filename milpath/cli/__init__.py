@@ -1,0 +1,54 @@
+"""The command line: options to parameters to one call to one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from milpath.cli import classify, demo, embed, heatmap, info, tile, train
+from milpath.errors import MilpathError, OutputError, UsageError
+
+app = typer.Typer(
+    name="milpath",
+    help=(
+        "Learn from one label a slide, and show where the evidence lies.\n\n"
+        "From slides to pictures: tile, train, classify. Try milpath demo first: it needs no data."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Exit codes: 0 all well, 2 wrong options or cohort file, 3 some slides failed, "
+        "4 all failed, 5 results cannot be written, 130 interrupted."
+    ),
+)
+app.command("tile")(tile.tile)
+app.command("embed")(embed.embed)
+app.command("train")(train.train)
+app.command("classify")(classify.classify)
+app.command("heatmap")(heatmap.heatmap)
+app.command("info")(info.info)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command line; a `MilpathError` becomes one line and an exit code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own remarks are not ours
+    try:
+        app()
+    except MilpathError as error:
+        print(f"milpath: {error}", file=sys.stderr)
+        sys.exit(_exit_code(error))
+    except KeyboardInterrupt:
+        print("milpath: interrupted; what was finished is kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def _exit_code(error: MilpathError) -> int:
+    if isinstance(error, UsageError):
+        return 2
+    return 5 if isinstance(error, OutputError) else 4

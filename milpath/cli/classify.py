@@ -1,0 +1,65 @@
+"""`milpath classify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from milpath.cli.console import (
+    JsonOption,
+    SlideMppOption,
+    exit_with,
+    processors,
+    report_outcomes,
+    show_warnings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from milpath.engine import Outcome
+
+
+def classify(
+    slides: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Slides, folders of slides, or CSVs with a column slide.", show_default=False
+        ),
+    ],
+    model: Annotated[
+        Path, typer.Option("--model", "-m", help="A model folder.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)
+    ],
+    slide_mpp: SlideMppOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Classify slides straight from their files, and paint where the evidence lies.
+
+    OUT receives predictions.csv, and for each slide a prediction file and a picture of the slide
+    beside its heatmap. Resolution, patch size and everything else come from the model.
+    """
+    from milpath.cohort import gather_slides
+    from milpath.engine import run_job
+    from milpath.nn.bundle import load_bundle
+    from milpath.nn.predict import Classifier, write_predictions
+
+    show_warnings()
+    entries = gather_slides(slides, slide_mpp)
+    bundle = load_bundle(model)
+    outcomes: list[Outcome] = []
+
+    def note() -> Iterator[Outcome]:
+        for outcome in run_job(Classifier(bundle, out, processors()), entries):
+            outcomes.append(outcome)
+            yield outcome
+
+    try:
+        report_outcomes(note(), len(entries), "classify", as_json)
+    finally:  # an interrupted run leaves the table of what it has done
+        write_predictions(out / "predictions.csv", outcomes, bundle.spec.class_names)
+    exit_with(outcomes)

@@ -1,0 +1,133 @@
+"""What all commands share: progress, one line a slide, the exit code, options to parameters."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from pydantic import ValidationError
+
+from milpath.errors import UsageError
+from milpath.params import Params
+
+if TYPE_CHECKING:
+    from milpath.engine import Outcome
+
+_P = TypeVar("_P", bound=Params)
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object a line, for programs.")
+]
+SlideMppOption = Annotated[
+    float | None,
+    typer.Option(
+        "--slide-mpp",
+        metavar="UM",
+        help="µm per pixel at full size, for slides that do not say or say it wrong.",
+        show_default="what the slide says",
+    ),
+]
+WorkersOption = Annotated[
+    int,
+    typer.Option("--workers", "-w", min=0, help="Processes at work; 0 for one a processor."),
+]
+
+
+def processors() -> int:
+    """Processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def checked(kind: type[_P], **values: Any) -> _P:
+    """Options as a parameter value; raises `UsageError` in one line when they do not fit."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][-1]) if first["loc"] else ""
+        given = f"{option} {first['input']!r}: " if option else ""
+        raise UsageError(given + first["msg"].removeprefix("Value error, ")) from None
+
+
+class Steps:
+    """A running count; `advance` by one, with a word on what was done last."""
+
+    def __init__(self, advance: Any) -> None:
+        self.advance = advance
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Steps]:
+    """A progress bar on stderr; on no terminal nothing, the lines of the command say it all."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Steps(lambda word="": None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[word]}", style="dim"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=total, word="")
+        yield Steps(lambda word="": bar.update(task, advance=1, word=word))
+
+
+def report_outcomes(
+    outcomes: Iterable[Outcome], total: int, title: str, as_json: bool
+) -> list[Outcome]:
+    """Show each slide's outcome as it comes, then the count of each kind."""
+    done: list[Outcome] = []
+    with progress(title, total) as steps:
+        for outcome in outcomes:
+            done.append(outcome)
+            steps.advance(outcome.slide_id)
+            if as_json:
+                print(json.dumps(asdict(outcome), ensure_ascii=False), flush=True)
+            elif outcome.status == "failed":
+                print(f"failed: {outcome.message}", file=sys.stderr, flush=True)
+            else:
+                print(
+                    f"{outcome.slide_id}: {outcome.message} ({outcome.seconds:.1f} s)", flush=True
+                )
+    words = {"ok": "done", "no_tissue": "without tissue", "skipped": "skipped", "failed": "failed"}
+    counts = {name: sum(one.status == name for one in done) for name in words}
+    print(
+        f"{title}: " + ", ".join(f"{counts[name]} {words[name]}" for name in words if counts[name]),
+        file=sys.stderr,
+    )
+    return done
+
+
+def exit_with(outcomes: Iterable[Outcome]) -> None:
+    """End the command: 0 when no slide failed, 3 when some did, 4 when all did."""
+    failed = [outcome.status == "failed" for outcome in outcomes]
+    if any(failed):
+        raise typer.Exit(4 if all(failed) else 3)
+
+
+def show_warnings() -> None:
+    """Send the library's warnings to stderr, a line each."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)

@@ -1,0 +1,50 @@
+"""`milpath embed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from milpath.cli.console import JsonOption, exit_with, report_outcomes, show_warnings
+from milpath.errors import UsageError
+
+
+def embed(
+    bags: Annotated[Path, typer.Argument(help="Folder of bags.", show_default=False)],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="A network of keras.applications by name (resnet50, efficientnetv2b0, ...), "
+            "or a model folder, whose encoder is taken.",
+            show_default=False,
+        ),
+    ],
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="imagenet (Keras downloads them once), a Keras weights file of the network "
+            "without its top, or random (to try things out)."
+        ),
+    ] = "imagenet",
+    seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn the patches of bags into embeddings, kept in the bags.
+
+    Then milpath train --from features learns the attention head on them. The encoder is kept in
+    BAGS/encoder, so that the model can take it along.
+    """
+    from milpath.engine import run_job
+    from milpath.nn.bundle import save_encoder
+    from milpath.nn.embed import Embedder, choose_encoder, find_bags
+
+    show_warnings()
+    entries = find_bags(bags)
+    if not entries:
+        raise UsageError(f"{bags}: no bags (*.h5) in this folder; run milpath tile first")
+    network, spec = choose_encoder(encoder, weights, entries, seed)
+    save_encoder(bags / "encoder", network, spec)
+    outcomes = run_job(Embedder(network, spec), entries)
+    exit_with(report_outcomes(outcomes, len(entries), "embed", as_json))

@@ -1,0 +1,65 @@
+"""`milpath heatmap`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from milpath.errors import UsageError
+
+
+class Score(StrEnum):
+    """What is painted."""
+
+    attention = "attention"
+    contribution = "contribution"
+
+
+class Scale(StrEnum):
+    """In which numbers."""
+
+    raw = "raw"
+    percentile = "percentile"
+    relative = "relative"
+
+
+def heatmap(
+    prediction: Annotated[
+        Path, typer.Argument(help="A prediction file of milpath classify.", show_default=False)
+    ],
+    slide: Annotated[Path, typer.Option(help="The slide it was made of.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.", show_default=False)],
+    score: Annotated[
+        Score,
+        typer.Option(help="attention, or each patch's contribution to the logit of a class."),
+    ] = Score.attention,
+    class_name: Annotated[
+        str | None,
+        typer.Option("--class", help="Whose contributions.", show_default="the predicted class"),
+    ] = None,
+    scale: Annotated[
+        Scale,
+        typer.Option(
+            help="raw numbers; percentile within the slide; or relative, times the number of "
+            "patches: 1 is then uniform attention."
+        ),
+    ] = Scale.relative,
+) -> None:
+    """Paint a prediction's own attention, or its evidence for a class, onto its slide."""
+    from milpath.heatmap import overlay_title, rasterize, write_overlay
+    from milpath.prediction import read_prediction
+    from milpath.slide import Slide
+
+    found = read_prediction(prediction)
+    with Slide(slide, found.slide.slide_id, found.slide.mpp_x) as opened:
+        if opened.quickhash != found.slide.quickhash:
+            raise UsageError(
+                f"{prediction.name} was made of another slide than {slide.name} "
+                "(their contents differ); name the right one with --slide"
+            )
+        made = rasterize(found, score.value, scale.value, class_name)
+        write_overlay(out, opened, made, overlay_title(found))
+    print(f"{out}: {made.label}")

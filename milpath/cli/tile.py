@@ -1,0 +1,82 @@
+"""`milpath tile`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from milpath.cli.console import (
+    JsonOption,
+    SlideMppOption,
+    WorkersOption,
+    checked,
+    exit_with,
+    processors,
+    report_outcomes,
+    show_warnings,
+)
+from milpath.params import CodecParams, GridParams, TileParams, TissueParams
+
+_GRID = GridParams()
+_PIXELS = CodecParams()
+_TISSUE = TissueParams()
+
+
+def tile(
+    slides: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Slides, folders of slides, or cohort CSVs (slide; optionally slide_id, mpp).",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the bags.", show_default=False)
+    ],
+    mpp: Annotated[
+        float, typer.Option(help="Resolution of the patches, µm per pixel.")
+    ] = _GRID.mpp,
+    patch_size: Annotated[int, typer.Option(help="Side of a patch, pixels.")] = _GRID.patch_px,
+    overlap: Annotated[
+        int, typer.Option(help="Overlap of neighbouring patches, pixels.")
+    ] = _GRID.overlap_px,
+    min_tissue: Annotated[
+        float, typer.Option(help="Least share of a patch that must be tissue, 0 to 1.")
+    ] = _GRID.min_tissue,
+    sensitivity: Annotated[
+        float, typer.Option(help="How readily pale matter counts as tissue; 1 is usual.")
+    ] = _TISSUE.sensitivity,
+    codec: Annotated[
+        str, typer.Option(help="How pixels are kept: jpeg, or raw (lossless, seven times larger).")
+    ] = _PIXELS.codec,
+    quality: Annotated[int, typer.Option(help="JPEG quality, 50 to 100.")] = _PIXELS.quality,
+    slide_mpp: SlideMppOption = None,
+    workers: WorkersOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the tissue of slides and cut it into patches: one bag (HDF5 file) a slide.
+
+    Each slide also gets a picture in OUT/qc: tissue outlined, patches drawn in. A slide that is
+    done with the same options is skipped; with others it is made anew.
+    """
+    params = checked(
+        TileParams,
+        tissue=checked(TissueParams, sensitivity=sensitivity),
+        grid=checked(
+            GridParams, mpp=mpp, patch_px=patch_size, overlap_px=overlap, min_tissue=min_tissue
+        ),
+        pixels=checked(CodecParams, codec=codec, quality=quality),
+    )
+    from milpath.cohort import gather_slides
+    from milpath.engine import run_job
+    from milpath.tile import tile_slide
+
+    show_warnings()
+    entries = gather_slides(slides, slide_mpp)
+    processes = min(workers or processors(), len(entries))
+    threads = max(1, processors() // processes)
+    job = partial(tile_slide, out=out, params=params, threads=threads)
+    exit_with(report_outcomes(run_job(job, entries, processes), len(entries), "tile", as_json))

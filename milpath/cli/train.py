@@ -1,0 +1,145 @@
+"""`milpath train`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from milpath.cli.console import JsonOption, checked, progress, show_warnings
+from milpath.errors import UsageError
+from milpath.params import HeadParams, TrainParams
+
+if TYPE_CHECKING:
+    from milpath.nn.train import TrainReport
+
+_TRAIN = TrainParams()
+_HEAD = HeadParams()
+
+
+def train(
+    cohort: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV with columns slide and label, optionally slide_id, case, split, mpp.",
+            show_default=False,
+        ),
+    ],
+    bags: Annotated[
+        Path, typer.Option(help="Folder of its bags, made by milpath tile.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the model.", show_default=False)
+    ],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="pixels: a small CNN and the attention head learn together. "
+            "features: the head alone learns, on embeddings made by milpath embed.",
+        ),
+    ] = _TRAIN.mode,
+    folds: Annotated[
+        int,
+        typer.Option(help="Cross-validation folds; 0 for one train, validation and test split."),
+    ] = _TRAIN.folds,
+    members: Annotated[int, typer.Option(help="Models in the ensemble (a fold).")] = _TRAIN.members,
+    epochs: Annotated[int, typer.Option(help="Most epochs.")] = _TRAIN.epochs,
+    patience: Annotated[
+        int, typer.Option(help="Epochs without a better validation loss before it stops.")
+    ] = _TRAIN.patience,
+    patches_per_bag: Annotated[
+        int, typer.Option(help="Patches drawn from each bag an epoch (from pixels).")
+    ] = _TRAIN.patches_per_bag,
+    features_per_bag: Annotated[
+        int, typer.Option(help="Embeddings drawn from each bag an epoch (from features).")
+    ] = _TRAIN.features_per_bag,
+    bag_batch: Annotated[int, typer.Option(help="Bags in a training step.")] = _TRAIN.bag_batch,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = (
+        _TRAIN.learning_rate
+    ),
+    class_weight: Annotated[
+        str, typer.Option(help="balanced: rare classes weigh more in the loss; or none.")
+    ] = _TRAIN.class_weight,
+    stain_jitter: Annotated[
+        float, typer.Option(help="Strength of the stain augmentation; 0 for none.")
+    ] = _TRAIN.stain_jitter,
+    gated: Annotated[
+        bool, typer.Option("--gated/--plain", help="Gated attention, or tanh alone.")
+    ] = _HEAD.gated,
+    test_fraction: Annotated[
+        float, typer.Option(help="Share of the cases kept for the report.")
+    ] = _TRAIN.test_fraction,
+    val_fraction: Annotated[
+        float, typer.Option(help="Share of the rest kept to decide when to stop.")
+    ] = _TRAIN.val_fraction,
+    seed: Annotated[int, typer.Option(help="Same seed, same model.")] = _TRAIN.seed,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the model that is in OUT.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn from labelled slides; report on cases the model has not seen.
+
+    All slides of a case stay on one side of every split. OUT receives the model, metrics.json
+    (with 95 % intervals), held_out.csv and the training curves.
+    """
+    params = checked(
+        TrainParams,
+        mode=source,
+        head=checked(HeadParams, gated=gated),
+        folds=folds,
+        members=members,
+        epochs=epochs,
+        patience=patience,
+        patches_per_bag=patches_per_bag,
+        features_per_bag=features_per_bag,
+        bag_batch=bag_batch,
+        learning_rate=learning_rate,
+        class_weight=class_weight,
+        stain_jitter=stain_jitter,
+        test_fraction=test_fraction,
+        val_fraction=val_fraction,
+        seed=seed,
+    )
+    if (out / "model.json").exists() and not overwrite:
+        raise UsageError(f"{out}: holds a model already; give another --out, or --overwrite")
+    from milpath.cohort import read_cohort
+    from milpath.nn.train import train_cohort
+
+    show_warnings()
+    rows = read_cohort(cohort)
+    models = max(1, folds) * members
+    with progress("train", models * epochs) as steps:
+
+        def tell(member: int, epoch: int, losses: dict[str, float]) -> None:
+            word = f"model {member + 1} of {models}, validation loss {losses['val_loss']:.3f}"
+            steps.advance(word)
+
+        report = train_cohort(rows, bags, out, params, tell)
+    _show(report, out, as_json)
+
+
+def _show(report: TrainReport, out: Path, as_json: bool) -> None:
+    if as_json:
+        figures = {name: asdict(figure) for name, figure in report.figures.items()}
+        print(json.dumps({"model": str(out), "held_out": report.held_out, "metrics": figures}))
+        return
+    for slide_id in report.excluded:
+        print(f"{slide_id}: no tissue, left out of training", file=sys.stderr)
+    print(f"{out}: a model of {report.spec.members} for {', '.join(report.spec.class_names)}")
+    print(f"on {report.held_out} slides held out (95 % interval over cases):")
+    for name, figure in report.figures.items():
+        if figure.value is None:
+            print(f"  {name.replace('_', ' ')}: not defined, a class is missing")
+        elif figure.low is None or figure.high is None:
+            print(f"  {name.replace('_', ' ')}: {figure.value:.3f}")
+        else:
+            print(
+                f"  {name.replace('_', ' ')}: {figure.value:.3f} "
+                f"({figure.low:.3f} to {figure.high:.3f})"
+            )

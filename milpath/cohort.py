@@ -1,0 +1,254 @@
+"""Cohort: the slides of a study, their labels and cases, and splits that keep a case whole."""
+
+from __future__ import annotations
+
+import csv
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from milpath.errors import MilpathError, UsageError
+from milpath.params import MPP_RANGE
+from milpath.slide import MppSource, Slide
+
+SLIDE_SUFFIXES = frozenset(
+    {".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".bif", ".svslide", ".vms", ".vmu"}
+    | {".czi", ".dcm"}
+)
+SPLITS = ("train", "val", "test")
+_COLUMNS = ("slide", "slide_id", "label", "case", "mpp", "split", "site")
+
+
+@dataclass(frozen=True)
+class SlideEntry:
+    """One slide of a cohort: where it is, and what is known of it."""
+
+    path: Path
+    slide_id: str
+    label: str | None = None
+    case: str | None = None
+    mpp: float | None = None
+    mpp_source: MppSource = "slide"
+    split: str | None = None
+    site: str | None = None
+
+    def open(self) -> Slide:
+        """The slide itself; raises as `Slide` does."""
+        return Slide(self.path, self.slide_id, self.mpp, self.mpp_source)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The rows of a cohort CSV, in its order."""
+
+    name: str
+    entries: tuple[SlideEntry, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The labels, sorted (numbers by value)."""
+        labels = {entry.label for entry in self.entries if entry.label is not None}
+        return tuple(sorted(labels, key=_natural))
+
+    def cases(self) -> list[str]:
+        """Each entry's case; a slide without one is its own."""
+        return [entry.case or entry.slide_id for entry in self.entries]
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def read_cohort(path: Path) -> Cohort:
+    """Read a cohort CSV: a column `slide`, and optionally slide_id, label, case, mpp, split, site.
+
+    Paths are taken from the CSV's own folder; further columns are ignored. The delimiter may be a
+    comma, a semicolon or a tab.
+
+    Raises
+    ------
+    UsageError : not such a file; the text names the line
+    """
+    lines = _read_text(path).splitlines()
+    header = lines[0] if lines else ""
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.DictReader(lines, delimiter=delimiter)
+    columns = [name.strip() for name in reader.fieldnames or []]
+    reader.fieldnames = columns
+    if "slide" not in columns:
+        found = ", ".join(columns) or "nothing"
+        raise UsageError(f"{path.name}: needs a column 'slide' in its first line, found {found}")
+    if len(set(columns)) < len(columns):
+        raise UsageError(f"{path.name}: a column stands twice in its first line")
+    entries = [_read_row(path, number, row) for number, row in enumerate(reader, start=2)]
+    if not entries:
+        raise UsageError(f"{path.name}: holds no slides, only a first line")
+    _refuse_twins(path.name, entries)
+    _refuse_straddling_cases(path.name, entries)
+    return Cohort(path.stem, tuple(entries))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path.name}: not UTF-8 text (byte {error.start}); save it as CSV UTF-8"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{path.name}: cannot be read ({error.strerror})") from None
+
+
+def _read_row(path: Path, number: int, row: dict[str, str | None]) -> SlideEntry:
+    where = f"{path.name}, line {number}"
+    if None in row or None in row.values():
+        raise UsageError(f"{where}: has another number of columns than the first line")
+    text = {name: (row.get(name) or "").strip() or None for name in _COLUMNS}
+    if text["slide"] is None:
+        raise UsageError(f"{where}: the slide is empty")
+    split = text["split"]
+    if split is not None and split not in SPLITS:
+        raise UsageError(f"{where}: split is {split!r}, expected train, val or test")
+    mpp = None if text["mpp"] is None else _read_mpp(where, text["mpp"])
+    file = path.parent / text["slide"]
+    return SlideEntry(
+        path=file,
+        slide_id=_checked_id(where, text["slide_id"] or file.stem),
+        label=text["label"],
+        case=text["case"],
+        mpp=mpp,
+        mpp_source="slide" if mpp is None else "cohort",
+        split=split,
+        site=text["site"],
+    )
+
+
+def _read_mpp(where: str, text: str) -> float:
+    low, high = MPP_RANGE
+    try:
+        mpp = float(text)
+    except ValueError:
+        mpp = float("nan")
+    if not low <= mpp <= high:
+        raise UsageError(f"{where}: mpp is {text!r}, expected a number from {low:g} to {high:g}")
+    return mpp
+
+
+def _checked_id(where: str, slide_id: str) -> str:
+    """An id that can be a file's name anywhere."""
+    plain = slide_id.isprintable() and not any(mark in slide_id for mark in '/\\:*?"<>|')
+    if not plain or slide_id.startswith((".", "-")) or len(slide_id.encode()) > 200:
+        raise UsageError(
+            f"{where}: slide id {slide_id!r} cannot be a file name; give another in slide_id"
+        )
+    return slide_id
+
+
+def _refuse_twins(source: str, entries: Sequence[SlideEntry]) -> None:
+    """Two slides must not write the same file, on any file system."""
+    seen: dict[str, SlideEntry] = {}
+    for entry in entries:
+        key = unicodedata.normalize("NFC", entry.slide_id).casefold()
+        if key in seen:
+            raise UsageError(
+                f"{source}: {seen[key].path.name} and {entry.path.name} have the same slide id "
+                f"{entry.slide_id!r}; tell them apart in a slide_id column"
+            )
+        seen[key] = entry
+
+
+def _refuse_straddling_cases(source: str, entries: Sequence[SlideEntry]) -> None:
+    given = [entry for entry in entries if entry.split is not None]
+    if given and len(given) < len(entries):
+        missing = next(entry for entry in entries if entry.split is None)
+        raise UsageError(f"{source}: split is given for some slides but not {missing.slide_id!r}")
+    sides: dict[str, set[str]] = defaultdict(set)
+    for entry in given:
+        sides[entry.case or entry.slide_id].add(entry.split or "")
+    for case, splits in sides.items():
+        if len(splits) > 1:
+            raise UsageError(
+                f"{source}: case {case!r} is in {' and '.join(sorted(splits))}; "
+                "all slides of a case must be on one side"
+            )
+
+
+def gather_slides(inputs: Iterable[Path], slide_mpp: float | None = None) -> list[SlideEntry]:
+    """The slides a user means by files, folders (searched all the way down) and cohort CSVs.
+
+    Parameters
+    ----------
+    inputs : what was given on the command line
+    slide_mpp : µm per pixel for all of them, over the file's and the cohort's
+
+    Raises
+    ------
+    UsageError : nothing found, or two slides of one name
+    """
+    entries: list[SlideEntry] = []
+    for path in inputs:
+        if path.is_dir():
+            found = _search_folder(path)
+            if not found:
+                raise UsageError(
+                    f"{path}: no slide in this folder; looked for "
+                    + " ".join(sorted(SLIDE_SUFFIXES))
+                )
+            entries.extend(found)
+        elif path.suffix.lower() in {".csv", ".tsv"}:
+            entries.extend(read_cohort(path).entries)
+        else:
+            entries.append(SlideEntry(path, _checked_id(path.name, path.stem)))
+    if slide_mpp is not None:
+        low, high = MPP_RANGE
+        if not low <= slide_mpp <= high:
+            raise UsageError(f"--slide-mpp is {slide_mpp:g}, expected {low:g} to {high:g}")
+        entries = [
+            SlideEntry(e.path, e.slide_id, e.label, e.case, slide_mpp, "option", e.split, e.site)
+            for e in entries
+        ]
+    _refuse_twins("slides", entries)
+    return entries
+
+
+def _search_folder(folder: Path) -> list[SlideEntry]:
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in SLIDE_SUFFIXES and file.is_file() and file.name[0] != "."
+    )
+    entries = [
+        SlideEntry(file, _checked_id(file.name, file.stem))
+        for file in files
+        if file.suffix.lower() != ".dcm"
+    ]
+    dicom: dict[Path, list[Path]] = defaultdict(list)
+    for file in files:
+        if file.suffix.lower() == ".dcm":
+            dicom[file.parent].append(file)
+    for parent, members in dicom.items():
+        entries.extend(_dicom_series(parent, members))
+    return entries
+
+
+def _dicom_series(folder: Path, files: Sequence[Path]) -> list[SlideEntry]:
+    """One entry a DICOM slide, whose levels are files of their own beside each other."""
+    first: dict[str, Path] = {}
+    for file in files:
+        try:
+            with Slide(file) as slide:
+                first.setdefault(slide.quickhash, file)
+        except MilpathError:
+            first[file.name] = file  # fails again, and is reported, when its turn comes
+    if len(first) == 1:
+        (file,) = first.values()
+        return [SlideEntry(file, _checked_id(folder.name, folder.name))]
+    return [SlideEntry(file, _checked_id(file.name, file.stem)) for file in first.values()]
+
+
+def _natural(label: str) -> tuple[float, str]:
+    try:
+        return float(label), label
+    except ValueError:
+        return float("inf"), label

@@ -1,0 +1,258 @@
+"""The whole way on drawn slides: from nothing to a model, heatmaps, and whether they are right."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.segmentation import mark_boundaries
+from skimage.transform import resize
+
+from milpath.cohort import SlideEntry, read_cohort
+from milpath.engine import Outcome, run_job
+from milpath.errors import MilpathError
+from milpath.heatmap import paint, rasterize
+from milpath.metrics import auc
+from milpath.overview import read_thumbnail
+from milpath.page import Section, write_page
+from milpath.params import GridParams, TileParams, TrainParams
+from milpath.prediction import Prediction, read_prediction
+from milpath.sheet import finish_sheet, open_sheet, place_picture, write_png
+from milpath.synthetic import DrawnSlide, draw_slide
+from milpath.table import write_csv
+from milpath.tile import tile_slide
+
+if TYPE_CHECKING:
+    from milpath.nn.train import TrainReport
+
+TRAINING_SLIDES = 40
+UNSEEN_SLIDES = 20
+SIZE_PX = (2048, 2048)
+MPP = 1.0
+TILE = TileParams(grid=GridParams(mpp=MPP, patch_px=64))
+TRAIN = TrainParams(epochs=40, patience=10)
+STEPS = TRAINING_SLIDES * 2 + UNSEEN_SLIDES * 2 + TRAIN.epochs
+
+CLASSES = ("normal", "tumour")
+
+SHOWN = 3
+"""Slides of each class on the page."""
+PICTURE_PX = 512
+LEGEND = (
+    "Left the slide, in the middle the model's attention (1 is what every patch would have if all "
+    "had the same), right the outline of the planted tumour, if there is one."
+)
+
+Advance = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo measured, on slides that training never saw."""
+
+    unseen_slides: int
+    auc: float
+    accuracy: float
+    attention_auc: float
+    """Of attention against the planted tumour, mean over the unseen slides that have one."""
+    contribution_auc: float
+    """The same of the contributions to the class tumour."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An unseen slide: what it is, what the model says, and what was drawn."""
+
+    entry: SlideEntry
+    prediction: Prediction
+    drawn: DrawnSlide
+
+    @property
+    def planted(self) -> bool:
+        """Whether a tumour was drawn into it."""
+        return self.entry.label == CLASSES[1]
+
+
+def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult:
+    """Draw, tile, train, classify, measure, and write `out/index.html`.
+
+    Parameters
+    ----------
+    out : folder for everything; what it holds is used again if it is the same
+    seed : of slides and training
+    advance : told what was done, `STEPS` times at most
+    workers : processes that draw and tile
+
+    Raises
+    ------
+    MilpathError : a step failed on some slide
+    """
+    # not at the top: the processes that draw and tile import this module, but need no network
+    from milpath.nn.bundle import load_bundle
+    from milpath.nn.predict import Classifier, write_predictions
+    from milpath.nn.train import train_cohort
+
+    start = time.perf_counter()
+    training = _plan(out / "slides" / "training", TRAINING_SLIDES, first=0)
+    unseen = _plan(out / "slides" / "unseen", UNSEEN_SLIDES, first=TRAINING_SLIDES)
+    drawn = _run(partial(_draw, seed=seed), [*training, *unseen], workers, advance, "drawn")
+    truth = {outcome.slide_id: outcome.facts["drawn"] for outcome in drawn}
+    cohort_csv = out / "cohort.csv"
+    write_csv(
+        cohort_csv,
+        ["slide", "label"],
+        [[str(entry.path.relative_to(out)), entry.label] for entry in training],
+    )
+    cohort = read_cohort(cohort_csv)
+    tiling = partial(tile_slide, out=out / "bags", params=TILE)
+    _run(tiling, cohort.entries, workers, advance, "tiled")
+    report = train_cohort(
+        cohort,
+        out / "bags",
+        out / "model",
+        TRAIN.model_copy(update={"seed": seed}),
+        lambda member, epoch, losses: advance(f"validation loss {losses['val_loss']:.3f}"),
+    )
+    results = out / "results"
+    classify = Classifier(load_bundle(out / "model"), results, workers)
+    outcomes = _run(classify, unseen, 1, advance, "classified")
+    write_predictions(results / "predictions.csv", outcomes, CLASSES)
+    found = [read_prediction(results / f"{entry.slide_id}.prediction.h5") for entry in unseen]
+    judged = [
+        Judged(entry, one, truth[entry.slide_id]) for entry, one in zip(unseen, found, strict=True)
+    ]
+    result = _measure(judged, time.perf_counter() - start)
+    _write_page(out, result, report, judged)
+    return result
+
+
+def _plan(folder: Path, count: int, first: int) -> list[SlideEntry]:
+    """Names and labels, normal and tumour in turn."""
+    return [
+        SlideEntry(folder / f"slide-{number:03d}.tif", f"slide-{number:03d}", CLASSES[number % 2])
+        for number in range(first, first + count)
+    ]
+
+
+def _draw(entry: SlideEntry, seed: int) -> Outcome:
+    number = int(entry.slide_id.removeprefix("slide-"))
+    entry.path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = draw_slide(
+        entry.path,
+        seed=seed * 1000 + number,
+        tumour=entry.label == CLASSES[1],
+        size_px=SIZE_PX,
+        mpp=MPP,
+    )
+    return Outcome(entry.slide_id, "ok", "drawn", {"drawn": drawn})
+
+
+def _run(
+    job: Callable[[SlideEntry], Outcome],
+    entries: Sequence[SlideEntry],
+    workers: int,
+    advance: Advance,
+    done: str,
+) -> list[Outcome]:
+    """Every entry must succeed: the demo's slides are its own."""
+    outcomes = []
+    for outcome in run_job(job, entries, workers):
+        if outcome.status == "failed":
+            raise MilpathError(outcome.message)
+        advance(f"{outcome.slide_id} {done}")
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _measure(judged: Sequence[Judged], seconds: float) -> DemoResult:
+    labels = np.array([int(one.planted) for one in judged])
+    probs = np.stack([one.prediction.probs for one in judged])
+    planted = [one for one in judged if one.planted]
+    attention = [_finds_tumour(one, one.prediction.attention) for one in planted]
+    evidence = [_finds_tumour(one, one.prediction.contributions[:, 1]) for one in planted]
+    return DemoResult(
+        unseen_slides=len(judged),
+        auc=auc(labels, probs) or 0.0,
+        accuracy=float((probs.argmax(axis=1) == labels).mean()),
+        attention_auc=float(np.mean(attention)),
+        contribution_auc=float(np.mean(evidence)),
+        seconds=round(seconds, 1),
+    )
+
+
+def _finds_tumour(one: Judged, scores: NDArray[np.float64]) -> float:
+    """AUC of patch scores against the drawing, patches at a tumour's rim left out.
+
+    A patch counts as tumour when more than half of it is, as normal when none of it is.
+    """
+    grid = one.prediction.grid
+    share = one.drawn.tumour_fraction(grid.coords, grid.patch_size_l0)
+    clear = (share > 0.5) | (share == 0)
+    tumour = (share[clear] > 0.5).astype(np.int64)
+    chosen = scores[clear]
+    return auc(tumour, np.stack([-chosen, chosen], axis=1)) or 0.0
+
+
+def _write_page(
+    out: Path, result: DemoResult, report: TrainReport, judged: Sequence[Judged]
+) -> None:
+    rows: list[tuple[object, ...]] = [("on slides the model has not seen", "figure")]
+    rows += [
+        ("AUC of the slide's class", f"{result.auc:.3f}"),
+        ("accuracy", f"{result.accuracy:.3f}"),
+        ("attention finds planted tumour patches, AUC", f"{result.attention_auc:.3f}"),
+        ("contributions to tumour do, AUC", f"{result.contribution_auc:.3f}"),
+    ]
+    pictures = [(_compare(out, one), _caption(one)) for one in judged[: 2 * SHOWN]]
+    sections = [
+        Section(
+            "Does it work?",
+            [
+                f"{TRAINING_SLIDES} drawn slides, each with one label, taught the model; "
+                f"{UNSEEN_SLIDES} others test it. Nobody told it where a tumour lies."
+            ],
+            rows,
+        ),
+        Section("What it saw, and what was there", [LEGEND], figures=pictures),
+        Section(
+            "How it learned",
+            [
+                f"Best epoch by the loss on validation slides; the report in model/metrics.json "
+                f"is on {report.held_out} further slides held out of both."
+            ],
+            figures=[(out / "model" / "training.png", "Loss and accuracy by epoch.")],
+        ),
+    ]
+    lead = f"Drawn, tiled, learned, classified and measured in {result.seconds:.0f} s."
+    write_page(out / "index.html", "milpath demo", sections, lead)
+
+
+def _caption(one: Judged) -> str:
+    found = one.prediction
+    return (
+        f"{one.entry.slide_id}: drawn {one.entry.label}, classified {found.predicted} "
+        f"(p = {found.probs.max():.2f})"
+    )
+
+
+def _compare(out: Path, one: Judged) -> Path:
+    """The slide, its attention, and the outline of what was planted, side by side."""
+    path = out / "pictures" / f"{one.entry.slide_id}.png"
+    with one.entry.open() as slide:
+        overview = read_thumbnail(slide, PICTURE_PX)
+    rows, cols = overview.rgb.shape[:2]
+    tumour = resize(one.drawn.tumour.astype(np.uint8), (rows, cols), order=0, preserve_range=True)
+    truth = mark_boundaries(overview.rgb, tumour.astype(np.int64), (0, 0.6, 0.2), mode="thick")
+    sheet = open_sheet((cols, rows), 3, _caption(one))
+    place_picture(sheet, 0, overview.rgb)
+    place_picture(sheet, 1, paint(rasterize(one.prediction), overview))
+    place_picture(sheet, 2, (truth * 255).astype(np.uint8))
+    write_png(path, finish_sheet(sheet))
+    return path

@@ -1,0 +1,76 @@
+"""What a model bundle says of itself in `model.json`, readable without the network's libraries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from milpath import __version__
+from milpath.errors import StoredFileError
+from milpath.params import HeadParams, Params, TileParams
+
+_MAX_BYTES = 1 << 20
+_Record = TypeVar("_Record", bound=BaseModel)
+
+
+class EncoderSpec(Params):
+    """All that is needed to rebuild an encoder, but its weights."""
+
+    name: str
+    patch_px: int = Field(ge=1, le=4096)
+    dim: int = Field(ge=1, le=1 << 16)
+    weights: str
+    """Where the weights came from: "trained", "imagenet", "random", or a file's name."""
+
+
+class BundleSpec(Params):
+    """`model.json`: what to build, and what slides it takes."""
+
+    format: Literal[1] = 1
+    milpath_version: str = __version__
+    class_names: tuple[str, ...] = Field(min_length=2)
+    mode: Literal["pixels", "features"]
+    """Whether the members' encoders were trained along, or all share a frozen one."""
+    encoder: EncoderSpec
+    head: HeadParams
+    members: int = Field(ge=1, le=1000)
+    tile: TileParams
+    """How the slides were tiled, and every slide to be classified will be."""
+    background: Literal["bright", "dark"]
+    fingerprint: str
+    """Of the architecture and every weight."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Record of how it came to be: parameters, counts, versions."""
+
+
+def read_bundle_spec(folder: Path) -> BundleSpec:
+    """What a model bundle says of itself.
+
+    Raises
+    ------
+    StoredFileError : no bundle, or not one this milpath reads
+    """
+    path = folder / "model.json"
+    if not path.is_file():
+        raise StoredFileError(
+            f"{folder}: not a model folder (it has no model.json); train one with milpath train"
+        )
+    return read_record(BundleSpec, path)
+
+
+def read_record(kind: type[_Record], path: Path) -> _Record:
+    """A JSON file as a checked value; raises `StoredFileError` when it is not one."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise StoredFileError(f"{path.name}: too large to be a record of a model")
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise StoredFileError(
+            f"{path.parent.name}/{path.name}: {where}: {first['msg']}; not a model of this milpath"
+        ) from None
+    except OSError as error:
+        raise StoredFileError(f"{path.name}: cannot be read ({error.strerror})") from None

@@ -1,0 +1,144 @@
+"""Model bundle: a folder that holds all a model needs to classify a slide, and nothing executable.
+
+`model.json` says what to build, from our own registry; each weights file is checked for the shapes
+that follow from it before a byte is allocated. Nothing is unpickled, no code is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from milpath.model_spec import BundleSpec, EncoderSpec, read_bundle_spec, read_record
+from milpath.nn.encoder import digest_weights, rebuild_encoder
+from milpath.nn.mil import Member, build_head
+from milpath.store import fingerprint, open_h5, publish_h5, publish_text
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model bundle in memory."""
+
+    spec: BundleSpec
+    members: tuple[Member, ...]
+    encoder: keras.Model | None
+    """The encoder that all members share; None when each has its own."""
+
+
+def save_bundle(
+    folder: Path,
+    spec: dict[str, Any],
+    members: Sequence[Member],
+    encoder: keras.Model | None,
+) -> BundleSpec:
+    """Write the weights, then `model.json`, which makes the folder a bundle.
+
+    Parameters
+    ----------
+    folder : created when absent
+    spec : the fields of `BundleSpec` but `members` and `fingerprint`
+    members : the ensemble
+    encoder : the encoder they share, if they do
+    """
+    parts = [] if encoder is None else [encoder]
+    for member in members:
+        parts.extend(model for model in (member.encoder, member.head) if model is not None)
+    weights = [digest_weights(part) for part in parts]
+    draft = BundleSpec(**spec, members=len(members), fingerprint="")
+    code = fingerprint("model", weights, draft.model_dump(mode="json", exclude={"training"}))
+    full = draft.model_copy(update={"fingerprint": code})
+    if encoder is not None:
+        save_weights(folder / "encoder.h5", [encoder])
+    for number, member in enumerate(members):
+        save_weights(_member_path(folder, number), _networks(member))
+    publish_text(folder / "model.json", full.model_dump_json(indent=2) + "\n")
+    return full
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Rebuild a bundle's networks and load their weights.
+
+    Raises
+    ------
+    StoredFileError : no bundle, or its weights are not those of its architecture
+    """
+    spec = read_bundle_spec(folder)
+    shared = None
+    if spec.mode == "features":
+        shared = rebuild_encoder(spec.encoder)
+        load_weights(folder / "encoder.h5", [shared])
+    members = []
+    for number in range(spec.members):
+        own = rebuild_encoder(spec.encoder) if spec.mode == "pixels" else None
+        head = build_head(len(spec.class_names), spec.head, projected=own is None)
+        head.build((None, None, spec.encoder.dim))
+        member = Member(head, own)
+        load_weights(_member_path(folder, number), _networks(member))
+        members.append(member)
+    return Bundle(spec, tuple(members), shared)
+
+
+def save_encoder(folder: Path, encoder: keras.Model, spec: EncoderSpec) -> str:
+    """Keep an encoder beside the embeddings it made; its fingerprint."""
+    save_weights(folder / "encoder.h5", [encoder])
+    publish_text(folder / "encoder.json", spec.model_dump_json(indent=2) + "\n")
+    return digest_weights(encoder)
+
+
+def load_encoder(folder: Path) -> tuple[keras.Model, EncoderSpec]:
+    """The encoder that `save_encoder` kept, or that of a model bundle (its first member's).
+
+    Raises
+    ------
+    StoredFileError : there is none, or its weights do not fit
+    """
+    if (folder / "encoder.json").is_file():
+        spec = read_record(EncoderSpec, folder / "encoder.json")
+        encoder = rebuild_encoder(spec)
+        load_weights(folder / "encoder.h5", [encoder])
+        return encoder, spec
+    bundle = load_bundle(folder)
+    encoder = bundle.encoder or bundle.members[0].encoder
+    assert encoder is not None  # a member without its own has the shared one
+    return encoder, bundle.spec.encoder
+
+
+def save_weights(path: Path, networks: Sequence[Any]) -> None:
+    """Every weight of some networks, numbered in order, in one HDF5 file."""
+    with publish_h5(path, "weights") as h5:
+        for number, weight in enumerate(_weights(networks)):
+            values = keras.ops.convert_to_numpy(weight)
+            h5.create_dataset(f"{number:05d}", data=np.asarray(values, np.float32))
+            h5[f"{number:05d}"].attrs["path"] = weight.path
+
+
+def load_weights(path: Path, networks: Sequence[Any]) -> None:
+    """Load what `save_weights` wrote into networks of the same architecture.
+
+    Raises
+    ------
+    StoredFileError : a weight is missing or has another shape
+    """
+    weights = _weights(networks)
+    with open_h5(path, "weights") as h5:
+        for number, weight in enumerate(weights):
+            weight.assign(h5.read(f"{number:05d}", "float32", tuple(weight.shape)))
+        if f"{len(weights):05d}" in h5:
+            raise h5.refuse("it holds more weights than the model")
+
+
+def _weights(networks: Sequence[Any]) -> list[Any]:
+    return [weight for network in networks for weight in network.weights]
+
+
+def _networks(member: Member) -> list[Any]:
+    return [network for network in (member.encoder, member.head) if network is not None]
+
+
+def _member_path(folder: Path, number: int) -> Path:
+    return folder / f"member-{number}.h5"

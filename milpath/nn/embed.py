@@ -1,0 +1,105 @@
+"""Embedding: an encoder runs over the patches of a bag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from milpath.bag import Bag, write_features
+from milpath.cohort import SlideEntry
+from milpath.engine import Outcome
+from milpath.errors import StoredFileError, UsageError
+from milpath.model_spec import EncoderSpec
+from milpath.nn.bundle import load_encoder
+from milpath.nn.encoder import SMALL, build_encoder, digest_weights
+from milpath.nn.predict import BATCH
+
+
+class Embedder:
+    """The job that embeds a bag; the entry's path is the bag's file."""
+
+    def __init__(self, encoder: keras.Model, spec: EncoderSpec) -> None:
+        self.encoder = encoder
+        self.spec = spec
+        self.code = digest_weights(encoder)
+
+    def __call__(self, entry: SlideEntry) -> Outcome:
+        with Bag(entry.path) as bag:
+            facts = {"patches": len(bag), "dim": self.spec.dim, "encoder": self.spec.name}
+            if bag.encoder is not None and bag.encoder[1] == self.code:
+                return Outcome(
+                    entry.slide_id,
+                    "skipped",
+                    f"{len(bag)} patches, done before with this encoder",
+                    facts,
+                )
+            if bag.grid.patch_px != self.spec.patch_px:
+                raise StoredFileError(
+                    f"{entry.path.name}: patches of {bag.grid.patch_px} px, the encoder takes "
+                    f"{self.spec.patch_px}; tile again with --patch-size {self.spec.patch_px}"
+                )
+            replaced = bag.encoder
+            batches = embed_patches(self.encoder, bag)
+            write_features(entry.path, batches, self.spec.name, self.code, self.spec.dim)
+        sentence = f"{facts['patches']} patches to {self.spec.dim} numbers each"
+        if replaced is not None:
+            sentence += f", in place of those of {replaced[0]}"
+        return Outcome(entry.slide_id, "ok", sentence, facts)
+
+
+def embed_patches(encoder: keras.Model, bag: Bag) -> Iterator[NDArray[np.float32]]:
+    """The embeddings of a bag's patches, batch by batch, in order."""
+    for patches in bag.iter_patches(BATCH):
+        count = len(patches)
+        full = np.pad(patches, [(0, BATCH - count), (0, 0), (0, 0), (0, 0)])
+        yield np.asarray(encoder.predict_on_batch(full)[:count])
+
+
+def choose_encoder(
+    name: str, weights: str, bags: Sequence[SlideEntry], seed: int
+) -> tuple[keras.Model, EncoderSpec]:
+    """The encoder a user names, for patches of the size the first readable bag has.
+
+    Parameters
+    ----------
+    name : of a network of `keras.applications`, or a model folder
+    weights : "imagenet", "random" or a file; a model folder brings its own
+    bags : to be embedded
+    seed : of random weights
+
+    Raises
+    ------
+    UsageError : no such encoder or weights, or no readable bag
+    """
+    if Path(name).is_dir():
+        return load_encoder(Path(name))
+    if name == SMALL:
+        raise UsageError("the small CNN is trained with its model: name the model's folder instead")
+    keras.utils.set_random_seed(seed)
+    encoder = build_encoder(name, _patch_px(bags), None if weights == "random" else weights)
+    return encoder, EncoderSpec(
+        name=name.lower(),
+        patch_px=encoder.input_shape[1],
+        dim=encoder.output_shape[-1],
+        weights=Path(weights).name,
+    )
+
+
+def _patch_px(bags: Sequence[SlideEntry]) -> int:
+    reason: StoredFileError | None = None
+    for entry in bags:
+        try:
+            with Bag(entry.path) as bag:
+                return bag.grid.patch_px
+        except StoredFileError as error:
+            reason = error
+    raise UsageError(f"no readable bag: {reason}")
+
+
+def find_bags(folder: Path) -> list[SlideEntry]:
+    """The bags of a folder, as entries whose path is the bag."""
+    return [SlideEntry(path, path.stem) for path in sorted(folder.glob("*.h5"))]

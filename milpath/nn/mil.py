@@ -1,0 +1,237 @@
+"""The multiple-instance model: one encoder for all patches, gated attention, a linear head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from milpath.nn.attention import GatedAttention
+from milpath.params import HeadParams
+
+
+@keras.saving.register_keras_serializable("milpath")
+class MILHead(keras.layers.Layer):
+    """From a bag of embeddings to the logits of its classes.
+
+    ``z = Σ_k a_k h_k`` and ``logits = Wᵀ z + b``. The head is linear in z, so that instance k adds
+    exactly ``a_k (w_c · h_k)`` to the logit of class c.
+
+    Parameters
+    ----------
+    classes : C
+    attention_dim, gated : of `GatedAttention`
+    projection_dim : width of a dense ReLU layer before the attention, for embeddings of an encoder
+        that does not learn along; None for none
+    dropout : share of the embeddings' entries dropped while training
+
+    Call
+    ----
+    instances : (B, N, D)
+    mask : boolean (B, N) or None
+    returns : (B, C) logits
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        attention_dim: int = 64,
+        gated: bool = True,
+        projection_dim: int | None = None,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True  # it takes the mask itself, and none comes out
+        self.classes = classes
+        self.projection_dim = projection_dim
+        self.projection = (
+            None
+            if projection_dim is None
+            else keras.layers.Dense(projection_dim, "relu", name="projection")
+        )
+        self.dropout = keras.layers.Dropout(dropout, name="dropout")
+        self.attention = GatedAttention(attention_dim, gated, name="attention")
+        self.classifier = keras.layers.Dense(classes, name="classifier", dtype="float32")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        shape = tuple(input_shape)
+        if self.projection is not None:
+            self.projection.build(shape)
+            shape = (*shape[:-1], self.projection_dim)
+        self.dropout.build(shape)
+        self.attention.build(shape)
+        self.classifier.build((shape[0], shape[-1]))
+        self.built = True
+
+    def hidden(self, instances: Any, training: bool | None = None) -> Any:
+        """h: what is pooled, (..., N, D')."""
+        if self.projection is not None:
+            instances = self.projection(instances)
+        return self.dropout(instances, training=training)
+
+    def call(self, instances: Any, mask: Any = None, training: bool | None = None) -> Any:
+        hidden = self.hidden(instances, training=training)
+        attention = ops.cast(self.attention(hidden, mask=mask), hidden.dtype)
+        return self.classifier(ops.einsum("bn,bnd->bd", attention, hidden))
+
+    def evidence(self, instances: Any) -> tuple[Any, Any]:
+        """What each instance would bring, whatever bag it is in.
+
+        Parameters
+        ----------
+        instances : (n, D)
+
+        Returns
+        -------
+        attention scores (n,) and class evidence ``w_c · h_k`` (n, C): all that a bag of any size
+        needs to be pooled exactly as a stream.
+        """
+        hidden = self.hidden(instances, training=False)
+        hidden = ops.cast(hidden, "float32")
+        return self.attention.scores(hidden), ops.matmul(hidden, self.classifier.kernel)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], self.classes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "classes": self.classes,
+            "attention_dim": self.attention.units,
+            "gated": self.attention.gated,
+            "projection_dim": self.projection_dim,
+            "dropout": self.dropout.rate,
+        }
+
+
+@keras.saving.register_keras_serializable("milpath")
+class PerInstance(keras.layers.Layer):
+    """One network applied to every instance of every bag: (B, N, ...) to (B, N, D)."""
+
+    def __init__(self, network: keras.Model, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.network = network
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.built = True  # the network comes built
+
+    def call(self, bags: Any, training: bool | None = None) -> Any:
+        count = ops.shape(bags)[1]
+        flat = ops.reshape(bags, (-1, *bags.shape[2:]))
+        embeddings = self.network(flat, training=training)
+        return ops.reshape(embeddings, (-1, count, embeddings.shape[-1]))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (*input_shape[:2], self.network.output_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        network = keras.saving.serialize_keras_object(self.network)
+        return {**super().get_config(), "network": network}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> PerInstance:
+        network = keras.saving.deserialize_keras_object(config.pop("network"))
+        return cls(network=network, **config)
+
+
+def build_head(classes: int, params: HeadParams, projected: bool) -> MILHead:
+    """The head that `params` describe; `projected` for embeddings of a frozen encoder."""
+    return MILHead(
+        classes,
+        params.attention_dim,
+        params.gated,
+        params.projection_dim if projected else None,
+        params.dropout,
+        name="head",
+    )
+
+
+def build_mil(
+    instance_shape: tuple[int, ...], head: MILHead, encoder: keras.Model | None = None
+) -> keras.Model:
+    """The model that is trained: a batch of padded bags to logits.
+
+    Parameters
+    ----------
+    instance_shape : (P, P, 3) of a patch, or (D,) of an embedding when there is no encoder
+    head : on top
+    encoder : P x P x 3 to D, shared by all instances; None when the instances are embeddings
+
+    Returns
+    -------
+    A model of ``{"instances": (B, N, *instance_shape), "mask": (B, N)}`` that gives (B, C) logits.
+    N may differ from batch to batch.
+    """
+    instances = keras.Input((None, *instance_shape), name="instances")
+    mask = keras.Input((None,), dtype="bool", name="mask")
+    embeddings = instances if encoder is None else PerInstance(encoder, name="encoder")(instances)
+    logits = head(embeddings, mask=mask)
+    return keras.Model({"instances": instances, "mask": mask}, logits, name="mil")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of an ensemble: its head, and its own encoder when that was trained along."""
+
+    head: MILHead
+    encoder: keras.Model | None = None
+
+
+def build_evidence(
+    instance_shape: tuple[int, ...],
+    members: Sequence[Member],
+    encoder: keras.Model | None = None,
+) -> keras.Model:
+    """The weights of a whole ensemble, seen instance by instance.
+
+    Parameters
+    ----------
+    instance_shape : (P, P, 3) of a patch, or (D,) of an embedding
+    members : M models
+    encoder : one that all members share, for patches when the members have none of their own
+
+    Returns
+    -------
+    A model of (n, *instance_shape) that gives attention scores (n, M) and class evidence (n, M, C),
+    see `MILHead.evidence`.
+    """
+    instances = keras.Input(instance_shape, name="instance")
+    shared = instances if encoder is None else encoder(instances, training=False)
+    scores, evidence = [], []
+    for number, member in enumerate(members):
+        own = shared if member.encoder is None else member.encoder(shared, training=False)
+        one = _Evidence(member.head, name=f"member{number}")(own)
+        scores.append(one[0])
+        evidence.append(one[1])
+    stacked = [
+        _Stack(name=name)(parts) for name, parts in (("scores", scores), ("evidence", evidence))
+    ]
+    return keras.Model(instances, stacked, name="evidence_of_all")
+
+
+class _Evidence(keras.layers.Layer):
+    """`MILHead.evidence` as a layer of its own."""
+
+    def __init__(self, head: MILHead, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.head = head
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.built = True  # the head comes built
+
+    def call(self, embeddings: Any) -> tuple[Any, Any]:
+        return self.head.evidence(embeddings)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> Any:
+        return (input_shape[0],), (input_shape[0], self.head.classes)
+
+
+class _Stack(keras.layers.Layer):
+    """The members' answers side by side on axis 1."""
+
+    def call(self, parts: list[Any]) -> Any:
+        return ops.stack(parts, axis=1)

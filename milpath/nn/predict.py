@@ -1,0 +1,199 @@
+"""Prediction of a bag or a slide, pooled as a stream, and the job that classifies a slide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from milpath.cohort import SlideEntry
+from milpath.engine import Outcome
+from milpath.errors import StoredFileError, UnsupportedSlideError
+from milpath.heatmap import overlay_title, rasterize, write_overlay
+from milpath.nn.bundle import Bundle
+from milpath.nn.mil import build_evidence
+from milpath.patches import Patch, stream_patches
+from milpath.prediction import Prediction, read_prediction, write_prediction
+from milpath.slide import Slide
+from milpath.table import write_csv
+from milpath.tile import plan_slide
+
+Floats = NDArray[np.float64]
+
+BATCH = 64
+
+
+def collect_evidence(
+    model: keras.Model, batches: Iterable[NDArray[Any]], batch: int = BATCH
+) -> tuple[Floats, Floats]:
+    """Run an evidence model over a stream of instances.
+
+    Only 1 + C numbers a patch and member are kept: since the head is linear, they are all that
+    pooling needs, and the memory hardly grows with the slide.
+
+    Parameters
+    ----------
+    model : of `build_evidence`
+    batches : arrays (n, ...), n at most `batch`
+    batch : the size to which a short batch is filled up, so that the graph is traced once
+
+    Returns
+    -------
+    attention scores (M, N) and class evidence (M, N, C)
+    """
+    members, classes = model.output_shape[1][1:]
+    scores, evidence = [np.zeros((0, members))], [np.zeros((0, members, classes))]
+    for instances in batches:
+        count = len(instances)
+        if count < batch:
+            padding = [(0, batch - count)] + [(0, 0)] * (instances.ndim - 1)
+            instances = np.pad(instances, padding)
+        some = model.predict_on_batch(instances)
+        scores.append(np.asarray(some[0][:count], np.float64))
+        evidence.append(np.asarray(some[1][:count], np.float64))
+    return np.concatenate(scores).T, np.concatenate(evidence).swapaxes(0, 1)
+
+
+def pool_evidence(scores: Floats, evidence: Floats) -> tuple[Floats, Floats]:
+    """Attention (M, N), the scores' softmax, and contributions (M, N, C), attention x evidence."""
+    if scores.shape[1] == 0:
+        return scores, evidence
+    attention: Floats = softmax(scores, axis=1)
+    return attention, attention[..., None] * evidence
+
+
+class Classifier:
+    """The job that classifies a slide: from its file to a prediction file and an overlay.
+
+    Parameters
+    ----------
+    bundle : the model
+    out : folder for `<slide_id>.prediction.h5` and `<slide_id>.png`
+    threads : that read the slide while the network works
+    """
+
+    def __init__(self, bundle: Bundle, out: Path, threads: int = 2) -> None:
+        self.bundle = bundle
+        self.out = out
+        self.threads = threads
+        side = bundle.spec.encoder.patch_px
+        self.evidence = build_evidence((side, side, 3), bundle.members, bundle.encoder)
+        self.bias = np.stack(
+            [
+                np.asarray(keras.ops.convert_to_numpy(member.head.classifier.bias), np.float64)
+                for member in bundle.members
+            ]
+        )
+
+    def __call__(self, entry: SlideEntry) -> Outcome:
+        path = self.out / f"{entry.slide_id}.prediction.h5"
+        picture = self.out / f"{entry.slide_id}.png"
+        with entry.open() as slide:
+            kept = self._reusable(path, slide) if picture.exists() or path.exists() else None
+            if kept is not None and (picture.exists() or kept.status == "no_tissue"):
+                return self._outcome(kept, "skipped")
+            prediction = kept or self.predict(slide)
+            if prediction.status == "ok":
+                write_overlay(picture, slide, rasterize(prediction), overlay_title(prediction))
+        write_prediction(path, prediction)
+        return self._outcome(prediction, prediction.status)
+
+    def predict(self, slide: Slide) -> Prediction:
+        """Tile, encode and pool a slide in one pass; raises `SlideError` as tiling does."""
+        spec = self.bundle.spec
+        plan = plan_slide(slide, spec.tile)
+        if len(plan.grid) and plan.tissue.background != spec.background:
+            raise UnsupportedSlideError(
+                f"{slide.path.name}: has a {plan.tissue.background} background, the model was "
+                f"trained on slides with a {spec.background} one (fluorescence is dark, H&E bright)"
+            )
+        rows: list[int] = []
+        patches = stream_patches(slide, plan.grid, self.threads)
+        scores, evidence = collect_evidence(self.evidence, _batches(patches, rows))
+        attention, contributions = pool_evidence(scores, evidence)
+        return Prediction(
+            slide=slide.facts,
+            grid=plan.grid.select(np.asarray(rows, np.int64)),
+            status="ok" if rows else "no_tissue",
+            class_names=spec.class_names,
+            member_attention=attention,
+            member_contributions=contributions,
+            member_bias=self.bias,
+            model=spec.fingerprint,
+        )
+
+    def _reusable(self, path: Path, slide: Slide) -> Prediction | None:
+        """A prediction this very model made of this very slide, when it is there."""
+        try:
+            prediction = read_prediction(path)
+        except StoredFileError:
+            return None
+        same = prediction.slide == slide.facts and prediction.model == self.bundle.spec.fingerprint
+        return prediction if same else None
+
+    def _outcome(self, prediction: Prediction, status: Any) -> Outcome:
+        if prediction.predicted is None:
+            sentence = "no tissue found, so no class"
+        else:
+            sentence = (
+                f"{prediction.predicted} ({prediction.probs.max():.3f}), "
+                f"{len(prediction.grid)} patches"
+            )
+        if status == "skipped":
+            sentence += ", done before with this model"
+        return Outcome(
+            prediction.slide.slide_id, status, sentence, {"prediction": summary_of(prediction)}
+        )
+
+
+def summary_of(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as plain numbers and names."""
+    sure = prediction.predicted is not None
+    return {
+        "predicted": prediction.predicted,
+        "probs": dict(zip(prediction.class_names, map(float, prediction.probs), strict=True))
+        if sure
+        else None,
+        "spread": float(prediction.spread.max()) if sure else None,
+        "patches": len(prediction.grid),
+    }
+
+
+def write_predictions(path: Path, outcomes: Sequence[Outcome], class_names: Sequence[str]) -> None:
+    """The table of a run: a row a slide, the failed ones included."""
+    rows = []
+    for outcome in outcomes:
+        found = outcome.facts.get("prediction") or {}
+        probs = found.get("probs") or {}
+        rows.append(
+            [
+                outcome.slide_id,
+                found.get("predicted") or "",
+                *(f"{probs[name]:.6f}" if name in probs else "" for name in class_names),
+                f"{found['spread']:.6f}" if found.get("spread") is not None else "",
+                found.get("patches", ""),
+                outcome.status,
+                outcome.message if outcome.status == "failed" else "",
+            ]
+        )
+    probabilities = [f"prob_{name}" for name in class_names]
+    header = ["slide", "predicted", *probabilities, "spread", "patches", "status", "message"]
+    write_csv(path, header, rows)
+
+
+def _batches(patches: Iterator[Patch], rows: list[int]) -> Iterator[NDArray[np.uint8]]:
+    """A stream of patches in batches; notes the rows that came."""
+    waiting: list[NDArray[np.uint8]] = []
+    for row, pixels in patches:
+        rows.append(row)
+        waiting.append(pixels)
+        if len(waiting) == BATCH:
+            yield np.stack(waiting)
+            waiting.clear()
+    if waiting:
+        yield np.stack(waiting)

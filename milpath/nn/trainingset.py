@@ -1,0 +1,132 @@
+"""TrainingSet: the bags of a labelled cohort, checked to have been made alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from milpath.bag import Bag
+from milpath.cohort import Cohort, SlideEntry
+from milpath.errors import StoredFileError, UsageError
+from milpath.model_spec import EncoderSpec
+from milpath.nn.bundle import load_encoder
+from milpath.nn.data import LabelledBag
+from milpath.nn.encoder import digest_weights
+from milpath.params import TileParams
+from milpath.tile import bag_path
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The bags of a cohort, checked to have been made alike."""
+
+    cohort: Cohort
+    bags: tuple[LabelledBag, ...]
+    """One for each entry of the cohort."""
+    tile: TileParams
+    background: str
+    patch_px: int
+    encoder: tuple[str, str] | None
+    """Name and fingerprint, when the bags hold embeddings of one encoder."""
+    feature_dim: int | None
+    excluded: tuple[str, ...]
+    """Slide ids left out because they hold no tissue."""
+
+
+def gather_bags(cohort: Cohort, folder: Path) -> TrainingSet:
+    """Open every bag of a cohort and check that they were made alike.
+
+    Raises
+    ------
+    UsageError : a slide has no label or no bag; bags differ; no tissue anywhere
+    StoredFileError : a bag is damaged
+    """
+    names = cohort.class_names
+    if len(names) < 2:
+        raise UsageError(
+            f"{cohort.name}: a model needs at least two classes, the column 'label' "
+            f"holds {', '.join(names) or 'none'}"
+        )
+    kept: list[tuple[SlideEntry, LabelledBag]] = []
+    excluded: list[str] = []
+    first: tuple[str, TileParams, str, int] | None = None
+    encoders: dict[tuple[str, str] | None, str] = {}
+    dim = None
+    for entry, case in zip(cohort.entries, cohort.cases(), strict=True):
+        if entry.label is None:
+            raise UsageError(f"{cohort.name}: slide {entry.slide_id!r} has no label")
+        path = bag_path(folder, entry.slide_id)
+        if not path.exists():
+            raise UsageError(
+                f"{cohort.name}: slide {entry.slide_id!r} has no bag in {folder}; "
+                "run milpath tile on this CSV first"
+            )
+        with Bag(path) as bag:
+            if bag.header.status == "no_tissue":
+                excluded.append(entry.slide_id)
+                continue
+            made = (entry.slide_id, bag.header.params, bag.header.background, bag.grid.patch_px)
+            encoders.setdefault(bag.encoder, entry.slide_id)
+            dim = bag.feature_dim if bag.encoder is not None else None
+            size = len(bag)
+        first = first or made
+        _refuse_unlike(first, made)
+        label = names.index(entry.label)
+        kept.append((entry, LabelledBag(path, entry.slide_id, case, label, size)))
+    if first is None:
+        raise UsageError(f"{cohort.name}: none of its slides holds tissue")
+    return TrainingSet(
+        cohort=Cohort(cohort.name, tuple(entry for entry, _ in kept)),
+        bags=tuple(bag for _, bag in kept),
+        tile=first[1],
+        background=first[2],
+        patch_px=first[3],
+        encoder=next(iter(encoders)) if len(encoders) == 1 else None,
+        feature_dim=dim if len(encoders) == 1 else None,
+        excluded=tuple(excluded),
+    )
+
+
+def _refuse_unlike(
+    first: tuple[str, TileParams, str, int], other: tuple[str, TileParams, str, int]
+) -> None:
+    if first[1:] == other[1:]:
+        return
+    one, two = first[1].model_dump(), other[1].model_dump()
+    differ = [
+        f"{part}.{name} {one[part][name]} and {two[part][name]}"
+        for part in one
+        for name in one[part]
+        if one[part][name] != two[part][name]
+    ]
+    what = "; ".join(differ) or f"a {first[2]} and a {other[2]} background"
+    raise UsageError(
+        f"bags of {first[0]!r} and {other[0]!r} were made differently ({what}); "
+        "tile all slides with the same options"
+    )
+
+
+def frozen_encoder(folder: Path, found: tuple[str, str] | None) -> tuple[keras.Model, EncoderSpec]:
+    """The encoder whose embeddings the bags of a folder hold.
+
+    Raises
+    ------
+    UsageError : the bags hold none, or not all of one encoder
+    """
+    if found is None:
+        raise UsageError(
+            f"the bags in {folder} do not all hold embeddings of one encoder; "
+            f"run milpath embed {folder} first"
+        )
+    try:
+        encoder, spec = load_encoder(folder / "encoder")
+    except StoredFileError as error:
+        raise UsageError(f"the encoder of these embeddings is not at hand: {error}") from None
+    if digest_weights(encoder) != found[1]:
+        raise UsageError(
+            f"the bags in {folder} hold embeddings of another encoder than {folder / 'encoder'}; "
+            "run milpath embed again"
+        )
+    return encoder, spec

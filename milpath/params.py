@@ -1,0 +1,122 @@
+"""Every knob of milpath, as frozen validated values. Defaults live here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MPP_RANGE = (0.05, 20.0)
+"""µm per pixel that a scanned slide can have; anything outside is a wrong tag, not a slide."""
+
+MPP_ANISOTROPY = 0.02
+"""Largest relative difference of mpp-x and mpp-y that counts as square pixels."""
+
+MAX_UPSAMPLING = 1.25
+"""A target finer than the slide by more than this factor would show invented detail."""
+
+MAX_UNREADABLE = 0.01
+"""Share of a slide's patches that may be unreadable before the slide counts as failed."""
+
+
+class Params(BaseModel):
+    """Base of all parameter values: immutable, and unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TissueParams(Params):
+    """How tissue is told from glass; see `milpath.tissue.segment_tissue`."""
+
+    overview_mpp: float = Field(8.0, gt=0, le=64)
+    """Resolution of the overview that is segmented, µm per pixel."""
+    sensitivity: float = Field(1.0, ge=0.2, le=5)
+    """Above 1 finds paler tissue (and more dirt), below 1 only denser tissue."""
+    min_area_um2: float = Field(10_000.0, ge=0)
+    """Smaller pieces are dropped as dirt; the default is 100 µm square, µm²."""
+    max_hole_um2: float = Field(20_000.0, ge=0)
+    """Smaller holes in tissue (fat, lumina) count as tissue, µm²."""
+    exclude_pen: bool = True
+    """Leave marker pen out; turn off for a green or pure blue stain that is taken for ink."""
+
+
+class GridParams(Params):
+    """Which patches are cut; see `milpath.grid.plan_grid`."""
+
+    mpp: float = Field(0.5, ge=MPP_RANGE[0], le=MPP_RANGE[1])
+    """Resolution of a patch, µm per pixel."""
+    patch_px: int = Field(256, ge=16, le=4096)
+    """Side of a patch, pixels at `mpp`."""
+    overlap_px: int = Field(0, ge=0)
+    """Overlap of neighbouring patches, pixels at `mpp`."""
+    min_tissue: float = Field(0.25, gt=0, le=1)
+    """Least share of a patch that must be tissue."""
+
+    @model_validator(mode="after")
+    def _overlap_leaves_a_stride(self) -> GridParams:
+        if self.overlap_px > self.patch_px * 15 // 16:
+            raise ValueError(
+                f"overlap of {self.overlap_px} px leaves no stride for patches of "
+                f"{self.patch_px} px; give at most {self.patch_px * 15 // 16}"
+            )
+        return self
+
+
+class CodecParams(Params):
+    """How a bag stores pixels; see `milpath.bag`."""
+
+    codec: Literal["jpeg", "raw"] = "jpeg"
+    """`jpeg` (4:4:4) at about a seventh of the size, or `raw`, lossless."""
+    quality: int = Field(90, ge=50, le=100)
+    """JPEG quality; ignored by `raw`."""
+
+
+class TileParams(Params):
+    """All that decides the contents of a bag, and so its fingerprint."""
+
+    tissue: TissueParams = TissueParams()
+    grid: GridParams = GridParams()
+    pixels: CodecParams = CodecParams()
+
+
+class HeadParams(Params):
+    """The gated-attention head; see `milpath.nn.mil.MILHead`."""
+
+    projection_dim: int = Field(128, ge=1)
+    """Width of the dense layer between a frozen encoder's embeddings and the attention."""
+    attention_dim: int = Field(64, ge=1)
+    """Rows of V and U, the paper's L."""
+    gated: bool = True
+    """Gated attention, tanh(Vh) ⊙ σ(Uh); else tanh(Vh) alone."""
+    dropout: float = Field(0.25, ge=0, lt=1)
+    """Dropout on the instances' embeddings while training."""
+
+
+class TrainParams(Params):
+    """How a model is trained; see `milpath.nn.train`."""
+
+    mode: Literal["pixels", "features"] = "pixels"
+    """`pixels`: the small CNN and the head learn together. `features`: the head alone."""
+    head: HeadParams = HeadParams()
+    members: int = Field(1, ge=1, le=50)
+    """Ensemble members a fold, alike but for their seed."""
+    folds: int = Field(0, ge=0, le=20)
+    """Cross-validation folds; 0 for one train / validation / test split."""
+    test_fraction: float = Field(0.2, gt=0, lt=0.9)
+    val_fraction: float = Field(0.2, gt=0, lt=0.9)
+    """Share of the cases held out for the report, and of the rest for stopping."""
+    seed: int = Field(0, ge=0)
+    epochs: int = Field(60, ge=1)
+    patience: int = Field(12, ge=1)
+    """Epochs without a better validation loss before training stops."""
+    bag_batch: int = Field(4, ge=1)
+    """Bags in a training step."""
+    patches_per_bag: int = Field(48, ge=1)
+    """Patches drawn anew from every bag each epoch when training from pixels."""
+    features_per_bag: int = Field(2048, ge=1)
+    """Embeddings drawn anew from every bag each epoch when training the head alone."""
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    class_weight: Literal["balanced", "none"] = "balanced"
+    stain_jitter: float = Field(0.2, ge=0, le=1)
+    """Strength of the stain augmentation; 0 turns it off."""

@@ -1,0 +1,119 @@
+"""Draw small, labelled, H&E-like whole slides with a planted tumour, for the demo and the tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DrawnSlide", "draw_slide"]
+
+CELL_UM = 16.0
+"""Side of a truth-grid cell in µm, before it is rounded to whole level-0 pixels."""
+
+LEAST_CELLS = 32
+"""Truth-grid cells along the shorter side, at least: a small slide has smaller cells."""
+
+
+@dataclass(frozen=True)
+class DrawnSlide:
+    """What was drawn, i.e. the truth.
+
+    Attributes:
+        path: the pyramidal TIFF.
+        mpp: level-0 µm per pixel as drawn (even where the file does not say so).
+        dimensions: (width, height) in level-0 px.
+        tissue: truth mask [row, col] of square cells; lumina and fat holes count as tissue.
+        tumour: truth mask of the same shape, inside `tissue`; all False without a tumour.
+        cell_l0: side of a cell in level-0 px; cell [0, 0] starts at level-0 (0, 0), and the last
+            row and column may reach beyond the slide.
+    """
+
+    path: Path
+    mpp: float
+    dimensions: tuple[int, int]
+    tissue: NDArray[np.bool_]
+    tumour: NDArray[np.bool_]
+    cell_l0: int
+
+    def tumour_fraction(self, coords: NDArray[np.int64], patch_size_l0: int) -> NDArray[np.float64]:
+        """Return the share of each patch that tumour covers, area-weighted, shape (N,).
+
+        `coords` is (N, 2), level-0 (x, y) of the top-left corners; what lies off the slide is 0.
+        """
+        return self._share(self.tumour, coords, patch_size_l0)
+
+    def tissue_fraction(self, coords: NDArray[np.int64], patch_size_l0: int) -> NDArray[np.float64]:
+        """Return the share of each patch that tissue covers; see `tumour_fraction`."""
+        return self._share(self.tissue, coords, patch_size_l0)
+
+    def _share(
+        self, mask: NDArray[np.bool_], coords: NDArray[np.int64], patch_size_l0: int
+    ) -> NDArray[np.float64]:
+        from milpath.grid import box_mean
+
+        cell = (float(self.cell_l0), float(self.cell_l0))
+        return box_mean(mask, (0, 0), cell, np.asarray(coords).reshape(-1, 2), patch_size_l0)
+
+
+def draw_slide(  # noqa: PLR0913 (each keyword is one thing that a test needs to vary)
+    path: str | Path,
+    *,
+    seed: int,
+    tumour: bool,
+    size_px: tuple[int, int] = (2048, 2048),
+    mpp: float = 1.0,
+    artefacts: bool = True,
+    tissue: bool = True,
+    tumour_share: tuple[float, float] = (0.10, 0.30),
+    mpp_tags: bool = True,
+) -> DrawnSlide:
+    """Draw one slide into a pyramidal TIFF and return the truth.
+
+    The same arguments give the same bytes. With and without `tumour`, a seed gives twins: the same
+    tissue, stain and artefacts, one of them with the tumour planted.
+
+    Args:
+        path: the TIFF to write; its folder must exist.
+        seed: of the one random generator behind everything.
+        tumour: plant a tumour.
+        size_px: (width, height) in level-0 px.
+        mpp: level-0 µm per pixel. Cells have their real size in µm, so a smaller mpp draws them
+            larger; the outline of the tissue follows the slide's size instead.
+        artefacts: let pen, fold, blur and bubble occur (each about every second slide).
+        tissue: False draws bare glass (artefacts may still lie on it).
+        tumour_share: the range that the tumour's share of the tissue area is drawn from.
+        mpp_tags: False leaves the resolution out of the file.
+    """
+    from milpath.synthetic.anatomy import Frame, bare_anatomy, plan_anatomy
+    from milpath.synthetic.picture import paint
+    from milpath.synthetic.pyramid import write_pyramid
+
+    if not 0.1 <= mpp <= 4.0:
+        raise ValueError(f"mpp: expected 0.1 to 4.0 µm per pixel (cells to be seen), got {mpp}")
+    if min(size_px) < 256:
+        raise ValueError(f"size_px: expected at least 256 x 256 px, got {size_px}")
+    if tumour and not tissue:
+        raise ValueError("tumour=True needs tissue=True: there is nothing to plant it in")
+    if not 0 < tumour_share[0] <= tumour_share[1] < 1:
+        raise ValueError(f"tumour_share: expected 0 < low <= high < 1, got {tumour_share}")
+    cell_px = max(2, min(round(CELL_UM / mpp), min(size_px) // LEAST_CELLS))
+    frame = Frame(size_px[0], size_px[1], mpp, cell_px)
+    # One child per stage, so that a stage that draws more or less leaves the others alone.
+    layout, cells, ink = np.random.default_rng(seed).spawn(3)
+    anatomy = (
+        plan_anatomy(layout, frame, tumour_share, planted=tumour) if tissue else bare_anatomy(frame)
+    )
+    rgb = paint(cells, ink, frame, anatomy, artefacts=artefacts)
+    target = Path(path)
+    write_pyramid(target, rgb, mpp if mpp_tags else None)
+    return DrawnSlide(
+        path=target,
+        mpp=mpp,
+        dimensions=size_px,
+        tissue=anatomy.tissue > 0,
+        tumour=anatomy.tumour > 0,
+        cell_l0=frame.cell_px,
+    )

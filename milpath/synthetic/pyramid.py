@@ -1,0 +1,71 @@
+"""Pyramid: write an RGB picture as a tiled pyramidal TIFF that OpenSlide opens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+TILE_PX = 256
+JPEG_QUALITY = 85
+SMALLEST_PX = 256
+"""The pyramid ends with the first reduced level whose longer side is at most this."""
+
+
+def write_pyramid(path: Path, rgb: NDArray[np.uint8], mpp: float | None) -> None:
+    """Write `rgb` [row, col, channel] whole or not at all; `mpp=None` leaves out the resolution.
+
+    Reduced levels are further pages, each a quarter of the last, rounded up: a side that 4 does not
+    divide has a downsample that is not whole, as scanners' files have.
+    """
+    from tifffile import TiffWriter
+
+    part = path.with_name(path.name + ".part")
+    try:
+        # No software and no date tag: the same picture must be the same bytes.
+        with TiffWriter(part) as tiff:
+            for index, level in enumerate(_levels(rgb)):
+                level_mpp = None if mpp is None else mpp * rgb.shape[1] / level.shape[1]
+                tiff.write(
+                    _tiles(level),
+                    shape=level.shape,
+                    dtype=level.dtype,
+                    tile=(TILE_PX, TILE_PX),
+                    # "ycbcr" on RGB data would silently write wrong colours.
+                    photometric="rgb",
+                    compression="jpeg",
+                    compressionargs={"level": JPEG_QUALITY},
+                    subfiletype=1 if index else 0,
+                    resolution=None if level_mpp is None else (1e4 / level_mpp, 1e4 / level_mpp),
+                    resolutionunit=None if level_mpp is None else "CENTIMETER",
+                    metadata=None,
+                    software=False,
+                )
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _levels(rgb: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Yield level 0 and the reduced levels, at least one of them."""
+    from PIL import Image
+
+    yield rgb
+    image = Image.fromarray(rgb)
+    while True:
+        size = (-(-image.width // 4), -(-image.height // 4))
+        image = image.resize(size, Image.Resampling.HAMMING)
+        yield np.asarray(image)
+        if max(size) <= SMALLEST_PX:
+            return
+
+
+def _tiles(level: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Yield whole tiles row by row; edge tiles repeat the last pixel (black would ring in JPEG)."""
+    rows, cols = level.shape[:2]
+    padded = np.pad(level, ((0, -rows % TILE_PX), (0, -cols % TILE_PX), (0, 0)), mode="edge")
+    for row in range(0, rows, TILE_PX):
+        for col in range(0, cols, TILE_PX):
+            yield padded[row : row + TILE_PX, col : col + TILE_PX]

@@ -1,0 +1,108 @@
+"""Tiling: a slide becomes a bag and a picture of what was cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from milpath.bag import Bag, bag_fingerprint, write_bag
+from milpath.cohort import SlideEntry
+from milpath.engine import Outcome
+from milpath.errors import StoredFileError
+from milpath.grid import PatchGrid, plan_grid
+from milpath.overview import Overview, read_overview
+from milpath.params import TileParams
+from milpath.patches import stream_patches
+from milpath.report import write_qc
+from milpath.slide import Slide, SlideFacts
+from milpath.tissue import TissueMask, segment_tissue
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be cut from a slide, and why."""
+
+    overview: Overview
+    tissue: TissueMask
+    grid: PatchGrid
+
+
+def plan_slide(slide: Slide, params: TileParams) -> Plan:
+    """Find the tissue and lay the grid; raises as `plan_grid` and `Slide.overview` do."""
+    slide.level_for(params.grid.mpp)  # an unfit resolution is refused before any pixel is read
+    overview = read_overview(slide, params.tissue.overview_mpp)
+    tissue = segment_tissue(overview, params.tissue)
+    return Plan(overview, tissue, plan_grid(slide, tissue, params.grid))
+
+
+def bag_path(folder: Path, slide_id: str) -> Path:
+    """Where the bag of a slide lies in a folder of bags."""
+    return folder / f"{slide_id}.h5"
+
+
+def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 1) -> Outcome:
+    """Write `out/<slide_id>.h5` and `out/qc/<slide_id>.png`, unless they are there already.
+
+    A bag made with the same parameters from the same slide is kept; any other is made again.
+
+    Raises
+    ------
+    SlideError : the slide cannot be tiled
+    OutputError : `out` cannot be written
+    """
+    path = bag_path(out, entry.slide_id)
+    qc = out / "qc" / f"{entry.slide_id}.png"
+    with entry.open() as slide:
+        facts = slide.facts
+        kept = _reusable(path, facts, params) if qc.exists() else None
+        if kept is not None:
+            return kept
+        remade = path.exists()
+        plan = plan_slide(slide, params)
+        patches = stream_patches(slide, plan.grid, threads)
+        header = write_bag(path, facts, plan.grid, plan.tissue.background, patches, params)
+        write_qc(qc, plan.overview, plan.tissue, plan.grid, entry.slide_id)
+    count = len(plan.grid) - header.unreadable
+    return Outcome(
+        entry.slide_id,
+        header.status,
+        _sentence(count, header.unreadable, plan, remade),
+        {
+            "patches": count,
+            "unreadable": header.unreadable,
+            "patch_mpp": plan.grid.patch_mpp,
+            "mpp_source": facts.mpp_source,
+            "background": header.background,
+            "bag": path.name,
+        },
+    )
+
+
+def _reusable(path: Path, slide: SlideFacts, params: TileParams) -> Outcome | None:
+    """The outcome of a bag that is already right; None when there is none, or a stale one."""
+    if not path.exists():
+        return None
+    try:
+        with Bag(path) as bag:
+            header, count = bag.header, len(bag)
+    except StoredFileError:
+        return None
+    if header.fingerprint != bag_fingerprint(slide, params):
+        return None
+    return Outcome(
+        slide.slide_id,
+        "skipped",
+        f"{count} patches, done before with the same parameters",
+        {"patches": count, "unreadable": header.unreadable, "bag": path.name},
+    )
+
+
+def _sentence(count: int, unreadable: int, plan: Plan, remade: bool) -> str:
+    parts = [f"{count} patches" if count else "no tissue found: a bag of 0 patches"]
+    if unreadable:
+        parts.append(f"{unreadable} unreadable left out")
+    if plan.tissue.background == "dark":
+        parts.append("dark background, taken for fluorescence")
+    if remade:
+        parts.append("made anew, the old bag had other parameters")
+    return ", ".join(parts)
