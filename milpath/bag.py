@@ -18,6 +18,7 @@ import h5py
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from milpath.errors import StoredFileError
 from milpath.frame import read_frame, write_frame
@@ -41,6 +42,9 @@ class BagHeader:
     """Patches left out because the slide's file is damaged there."""
     fingerprint: str
     params: TileParams
+
+
+_HEADER = TypeAdapter(BagHeader)
 
 
 def bag_fingerprint(slide: SlideFacts, params: TileParams) -> str:
@@ -149,8 +153,9 @@ def write_features(
     ------
     StoredFileError : an embedding is not finite in float16
     """
-    parts = [np.zeros((0, dim), np.float16), *(np.asarray(each, np.float16) for each in batches)]
-    features = np.concatenate(parts)
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
+        parts = [np.asarray(each, np.float16) for each in batches]
+    features = np.concatenate([np.zeros((0, dim), np.float16), *parts])
     if not np.isfinite(features).all():
         raise StoredFileError(
             f"{path.name}: {encoder} gives embeddings that are not finite in float16; "
@@ -201,18 +206,21 @@ class Bag:
         values = {field.name: self._h5.need(field.name) for field in fields(BagHeader)}
         try:
             values["params"] = TileParams.model_validate_json(values["params"])
+            header = _HEADER.validate_python(values)
         except ValueError:
             raise StoredFileError(
                 f"{self.path.name}: its parameters are not those of this milpath; tile it again"
             ) from None
-        return BagHeader(**values)
+        if (header.status == "ok") != (len(self) > 0):
+            raise self._h5.refuse(f"attribute 'status' is {header.status!r} of {len(self)} patches")
+        return header
 
     def _read_offsets(self) -> NDArray[np.int64] | None:
         if self._h5.dataset_attr("patches", "codec") != "jpeg":
             return None
         offsets = self._h5.read("patch_offsets", "int64", (len(self) + 1,))
-        size = self._h5.shape("patches")[0]
-        if offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) <= 0).any():
+        fits = self._h5.shape("patches") == (offsets[-1],)
+        if offsets[0] != 0 or not fits or (np.diff(offsets) <= 0).any():
             raise StoredFileError(f"{self.path.name}: patch_offsets do not fit; tile it again")
         return offsets
 
@@ -231,18 +239,12 @@ class Bag:
         for place, row in enumerate(rows):
             span = slice(int(self._offsets[row]), int(self._offsets[row + 1]))
             jpeg = self._h5.read("patches", "uint8", (None,), span)
-            try:
-                pixels = imagecodecs.jpeg8_decode(jpeg.tobytes())
+            try:  # straight into place: another size or colour space is refused unread
+                imagecodecs.jpeg8_decode(jpeg.tobytes(), out=patches[place])
             except Exception as error:  # the codec's own exception class is private
                 raise StoredFileError(
                     f"{self.path.name}: patch {row} is damaged ({error}); tile it again"
                 ) from None
-            if pixels.shape != (side, side, 3):
-                raise StoredFileError(
-                    f"{self.path.name}: patch {row} has shape {pixels.shape}, "
-                    f"expected {(side, side, 3)}; tile it again"
-                )
-            patches[place] = pixels
         return patches
 
     def iter_patches(self, batch: int) -> Iterator[NDArray[np.uint8]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -70,10 +72,19 @@ def read_cohort(path: Path) -> Cohort:
     ------
     UsageError : not such a file; the text names the line
     """
-    lines = _read_text(path).splitlines()
-    header = lines[0] if lines else ""
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(lines, delimiter=delimiter)
+    text = _read_text(path)
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        entries = _read_rows(path, reader)
+    except csv.Error as error:
+        raise UsageError(f"{path.name}, line {reader.line_num}: not CSV ({error})") from None
+    _refuse_twins(path.name, entries)
+    _refuse_straddling_cases(path.name, entries)
+    return Cohort(path.stem, tuple(entries))
+
+
+def _read_rows(path: Path, reader: csv.DictReader[str]) -> list[SlideEntry]:
     columns = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = columns
     if "slide" not in columns:
@@ -81,17 +92,15 @@ def read_cohort(path: Path) -> Cohort:
         raise UsageError(f"{path.name}: needs a column 'slide' in its first line, found {found}")
     if len(set(columns)) < len(columns):
         raise UsageError(f"{path.name}: a column stands twice in its first line")
-    entries = [_read_row(path, number, row) for number, row in enumerate(reader, start=2)]
+    entries = [_read_row(path, reader.line_num, row) for row in reader]
     if not entries:
         raise UsageError(f"{path.name}: holds no slides, only a first line")
-    _refuse_twins(path.name, entries)
-    _refuse_straddling_cases(path.name, entries)
-    return Cohort(path.stem, tuple(entries))
+    return entries
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{path.name}: not UTF-8 text (byte {error.start}); save it as CSV UTF-8"
@@ -249,6 +258,7 @@ def _dicom_series(folder: Path, files: Sequence[Path]) -> list[SlideEntry]:
 
 def _natural(label: str) -> tuple[float, str]:
     try:
-        return float(label), label
+        number = float(label)
     except ValueError:
-        return float("inf"), label
+        number = math.nan
+    return (number if math.isfinite(number) else math.inf), label

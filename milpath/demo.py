@@ -17,13 +17,13 @@ from skimage.transform import resize
 from milpath.cohort import SlideEntry, read_cohort
 from milpath.engine import Outcome, run_job
 from milpath.errors import MilpathError
-from milpath.heatmap import paint, rasterize
+from milpath.heatmap import draw_colour_bar, paint, rasterize
 from milpath.metrics import auc
 from milpath.overview import read_thumbnail
 from milpath.page import Section, write_page
 from milpath.params import GridParams, TileParams, TrainParams
 from milpath.prediction import Prediction, read_prediction
-from milpath.sheet import finish_sheet, open_sheet, place_picture, write_png
+from milpath.sheet import draw_scale_bar, finish_sheet, open_sheet, place_picture, write_png
 from milpath.synthetic import DrawnSlide, draw_slide
 from milpath.table import write_csv
 from milpath.tile import tile_slide
@@ -36,7 +36,7 @@ UNSEEN_SLIDES = 20
 SIZE_PX = (2048, 2048)
 MPP = 1.0
 TILE = TileParams(grid=GridParams(mpp=MPP, patch_px=64))
-TRAIN = TrainParams(epochs=40, patience=10)
+TRAIN = TrainParams(epochs=24, patience=10)
 STEPS = TRAINING_SLIDES * 2 + UNSEEN_SLIDES * 2 + TRAIN.epochs
 
 CLASSES = ("normal", "tumour")
@@ -45,8 +45,8 @@ SHOWN = 3
 """Slides of each class on the page."""
 PICTURE_PX = 512
 LEGEND = (
-    "Left the slide, in the middle the model's attention (1 is what every patch would have if all "
-    "had the same), right the outline of the planted tumour, if there is one."
+    "Left the slide, in the middle the outline of the planted tumour if there is one, right the "
+    "model's attention: how many times the slide's mean it is."
 )
 
 Advance = Callable[[str], None]
@@ -243,16 +243,19 @@ def _caption(one: Judged) -> str:
 
 
 def _compare(out: Path, one: Judged) -> Path:
-    """The slide, its attention, and the outline of what was planted, side by side."""
+    """The slide, the outline of what was planted, and the attention, side by side."""
     path = out / "pictures" / f"{one.entry.slide_id}.png"
     with one.entry.open() as slide:
         overview = read_thumbnail(slide, PICTURE_PX)
     rows, cols = overview.rgb.shape[:2]
     tumour = resize(one.drawn.tumour.astype(np.uint8), (rows, cols), order=0, preserve_range=True)
     truth = mark_boundaries(overview.rgb, tumour.astype(np.int64), (0, 0.6, 0.2), mode="thick")
+    heatmap = rasterize(one.prediction)
     sheet = open_sheet((cols, rows), 3, _caption(one))
     place_picture(sheet, 0, overview.rgb)
-    place_picture(sheet, 1, paint(rasterize(one.prediction), overview))
-    place_picture(sheet, 2, (truth * 255).astype(np.uint8))
+    place_picture(sheet, 1, (truth * 255).astype(np.uint8))
+    place_picture(sheet, 2, paint(heatmap, overview))
+    draw_scale_bar(sheet, overview.mpp)
+    draw_colour_bar(sheet, heatmap)
     write_png(path, finish_sheet(sheet))
     return path

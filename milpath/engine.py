@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -52,44 +54,49 @@ def run_job(job: Job, entries: Sequence[SlideEntry], workers: int = 1) -> Iterat
         for entry in entries:
             yield _attempt(job, entry)
         return
-    left = dict(enumerate(entries))
-    while left:
-        # a worker that dies takes its pool along: start another, and do each slide alone then,
-        # so that the one that kills its worker is the one that is blamed
-        yield from _run_pool(job, left, workers)
-        if left:
-            for place, entry in list(left.items()):
-                yield from _run_pool(job, {place: entry}, 1, blame=True)
-                del left[place]
+    waiting = deque(entries)
+    while waiting:
+        # a worker that dies takes its pool along: the slides then in hand are each done alone, so
+        # that the one that kills its worker is the one that is blamed, and the rest goes on
+        for suspect in (yield from _run_pool(job, waiting, workers)):
+            if (yield from _run_pool(job, deque([suspect]), 1)):
+                yield Outcome(
+                    suspect.slide_id,
+                    "failed",
+                    f"{suspect.slide_id}: its worker process died (out of memory, or a crash in a "
+                    "library); try it alone with --workers 1",
+                )
 
 
 def _run_pool(
-    job: Job, left: dict[int, SlideEntry], workers: int, blame: bool = False
-) -> Iterator[Outcome]:
-    """Run what is `left`, striking off what is done; on a dead worker stop, or blame its slide."""
+    job: Job, waiting: deque[SlideEntry], workers: int
+) -> Generator[Outcome, None, list[SlideEntry]]:
+    """Take slides from `waiting` until none is left or a worker dies; those then in hand."""
     spawn = multiprocessing.get_context("spawn")  # TensorFlow and OpenSlide do not survive a fork
-    with ProcessPoolExecutor(min(workers, len(left)), mp_context=spawn) as pool:
-        places: dict[Future[Outcome], int] = {
-            pool.submit(_attempt, job, entry): place for place, entry in left.items()
-        }
+    running: dict[Future[Outcome], SlideEntry] = {}
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_leave_interrupts) as pool:
         try:
-            for future in as_completed(places):
-                outcome = future.result()
-                if not blame:
-                    del left[places[future]]
-                yield outcome
-        except BrokenProcessPool:
-            if blame:
-                (entry,) = left.values()
-                yield Outcome(
-                    entry.slide_id,
-                    "failed",
-                    f"{entry.slide_id}: its worker process died (out of memory, or a crash in a "
-                    "library); try it alone with --workers 1",
-                )
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    running[pool.submit(_attempt, job, waiting[0])] = waiting.popleft()
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    if not isinstance(future.exception(), BrokenProcessPool):
+                        del running[future]
+                        yield future.result()
+                if any(future in running for future in done):
+                    break
+        except BrokenProcessPool:  # found out on submitting
+            pass
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    return list(running.values())
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is for the parent: a worker finishes the slide in hand, and no other is begun."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _attempt(job: Job, entry: SlideEntry) -> Outcome:
@@ -105,6 +112,6 @@ def _attempt(job: Job, entry: SlideEntry) -> Outcome:
         outcome = Outcome(
             entry.slide_id,
             "failed",
-            f"{entry.slide_id}: unexpected {type(error).__name__}: {error}",
+            f"{entry.slide_id}: unexpected {type(error).__name__}: {' '.join(str(error).split())}",
         )
     return replace(outcome, seconds=round(time.perf_counter() - start, 3))

@@ -6,9 +6,17 @@ from dataclasses import asdict, fields
 
 import h5py
 import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from milpath.grid import PatchGrid
-from milpath.slide import SlideFacts
+from milpath.slide import MppSource, SlideFacts
 from milpath.store import SafeH5
 
 
@@ -41,21 +49,45 @@ def read_frame(h5: SafeH5) -> tuple[SlideFacts, PatchGrid]:
 
     Raises
     ------
-    StoredFileError : something is missing, or coordinates lie outside the slide
+    StoredFileError : something is missing or absurd, or coordinates lie off the grid or the slide
     """
-    names = [field.name for field in fields(SlideFacts)]
-    slide = SlideFacts(**{n: h5.attr(n) if n == "objective" else h5.need(n) for n in names})
-    values = {name: h5.need(name) for name in _GRID_ATTRS}
+    try:
+        attrs = _FrameAttrs(**{name: h5.attr(name) for name in _FrameAttrs.model_fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise h5.refuse(f"attribute {str(first['loc'][0])!r}: {first['msg']}") from None
     coords = h5.read("coords", "int64", (None, 2))
-    grid = PatchGrid(
-        coords=coords,
-        origin_l0=(h5.need("origin_x_l0"), h5.need("origin_y_l0")),
-        **values,
-    )
-    size = np.array([slide.width_l0, slide.height_l0])
-    if len(coords) and ((coords < 0).any() or (coords + grid.patch_size_l0 > size).any()):
+    origin = (attrs.origin_x_l0, attrs.origin_y_l0)
+    size = np.array([attrs.width_l0, attrs.height_l0])
+    if (coords < 0).any() or (coords > size - attrs.patch_size_l0).any():
         raise h5.refuse("'coords' lie outside the slide")
-    return slide, grid
+    if ((coords - origin) % attrs.stride_l0).any():
+        raise h5.refuse("'coords' lie off the grid")
+    slide = SlideFacts(**{field.name: getattr(attrs, field.name) for field in fields(SlideFacts)})
+    values = {name: getattr(attrs, name) for name in _GRID_ATTRS}
+    return slide, PatchGrid(coords=coords, origin_l0=origin, **values)
+
+
+class _FrameAttrs(BaseModel):
+    """What the attributes of a frame must be, whoever wrote them."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    slide_id: str
+    vendor: str
+    width_l0: PositiveInt
+    height_l0: PositiveInt
+    mpp_x: PositiveFloat
+    mpp_y: PositiveFloat
+    mpp_source: MppSource
+    objective: float | None
+    quickhash: str
+    patch_px: PositiveInt
+    patch_size_l0: PositiveInt
+    stride_l0: PositiveInt
+    patch_mpp: PositiveFloat
+    level: NonNegativeInt
+    origin_x_l0: NonNegativeInt
+    origin_y_l0: NonNegativeInt
 
 
 _GRID_ATTRS = ("patch_px", "patch_size_l0", "stride_l0", "patch_mpp", "level")

@@ -16,6 +16,8 @@ from milpath.params import GridParams
 from milpath.slide import Slide
 from milpath.tissue import TissueMask
 
+_ROUNDING = 1e-6  # what the sums of a large mask may lose; a patch all of tissue must count as 1
+
 
 @dataclass(frozen=True)
 class PatchGrid:
@@ -70,7 +72,8 @@ def plan_grid(slide: Slide, tissue: TissueMask, params: GridParams) -> PatchGrid
         )
     xs, ys = _starts(x0, width, side, stride), _starts(y0, height, side, stride)
     every = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
-    kept = every[tissue_share(tissue, every, side) >= params.min_tissue]
+    share = tissue_share(tissue, every, side)
+    kept = every[share >= params.min_tissue - _ROUNDING]
     return PatchGrid(
         coords=kept,
         patch_px=params.patch_px,

@@ -302,7 +302,7 @@ def render_overlay(
     for index, picture in enumerate(pictures):
         place_picture(sheet, index, picture)
     draw_scale_bar(sheet, overview.mpp)
-    _draw_colour_bar(sheet, heatmap)
+    draw_colour_bar(sheet, heatmap)
     return finish_sheet(sheet)
 
 
@@ -320,7 +320,7 @@ def write_overlay(
     write_png(path, image)
 
 
-def _draw_colour_bar(sheet: Sheet, heatmap: Heatmap) -> None:
+def draw_colour_bar(sheet: Sheet, heatmap: Heatmap) -> None:
     """At the lower right, in the colours as they look on glass."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap

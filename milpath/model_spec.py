@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from milpath import __version__
 from milpath.errors import StoredFileError
@@ -43,6 +43,15 @@ class BundleSpec(Params):
     """Of the architecture and every weight."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Record of how it came to be: parameters, counts, versions."""
+
+    @model_validator(mode="after")
+    def _patches_fit_the_encoder(self) -> BundleSpec:
+        takes, gets = self.encoder.patch_px, self.tile.grid.patch_px
+        if takes != gets:
+            raise ValueError(
+                f"the encoder takes patches of {takes} px, its slides are tiled to {gets}"
+            )
+        return self
 
 
 def read_bundle_spec(folder: Path) -> BundleSpec:

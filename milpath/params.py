@@ -20,9 +20,9 @@ MAX_UNREADABLE = 0.01
 
 
 class Params(BaseModel):
-    """Base of all parameter values: immutable, and unknown names are refused."""
+    """Base of all parameter values: immutable, finite, and unknown names are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TissueParams(Params):
@@ -82,9 +82,9 @@ class TileParams(Params):
 class HeadParams(Params):
     """The gated-attention head; see `milpath.nn.mil.MILHead`."""
 
-    projection_dim: int = Field(128, ge=1)
+    projection_dim: int = Field(128, ge=1, le=8192)
     """Width of the dense layer between a frozen encoder's embeddings and the attention."""
-    attention_dim: int = Field(64, ge=1)
+    attention_dim: int = Field(64, ge=1, le=8192)
     """Rows of V and U, the paper's L."""
     gated: bool = True
     """Gated attention, tanh(Vh) ⊙ σ(Uh); else tanh(Vh) alone."""
@@ -102,8 +102,8 @@ class TrainParams(Params):
     """Ensemble members a fold, alike but for their seed."""
     folds: int = Field(0, ge=0, le=20)
     """Cross-validation folds; 0 for one train / validation / test split."""
-    test_fraction: float = Field(0.2, gt=0, lt=0.9)
-    val_fraction: float = Field(0.2, gt=0, lt=0.9)
+    test_fraction: float = Field(0.2, gt=0, le=0.5)
+    val_fraction: float = Field(0.2, gt=0, le=0.5)
     """Share of the cases held out for the report, and of the rest for stopping."""
     seed: int = Field(0, ge=0)
     epochs: int = Field(60, ge=1)

@@ -134,7 +134,7 @@ def read_prediction(path: Path) -> Prediction:
         if status not in ("ok", "no_tissue") or (status == "ok") != (len(grid) > 0):
             raise h5.refuse(f"attribute 'status' is {status!r} with {len(grid)} patches")
         bias = h5.read("member_bias", "float64", (None, len(names)))
-        return Prediction(
+        prediction = Prediction(
             slide=slide,
             grid=grid,
             status=status,
@@ -146,3 +146,15 @@ def read_prediction(path: Path) -> Prediction:
             member_bias=bias,
             model=str(h5.need("model")),
         )
+        if not bias.size or not _all_finite(prediction):
+            raise h5.refuse("its numbers are not those of a model")
+        return prediction
+
+
+def _all_finite(prediction: Prediction) -> bool:
+    arrays = (
+        prediction.member_attention,
+        prediction.member_contributions,
+        prediction.member_bias,
+    )
+    return all(bool(np.isfinite(array).all()) for array in arrays)

@@ -23,7 +23,7 @@ from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
 
 MppSource = Literal["slide", "cohort", "option"]
 
-_FILTER = Image.Resampling.HAMMING
+_FILTER = Image.Resampling.BICUBIC  # straight lines stay straight; HAMMING shifts by 0.17 px
 _MARGIN = 2  # how far the filter may reach beyond its box, in result pixels
 
 
@@ -72,12 +72,16 @@ class Slide:
 
     def _open(self) -> openslide.OpenSlide:
         name = self.path.name
-        if not self.path.exists():
-            raise UnsupportedSlideError(f"{name}: there is no such file; check the path")
-        if self.path.is_dir():
-            raise UnsupportedSlideError(f"{name}: a folder, not a slide; name a file in it")
-        if self.path.stat().st_size == 0:
-            raise UnsupportedSlideError(f"{name}: the file is empty; copy it again")
+        try:
+            if not self.path.exists():
+                raise UnsupportedSlideError(f"{name}: there is no such file; check the path")
+            if self.path.is_dir():
+                raise UnsupportedSlideError(f"{name}: a folder, not a slide; name a file in it")
+            with self.path.open("rb") as file:
+                if not file.read(1):
+                    raise UnsupportedSlideError(f"{name}: the file is empty; copy it again")
+        except OSError as error:
+            raise UnsupportedSlideError(f"{name}: cannot be read ({error.strerror})") from None
         try:
             return openslide.OpenSlide(self.path)
         except openslide.OpenSlideUnsupportedFormatError:

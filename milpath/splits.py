@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,11 @@ def split_cohort(cohort: Cohort, params: TrainParams) -> list[Split]:
     _refuse_few_cases(cohort)
     count = params.folds or max(2, round(1 / params.test_fraction))
     tests = _stratified(cohort, everyone, count, params.seed)
+    if len(tests) < params.folds:
+        raise UsageError(
+            f"{cohort.name}: --folds {params.folds} needs as many cases of one class, "
+            f"its largest has {len(tests)}"
+        )
     splits = []
     for test in tests[: params.folds or 1]:
         rest = np.setdiff1d(everyone, test)
@@ -51,6 +57,10 @@ def split_cohort(cohort: Cohort, params: TrainParams) -> list[Split]:
     for split in splits:
         _refuse_leak(cohort, split)
         _refuse_missing_class(cohort, split)
+        if not split.val or not split.test:
+            raise UsageError(
+                f"{cohort.name}: too few cases for three sets; give more, or a split column"
+            )
     return splits
 
 
@@ -65,16 +75,20 @@ def _given_split(cohort: Cohort, given: Sequence[str | None]) -> Split:
 
 
 def _refuse_few_cases(cohort: Cohort) -> None:
-    cases = cohort.cases()
-    for name in cohort.class_names:
-        of_class = {
-            c for c, entry in zip(cases, cohort.entries, strict=True) if entry.label == name
-        }
-        if len(of_class) < 3:
+    for name, cases in _cases_of_class(cohort, range(len(cohort.entries))).items():
+        if len(cases) < 3:
             raise UsageError(
-                f"{cohort.name}: class {name!r} has {len(of_class)} case(s); at least 3 are needed, "
+                f"{cohort.name}: class {name!r} has {len(cases)} case(s), needs at least 3: "
                 "one each to train, to stop and to test on"
             )
+
+
+def _cases_of_class(cohort: Cohort, rows: Iterable[int]) -> dict[str | None, set[str]]:
+    cases = cohort.cases()
+    found: dict[str | None, set[str]] = defaultdict(set)
+    for row in rows:
+        found[cohort.entries[row].label].add(cases[row])
+    return found
 
 
 def _refuse_leak(cohort: Cohort, split: Split) -> None:
@@ -98,13 +112,16 @@ def _refuse_missing_class(cohort: Cohort, split: Split) -> None:
 def _stratified(
     cohort: Cohort, rows: NDArray[np.int64], count: int, seed: int
 ) -> list[NDArray[np.int64]]:
-    """`rows` dealt into `count` parts, cases whole and labels in proportion."""
+    """`rows` dealt into `count` parts, cases whole and labels in proportion.
+
+    No more parts than the largest class has cases.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
     labels = [cohort.entries[i].label for i in rows]
     cases = cohort.cases()
     groups = [cases[i] for i in rows]
-    count = min(count, len(set(groups)))
+    count = min(count, max(len(found) for found in _cases_of_class(cohort, rows).values()))
     folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # fewer cases of a class than parts is allowed: some parts then lack that class

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -89,17 +89,27 @@ class _SteadyFile(io.RawIOBase):
     """A file that keeps its first error for later instead of raising it into the HDF5 library.
 
     HDF5 cannot unwind from a failed write: on a full disk it leaves readable files with zeroed rows
-    and may take the process down at exit. Here it never sees the failure; `check` raises it.
+    and may take the process down at exit. Here it never sees the failure; `check` raises it. A
+    buffered file may fail in any call, also when it seeks or reads: so all of them are guarded.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__()
         self._file = file
+        self._at = 0
+        self._size = 0
         self._error: OSError | None = None
 
     def check(self) -> None:
         if self._error is not None:
             raise self._error
+
+    def _try(self, action: Callable[[], object]) -> None:
+        if self._error is None:
+            try:
+                action()
+            except OSError as error:
+                self._error = error
 
     def readable(self) -> bool:
         return True
@@ -111,42 +121,39 @@ class _SteadyFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        self._at = offset + (0, self._at, self._size)[whence]
+        self._try(lambda: self._file.seek(self._at))
+        return self._at
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._at
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        data = self._file.read(len(view))
-        view[: len(data)] = data
-        view[len(data) :] = bytes(len(view) - len(data))
+        view[:] = bytes(len(view))
+
+        def read() -> None:
+            data = self._file.read(len(view))
+            view[: len(data)] = data
+
+        self._try(read)
+        self._at += len(view)
         return len(view)
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
-        if self._error is None:
-            try:
-                self._file.write(view)
-            except OSError as error:
-                self._error = error
+        self._try(lambda: self._file.write(view))
+        self._at += len(view)
+        self._size = max(self._size, self._at)
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        size = self.tell() if size is None else size
-        if self._error is None:
-            try:
-                self._file.truncate(size)
-            except OSError as error:
-                self._error = error
-        return size
+        self._size = self._at if size is None else size
+        self._try(lambda: self._file.truncate(self._size))
+        return self._size
 
     def flush(self) -> None:
-        if self._error is None:
-            try:
-                self._file.flush()
-            except OSError as error:
-                self._error = error
+        self._try(self._file.flush)
 
 
 @contextmanager
@@ -166,17 +173,18 @@ def open_h5(path: Path, kind: str) -> Iterator[SafeH5]:
             f"{path.name}: not a {kind} file, or damaged (no HDF5 file); make it again"
         ) from None
     with h5:
-        found = _text_attr(h5.attrs, "milpath_kind")
+        safe = SafeH5(path, h5)
+        found = safe.attr("milpath_kind")
         if found != kind:
             what = f"a {found} file" if found else "an HDF5 file that milpath did not write"
             raise StoredFileError(f"{path.name}: expected a {kind} file, this is {what}")
-        version = h5.attrs.get("milpath_format")
-        if not isinstance(version, np.integer) or int(version) > FORMAT_VERSION:
+        version = safe.need("milpath_format")
+        if version != FORMAT_VERSION:
             raise StoredFileError(
-                f"{path.name}: format {version} is newer than this milpath reads "
+                f"{path.name}: format {version} is not the one this milpath reads "
                 f"({FORMAT_VERSION}); update milpath"
             )
-        yield SafeH5(path, h5)
+        yield safe
 
 
 class SafeH5:
@@ -191,11 +199,12 @@ class SafeH5:
         self._h5 = h5
 
     def __contains__(self, name: str) -> bool:
-        return self._h5.get(name, getlink=True) is not None
+        with self._damage_refused(name):
+            return self._h5.get(name, getlink=True) is not None
 
     def attr(self, name: str) -> Any:
         """An attribute of the file as a Python number or string, None when it is absent."""
-        return self._plain(self._h5.attrs, name)
+        return self._plain(self._h5, name)
 
     def need(self, name: str) -> Any:
         """As `attr`, but absent is an error."""
@@ -213,7 +222,7 @@ class SafeH5:
 
     def dataset_attr(self, dataset: str, name: str) -> Any:
         """As `attr`, of a dataset."""
-        return self._plain(self._dataset(dataset).attrs, name)
+        return self._plain(self._dataset(dataset), name)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a dataset."""
@@ -243,37 +252,47 @@ class SafeH5:
         )
         if not fits:
             raise self.refuse(f"{name!r} has shape {dataset.shape}, expected {shape}")
-        try:
+        with self._damage_refused(name):
             return np.asarray(dataset[rows])
-        except OSError as error:
-            raise self.refuse(f"{name!r} cannot be read ({error})") from None
 
     def _dataset(self, name: str) -> h5py.Dataset:
-        link = self._h5.get(name, getlink=True)
-        if link is None:
-            raise self.refuse(f"{name!r} is missing")
-        if not isinstance(link, h5py.HardLink):
-            raise self.refuse(f"{name!r} is a link, not data")
-        dataset = self._h5[name]
-        if not isinstance(dataset, h5py.Dataset):
-            raise self.refuse(f"{name!r} is a group, not data")
-        plain = dataset.external is None and not dataset.is_virtual
-        if not plain or dataset.dtype.kind not in "biuf" or _has_filter(dataset):
-            raise self.refuse(f"{name!r} is not plain numbers stored in this file")
-        if dataset.nbytes > min(_MAX_DATASET_BYTES, self._path.stat().st_size):
-            raise self.refuse(f"{name!r} declares more bytes than the file holds")
-        return dataset
+        with self._damage_refused(name):
+            link = self._h5.get(name, getlink=True)
+            if link is None:
+                raise self.refuse(f"{name!r} is missing")
+            if not isinstance(link, h5py.HardLink):
+                raise self.refuse(f"{name!r} is a link, not data")
+            dataset = self._h5[name]
+            if not isinstance(dataset, h5py.Dataset):
+                raise self.refuse(f"{name!r} is a group, not data")
+            plain = dataset.external is None and not dataset.is_virtual
+            if not plain or dataset.dtype.kind not in "biuf" or _has_filter(dataset):
+                raise self.refuse(f"{name!r} is not plain numbers stored in this file")
+            if dataset.nbytes > min(_MAX_DATASET_BYTES, self._path.stat().st_size):
+                raise self.refuse(f"{name!r} declares more bytes than the file holds")
+            return dataset
 
-    def _plain(self, attrs: h5py.AttributeManager, name: str) -> Any:
-        if name not in attrs:
-            return None
-        kind = attrs.get_id(name)
-        if kind.get_storage_size() > _MAX_ATTR_BYTES or kind.shape not in ((), (1,)):
-            raise self.refuse(f"attribute {name!r} is too large or not a single value")
-        value = attrs[name]
-        if isinstance(value, bytes):
-            return value.decode("utf-8", "replace")
-        return value.item() if isinstance(value, np.generic) else value
+    def _plain(self, holder: h5py.HLObject, name: str) -> Any:
+        with self._damage_refused(name):
+            attrs = holder.attrs
+            if name not in attrs:
+                return None
+            kind = attrs.get_id(name)
+            if kind.shape != () or kind.get_storage_size() > _MAX_ATTR_BYTES:
+                raise self.refuse(f"attribute {name!r} is too large or not a single value")
+            value = attrs[name]
+            if isinstance(value, bytes):
+                return value.decode("utf-8", "replace")
+            return value.item() if isinstance(value, np.generic) else value
+
+    @contextmanager
+    def _damage_refused(self, name: str) -> Iterator[None]:
+        """Turn what h5py raises on damage, which can be anything, into our own error."""
+        try:
+            yield
+        except (OSError, RuntimeError, LookupError, TypeError, ValueError, MemoryError) as error:
+            said = " ".join(str(error).split())
+            raise self.refuse(f"{name!r} cannot be read ({said})") from None
 
     def refuse(self, fact: str) -> StoredFileError:
         """The error to raise when a fact about this file is not as it should be."""
@@ -288,11 +307,6 @@ def fingerprint(*parts: object) -> str:
 
 def _has_filter(dataset: h5py.Dataset) -> bool:
     return bool(dataset.id.get_create_plist().get_nfilters())
-
-
-def _text_attr(attrs: h5py.AttributeManager, name: str) -> str | None:
-    value = attrs.get(name)
-    return value if isinstance(value, str) else None
 
 
 def _umask() -> int:

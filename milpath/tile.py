@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from milpath.report import write_qc
 from milpath.slide import Slide, SlideFacts
 from milpath.tissue import TissueMask, segment_tissue
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -28,10 +31,17 @@ class Plan:
 
 
 def plan_slide(slide: Slide, params: TileParams) -> Plan:
-    """Find the tissue and lay the grid; raises as `plan_grid` and `Slide.overview` do."""
+    """Find the tissue and lay the grid; raises as `plan_grid` and `read_overview` do."""
     slide.level_for(params.grid.mpp)  # an unfit resolution is refused before any pixel is read
     overview = read_overview(slide, params.tissue.overview_mpp)
     tissue = segment_tissue(overview, params.tissue)
+    if tissue.tinted:
+        log.warning(
+            "%s: its glass has the colour %s, which no lamp gives; the file's colours are probably "
+            "wrong (YCbCr labelled RGB?), and a model will see wrong colours",
+            slide.slide_id,
+            tissue.glass,
+        )
     return Plan(overview, tissue, plan_grid(slide, tissue, params.grid))
 
 
@@ -104,5 +114,5 @@ def _sentence(count: int, unreadable: int, plan: Plan, remade: bool) -> str:
     if plan.tissue.background == "dark":
         parts.append("dark background, taken for fluorescence")
     if remade:
-        parts.append("made anew, the old bag had other parameters")
+        parts.append("made anew in place of an older bag")
     return ", ".join(parts)

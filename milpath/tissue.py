@@ -42,6 +42,7 @@ _DARK_BOUNDS = (0.03, 0.06)  # the same for fluorescence, as a share of full sca
 _DARKEST = 0.2  # black is no brighter than this: a camera's offset, autofluorescence of the glass
 _GREY = 0.15  # chroma over darkness; shadows, dust and carbon have less, every stain has more
 _OPAQUE = 0.25  # optical density above which even grey counts: a fold, a tattoo, ink on a margin
+_NEUTRAL = 0.7  # of its brightest channel, at least, has every channel of real glass
 _SAMPLE = 1_000_000  # cells that estimates are made from
 
 
@@ -56,6 +57,7 @@ class TissueMask:
     cell_l0 : (width, height) of a mask cell, level-0 pixels
     background : `bright` (bright field: H&E, IHC) or `dark` (fluorescence)
     pen : boolean array (rows, cols), what was taken for marker pen and left out
+    glass : RGB of the empty slide in bright field; None where no glass is to be seen
     """
 
     mask: Mask
@@ -63,6 +65,12 @@ class TissueMask:
     cell_l0: tuple[float, float]
     background: Background
     pen: Mask
+    glass: tuple[int, int, int] | None = None
+
+    @property
+    def tinted(self) -> bool:
+        """Whether the glass has a colour that no lamp has: the file's colours are then wrong."""
+        return self.glass is not None and min(self.glass) <= _NEUTRAL * max(self.glass)
 
     @property
     def share(self) -> float:
@@ -96,13 +104,14 @@ def segment_tissue(overview: Overview, params: TissueParams) -> TissueMask:
         white = _reference(glass, planes, painted)
         od = _optical_density(planes, white)
         # Under a strong tint (a wrong colour space) inks cannot be named.
-        if params.exclude_pen and np.min(white) > 0.7 * np.max(white):
+        if params.exclude_pen and np.min(white) > _NEUTRAL * np.max(white):
             pen = _find_pen(od, valid, mpp)
             valid &= ~pen
         bounds = _OD_BOUNDS if glass is not None else _OD_BOUNDS[:1] * 2  # no glass, no noise of it
         mask = _above_noise(_stain(od), valid, bounds, mpp, params)
     mask = _tidy(mask, mpp, params) & valid
-    return TissueMask(mask, overview.origin_l0, overview.cell_l0, background, pen)
+    colour = None if glass is None else (int(glass[0]), int(glass[1]), int(glass[2]))
+    return TissueMask(mask, overview.origin_l0, overview.cell_l0, background, pen, colour)
 
 
 # -- what the background is ------------------------------------------------------------------------

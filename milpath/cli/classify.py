@@ -11,10 +11,12 @@ from milpath.cli.console import (
     JsonOption,
     SlideMppOption,
     exit_with,
+    load_network,
     processors,
     report_outcomes,
     show_warnings,
 )
+from milpath.errors import StoredFileError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,21 +47,28 @@ def classify(
     """
     from milpath.cohort import gather_slides
     from milpath.engine import run_job
+    from milpath.model_spec import read_bundle_spec
+
+    entries = gather_slides(slides, slide_mpp)
+    try:
+        names = read_bundle_spec(model).class_names
+    except StoredFileError as error:
+        raise UsageError(str(error)) from None
+    show_warnings()
+    load_network()
     from milpath.nn.bundle import load_bundle
     from milpath.nn.predict import Classifier, write_predictions
 
-    show_warnings()
-    entries = gather_slides(slides, slide_mpp)
-    bundle = load_bundle(model)
+    job = Classifier(load_bundle(model), out, processors())
     outcomes: list[Outcome] = []
 
     def note() -> Iterator[Outcome]:
-        for outcome in run_job(Classifier(bundle, out, processors()), entries):
+        for outcome in run_job(job, entries):
             outcomes.append(outcome)
             yield outcome
 
     try:
         report_outcomes(note(), len(entries), "classify", as_json)
     finally:  # an interrupted run leaves the table of what it has done
-        write_predictions(out / "predictions.csv", outcomes, bundle.spec.class_names)
+        write_predictions(out / "predictions.csv", outcomes, names)
     exit_with(outcomes)

@@ -6,7 +6,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -18,6 +19,8 @@ from milpath.errors import UsageError
 from milpath.params import Params
 
 if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
     from milpath.engine import Outcome
 
 _P = TypeVar("_P", bound=Params)
@@ -58,17 +61,31 @@ def checked(kind: type[_P], **values: Any) -> _P:
         raise UsageError(given + first["msg"].removeprefix("Value error, ")) from None
 
 
-class Steps:
-    """A running count; `advance` by one, with a word on what was done last."""
-
-    def __init__(self, advance: Any) -> None:
-        self.advance = advance
+Advance = Callable[[str], None]
+"""Counts one step, with a word on what was done."""
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Steps]:
-    """A progress bar on stderr; on no terminal nothing, the lines of the command say it all."""
+def progress(title: str, total: int, *, plain: bool = True) -> Iterator[Advance]:
+    """A progress bar on stderr; where that is no terminal, a plain line now and then.
+
+    Parameters
+    ----------
+    title, total : of the work
+    plain : whether those lines are wanted; not where the command prints a line a step anyhow
+    """
     from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bar(console, title, total) as advance:
+            yield advance
+    else:
+        yield _plain_lines(title, total) if plain else lambda word: None
+
+
+@contextmanager
+def _bar(console: RichConsole, title: str, total: int) -> Iterator[Advance]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -78,21 +95,35 @@ def progress(title: str, total: int) -> Iterator[Steps]:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield Steps(lambda word="": None)
-        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[word]}", style="dim"),
+        TextColumn("{task.fields[word]}", style="dim", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=total, word="")
-        yield Steps(lambda word="": bar.update(task, advance=1, word=word))
+        yield lambda word: bar.update(task, advance=1, word=word)
+
+
+def _plain_lines(title: str, total: int) -> Advance:
+    """At most a line every `PLAIN_SECONDS`: a log of a night stays readable."""
+    count = 0
+    last = float("-inf")
+
+    def advance(word: str) -> None:
+        nonlocal count, last
+        count += 1
+        if time.monotonic() - last >= PLAIN_SECONDS or count == total:
+            last = time.monotonic()
+            print(f"{title} {count}/{total}: {word}", file=sys.stderr, flush=True)
+
+    return advance
+
+
+PLAIN_SECONDS = 10.0
 
 
 def report_outcomes(
@@ -100,10 +131,10 @@ def report_outcomes(
 ) -> list[Outcome]:
     """Show each slide's outcome as it comes, then the count of each kind."""
     done: list[Outcome] = []
-    with progress(title, total) as steps:
+    with progress(title, total, plain=False) as advance:
         for outcome in outcomes:
             done.append(outcome)
-            steps.advance(outcome.slide_id)
+            advance(outcome.slide_id)
             if as_json:
                 print(json.dumps(asdict(outcome), ensure_ascii=False), flush=True)
             elif outcome.status == "failed":
@@ -119,6 +150,25 @@ def report_outcomes(
         file=sys.stderr,
     )
     return done
+
+
+def load_network() -> None:
+    """Import Keras and its backend, without the remarks their C++ writes to stderr meanwhile."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        console.print("starting the network's library ...", style="dim")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        import keras  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def exit_with(outcomes: Iterable[Outcome]) -> None:

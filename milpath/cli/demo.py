@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from milpath.cli.console import JsonOption, processors, progress, show_warnings
+from milpath.cli.console import JsonOption, load_network, processors, progress, show_warnings
 
 _OUT = Path("milpath-demo")
 
@@ -25,11 +25,13 @@ def demo(
     classifies slides it has not seen, and measures whether attention found the tumour. Open
     OUT/index.html afterwards. A few minutes on two processors.
     """
-    from milpath.demo import STEPS, run_demo
 
     show_warnings()
-    with progress("demo", STEPS) as steps:
-        result = run_demo(out, seed, steps.advance, processors())
+    load_network()
+    from milpath.demo import STEPS, run_demo
+
+    with progress("demo", STEPS) as advance:
+        result = run_demo(out, seed, advance, processors())
     if as_json:
         print(json.dumps(asdict(result)))
         return

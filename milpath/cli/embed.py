@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from milpath.cli.console import JsonOption, exit_with, report_outcomes, show_warnings
+from milpath.cli.console import JsonOption, exit_with, load_network, report_outcomes, show_warnings
 from milpath.errors import UsageError
 
 
@@ -37,10 +37,12 @@ def embed(
     BAGS/encoder, so that the model can take it along.
     """
     from milpath.engine import run_job
+
+    show_warnings()
+    load_network()
     from milpath.nn.bundle import save_encoder
     from milpath.nn.embed import Embedder, choose_encoder, find_bags
 
-    show_warnings()
     entries = find_bags(bags)
     if not entries:
         raise UsageError(f"{bags}: no bags (*.h5) in this folder; run milpath tile first")

@@ -55,8 +55,8 @@ def _describe_slide(path: Path) -> dict[str, Any]:
         try:
             mpp: Any = list(slide.mpp)
             mm: Any = [width * mpp[0] / 1000, height * mpp[1] / 1000]
-        except ResolutionError as error:
-            mpp, mm = str(error), None
+        except ResolutionError:
+            mpp, mm = "not given, or absurd: use --slide-mpp", None
         x, y, w, h = slide.bounds_l0
         return {
             "what": "slide",

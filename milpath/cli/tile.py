@@ -49,6 +49,10 @@ def tile(
     sensitivity: Annotated[
         float, typer.Option(help="How readily pale matter counts as tissue; 1 is usual.")
     ] = _TISSUE.sensitivity,
+    keep_pen: Annotated[
+        bool,
+        typer.Option("--keep-pen", help="Do not leave marker pen out (for green or blue stains)."),
+    ] = not _TISSUE.exclude_pen,
     codec: Annotated[
         str, typer.Option(help="How pixels are kept: jpeg, or raw (lossless, seven times larger).")
     ] = _PIXELS.codec,
@@ -64,7 +68,7 @@ def tile(
     """
     params = checked(
         TileParams,
-        tissue=checked(TissueParams, sensitivity=sensitivity),
+        tissue=checked(TissueParams, sensitivity=sensitivity, exclude_pen=not keep_pen),
         grid=checked(
             GridParams, mpp=mpp, patch_px=patch_size, overlap_px=overlap, min_tissue=min_tissue
         ),

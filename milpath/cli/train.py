@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from milpath.cli.console import JsonOption, checked, progress, show_warnings
+from milpath.cli.console import JsonOption, checked, load_network, progress, show_warnings
 from milpath.errors import UsageError
 from milpath.params import HeadParams, TrainParams
 
@@ -109,16 +109,18 @@ def train(
     if (out / "model.json").exists() and not overwrite:
         raise UsageError(f"{out}: holds a model already; give another --out, or --overwrite")
     from milpath.cohort import read_cohort
+
+    rows = read_cohort(cohort)
+    show_warnings()
+    load_network()
     from milpath.nn.train import train_cohort
 
-    show_warnings()
-    rows = read_cohort(cohort)
     models = max(1, folds) * members
-    with progress("train", models * epochs) as steps:
+    with progress("train", models * epochs) as advance:
 
         def tell(member: int, epoch: int, losses: dict[str, float]) -> None:
             word = f"model {member + 1} of {models}, validation loss {losses['val_loss']:.3f}"
-            steps.advance(word)
+            advance(word)
 
         report = train_cohort(rows, bags, out, params, tell)
     _show(report, out, as_json)

@@ -73,10 +73,9 @@ class GatedAttention(keras.layers.Layer):
         # the softmax is taken in float32: half precision has no room for the mask's minus infinity
         scores = ops.cast(self.scores(instances), "float32")
         if mask is None:
-            return ops.softmax(scores, axis=-1)
+            return _softmax(scores)
         mask = ops.cast(mask, "bool")
-        attention = ops.softmax(ops.where(mask, scores, -1e9), axis=-1)
-        return ops.where(mask, attention, 0.0)
+        return ops.where(mask, _softmax(ops.where(mask, scores, -1e9)), 0.0)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return tuple(input_shape[:-1])
@@ -89,3 +88,8 @@ class GatedAttention(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
+
+
+def _softmax(scores: Any) -> Any:
+    """Over the last axis; Keras' own warns of a bag of one."""
+    return ops.exp(scores - ops.logsumexp(scores, axis=-1, keepdims=True))

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from milpath.errors import StoredFileError
 from milpath.model_spec import BundleSpec, EncoderSpec, read_bundle_spec, read_record
 from milpath.nn.encoder import digest_weights, rebuild_encoder
 from milpath.nn.mil import Member, build_head
@@ -53,9 +54,9 @@ def save_bundle(
     code = fingerprint("model", weights, draft.model_dump(mode="json", exclude={"training"}))
     full = draft.model_copy(update={"fingerprint": code})
     if encoder is not None:
-        save_weights(folder / "encoder.h5", [encoder])
+        save_weights(folder / "encoder.h5", [encoder], code)
     for number, member in enumerate(members):
-        save_weights(_member_path(folder, number), _networks(member))
+        save_weights(_member_path(folder, number), _networks(member), code)
     publish_text(folder / "model.json", full.model_dump_json(indent=2) + "\n")
     return full
 
@@ -71,14 +72,14 @@ def load_bundle(folder: Path) -> Bundle:
     shared = None
     if spec.mode == "features":
         shared = rebuild_encoder(spec.encoder)
-        load_weights(folder / "encoder.h5", [shared])
+        load_weights(folder / "encoder.h5", [shared], spec.fingerprint)
     members = []
     for number in range(spec.members):
         own = rebuild_encoder(spec.encoder) if spec.mode == "pixels" else None
         head = build_head(len(spec.class_names), spec.head, projected=own is None)
         head.build((None, None, spec.encoder.dim))
         member = Member(head, own)
-        load_weights(_member_path(folder, number), _networks(member))
+        load_weights(_member_path(folder, number), _networks(member), spec.fingerprint)
         members.append(member)
     return Bundle(spec, tuple(members), shared)
 
@@ -108,26 +109,39 @@ def load_encoder(folder: Path) -> tuple[keras.Model, EncoderSpec]:
     return encoder, bundle.spec.encoder
 
 
-def save_weights(path: Path, networks: Sequence[Any]) -> None:
-    """Every weight of some networks, numbered in order, in one HDF5 file."""
+def save_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:
+    """Every weight of some networks, numbered in order, in one HDF5 file.
+
+    Parameters
+    ----------
+    path : the file
+    networks : whose weights
+    model : fingerprint of the bundle they are part of, if they are
+    """
     with publish_h5(path, "weights") as h5:
+        h5.attrs["model"] = model
         for number, weight in enumerate(_weights(networks)):
-            values = keras.ops.convert_to_numpy(weight)
-            h5.create_dataset(f"{number:05d}", data=np.asarray(values, np.float32))
+            h5.create_dataset(f"{number:05d}", data=np.asarray(weight.numpy(), np.float32))
             h5[f"{number:05d}"].attrs["path"] = weight.path
 
 
-def load_weights(path: Path, networks: Sequence[Any]) -> None:
+def load_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:
     """Load what `save_weights` wrote into networks of the same architecture.
 
     Raises
     ------
-    StoredFileError : a weight is missing or has another shape
+    StoredFileError : a weight is missing or has another shape, or the file is of another model
     """
     weights = _weights(networks)
     with open_h5(path, "weights") as h5:
+        if h5.attr("model") != model:
+            raise StoredFileError(
+                f"{path.name}: its weights are not of the model that model.json describes "
+                "(was a second training interrupted?); train it again"
+            )
         for number, weight in enumerate(weights):
-            weight.assign(h5.read(f"{number:05d}", "float32", tuple(weight.shape)))
+            shape = tuple(weight.shape)  # () of a scalar, which a slice cannot read
+            weight.assign(h5.read(f"{number:05d}", "float32", shape, rows=()))
         if f"{len(weights):05d}" in h5:
             raise h5.refuse("it holds more weights than the model")
 

@@ -81,14 +81,11 @@ def build_encoder(name: str, patch_px: int, weights: str | None = None) -> keras
 def networks() -> dict[str, tuple[Callable[..., keras.Model], Callable[[Any], Any]]]:
     """The networks of `keras.applications`: lower-case name to (builder, preprocessing)."""
     found = {}
-    for module_name in dir(keras.applications):
-        module = getattr(keras.applications, module_name)
-        preprocess = getattr(module, "preprocess_input", None)
-        if preprocess is None:
-            continue
-        for name in dir(module):
-            if name[0].isupper() and callable(getattr(module, name)):
-                found[name.lower()] = (getattr(module, name), preprocess)
+    for name in dir(keras.applications):
+        build = getattr(keras.applications, name)
+        if name[0].isupper() and callable(build):
+            family = getattr(keras.applications, build.__module__.rpartition(".")[2])
+            found[name.lower()] = (build, family.preprocess_input)
     return found
 
 

@@ -45,7 +45,7 @@ class MILHead(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.supports_masking = True  # it takes the mask itself, and none comes out
+        self.supports_masking = True  # it takes the mask itself; see compute_mask
         self.classes = classes
         self.projection_dim = projection_dim
         self.projection = (
@@ -77,6 +77,9 @@ class MILHead(keras.layers.Layer):
         hidden = self.hidden(instances, training=training)
         attention = ops.cast(self.attention(hidden, mask=mask), hidden.dtype)
         return self.classifier(ops.einsum("bn,bnd->bd", attention, hidden))
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
+        return None  # a bag's logits are not masked, its instances were
 
     def evidence(self, instances: Any) -> tuple[Any, Any]:
         """What each instance would bring, whatever bag it is in.
@@ -203,8 +206,7 @@ def build_evidence(
     shared = instances if encoder is None else encoder(instances, training=False)
     scores, evidence = [], []
     for number, member in enumerate(members):
-        own = shared if member.encoder is None else member.encoder(shared, training=False)
-        one = _Evidence(member.head, name=f"member{number}")(own)
+        one = _Evidence(member, name=f"member{number}")(shared)
         scores.append(one[0])
         evidence.append(one[1])
     stacked = [
@@ -214,17 +216,23 @@ def build_evidence(
 
 
 class _Evidence(keras.layers.Layer):
-    """`MILHead.evidence` as a layer of its own."""
+    """`MILHead.evidence` as a layer, the member's own encoder within.
 
-    def __init__(self, head: MILHead, **kwargs: Any) -> None:
+    Within, because the encoders of all members bear one name, which a model allows once.
+    """
+
+    def __init__(self, member: Member, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.head = head
+        self.encoder = member.encoder
+        self.head = member.head
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.built = True  # the head comes built
+        self.built = True  # encoder and head come built
 
-    def call(self, embeddings: Any) -> tuple[Any, Any]:
-        return self.head.evidence(embeddings)
+    def call(self, instances: Any) -> tuple[Any, Any]:
+        if self.encoder is not None:
+            instances = self.encoder(instances, training=False)
+        return self.head.evidence(instances)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> Any:
         return (input_shape[0],), (input_shape[0], self.head.classes)

@@ -85,7 +85,7 @@ class Classifier:
         self.evidence = build_evidence((side, side, 3), bundle.members, bundle.encoder)
         self.bias = np.stack(
             [
-                np.asarray(keras.ops.convert_to_numpy(member.head.classifier.bias), np.float64)
+                np.asarray(member.head.classifier.bias.numpy(), np.float64)
                 for member in bundle.members
             ]
         )

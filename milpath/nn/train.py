@@ -245,7 +245,7 @@ def _judge(
 ) -> list[tuple[LabelledBag, NDArray[np.float64]]]:
     """The ensemble's class probabilities for whole bags, all their patches."""
     model = build_evidence(shape, members)
-    bias = np.stack([keras.ops.convert_to_numpy(m.head.classifier.bias) for m in members])
+    bias = np.stack([member.head.classifier.bias.numpy() for member in members])
     judged = []
     for record in bags:
         with Bag(record.path) as bag:

@@ -40,7 +40,7 @@ def gather_bags(cohort: Cohort, folder: Path) -> TrainingSet:
 
     Raises
     ------
-    UsageError : a slide has no label or no bag; bags differ; no tissue anywhere
+    UsageError : a slide has no label or no bag; bags differ; a class without any tissue
     StoredFileError : a bag is damaged
     """
     names = cohort.class_names
@@ -77,8 +77,10 @@ def gather_bags(cohort: Cohort, folder: Path) -> TrainingSet:
         kept.append((entry, LabelledBag(path, entry.slide_id, case, label, size)))
     if first is None:
         raise UsageError(f"{cohort.name}: none of its slides holds tissue")
+    left = Cohort(cohort.name, tuple(entry for entry, _ in kept))
+    _refuse_lost_class(cohort, left)
     return TrainingSet(
-        cohort=Cohort(cohort.name, tuple(entry for entry, _ in kept)),
+        cohort=left,
         bags=tuple(bag for _, bag in kept),
         tile=first[1],
         background=first[2],
@@ -87,6 +89,15 @@ def gather_bags(cohort: Cohort, folder: Path) -> TrainingSet:
         feature_dim=dim if len(encoders) == 1 else None,
         excluded=tuple(excluded),
     )
+
+
+def _refuse_lost_class(cohort: Cohort, left: Cohort) -> None:
+    lost = [name for name in cohort.class_names if name not in left.class_names]
+    if lost:
+        raise UsageError(
+            f"{cohort.name}: no slide of class {lost[0]!r} holds tissue; "
+            "look at the pictures in the folder qc beside the bags"
+        )
 
 
 def _refuse_unlike(

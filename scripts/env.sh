@@ -1,0 +1,58 @@
+# Sourced by the other scripts: go to the repository's root and have a virtual environment there
+# with all that is in pyproject.toml. Made with uv where it is installed, else with venv and pip.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+VENV="${MILPATH_VENV:-.venv}"
+BIN="$VENV/bin"
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+            >/dev/null 2>&1; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    echo "milpath needs Python 3.11, 3.12 or 3.13; install one, or name it in PYTHON" >&2
+    return 1
+}
+
+make_venv() {
+    local python
+    python="$(find_python)"
+    if command -v uv >/dev/null 2>&1; then
+        uv venv --quiet --python "$python" "$VENV"
+        return
+    fi
+    if ! "$python" -c 'import ensurepip' >/dev/null 2>&1; then
+        # Debian and Ubuntu keep ensurepip in a package of its own
+        if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+            apt-get update -qq && apt-get install -y -qq python3-venv
+        else
+            echo "Python has no venv module here: apt-get install python3-venv, or install uv" >&2
+            return 1
+        fi
+    fi
+    "$python" -m venv "$VENV"
+}
+
+install_milpath() {
+    local stamp wanted
+    stamp="$VENV/.milpath-$1"
+    wanted="$(cat pyproject.toml constraints.txt | cksum)"
+    [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
+    echo "installing milpath into $VENV ..." >&2
+    if command -v uv >/dev/null 2>&1; then
+        uv pip install --quiet --python "$BIN/python" -c constraints.txt -e ".$2"
+    else
+        "$BIN/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$2"
+    fi
+    echo "$wanted" >"$stamp"
+}
+
+# $1: "run" for what users need, "dev" for tests and checks too
+have_milpath() {
+    [ -x "$BIN/python" ] || make_venv
+    if [ "$1" = dev ]; then install_milpath dev "[dev]"; else install_milpath run ""; fi
+}

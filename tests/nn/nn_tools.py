@@ -1,0 +1,130 @@
+"""Small bags, members and bundles made of numbers, for the tests of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from milpath.bag import write_bag, write_features
+from milpath.cohort import Cohort, SlideEntry
+from milpath.grid import PatchGrid
+from milpath.model_spec import EncoderSpec
+from milpath.nn.bundle import Bundle, load_bundle, save_bundle
+from milpath.nn.data import LabelledBag
+from milpath.nn.encoder import SMALL, build_encoder
+from milpath.nn.mil import Member, build_head
+from milpath.params import CodecParams, GridParams, HeadParams, TileParams
+from milpath.slide import SlideFacts
+
+Floats = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+
+keras_saves = pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")
+"""For tests of Keras' own file format, whose writer is behind NumPy; milpath does not use it."""
+
+HEAD = HeadParams(projection_dim=12, attention_dim=8)
+
+
+def random_patches(count: int, side: int = 16, seed: int = 0) -> Pixels:
+    shape = (count, side, side, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def raw_tile(side: int, mpp: float = 1.0) -> TileParams:
+    """Parameters of lossless bags."""
+    grid = GridParams(mpp=mpp, patch_px=side)
+    return TileParams(grid=grid, pixels=CodecParams(codec="raw"))
+
+
+def make_bag(
+    folder: Path,
+    slide_id: str,
+    patches: Pixels,
+    tile: TileParams | None = None,
+    background: Literal["bright", "dark"] = "bright",
+    features: NDArray[Any] | None = None,
+    encoder: tuple[str, str] = ("made", "code"),
+) -> Path:
+    """A bag of these patches (N, P, P, 3), side by side on a slide that does not exist."""
+    count, side = patches.shape[:2]
+    width = max(1, count) * side
+    slide = SlideFacts(slide_id, "made", width, side, 1.0, 1.0, "slide", None, slide_id)
+    coords = np.stack([np.arange(count) * side, np.zeros(count)], axis=1).astype(np.int64)
+    grid = PatchGrid(coords, side, side, side, (0, 0), 1.0, 0)
+    path = folder / f"{slide_id}.h5"
+    write_bag(path, slide, grid, background, enumerate(patches), tile or raw_tile(side))
+    if features is not None:
+        write_features(path, [features], *encoder, dim=features.shape[1])
+    return path
+
+
+def make_records(
+    folder: Path, sizes: Sequence[int], labels: Sequence[int], side: int = 16
+) -> list[LabelledBag]:
+    """Bags of random patches; the pixels of bag i are drawn with seed i."""
+    return [
+        LabelledBag(
+            make_bag(folder, f"b{number}", random_patches(size, side, seed=number)),
+            f"b{number}",
+            f"b{number}",
+            label,
+            size,
+        )
+        for number, (size, label) in enumerate(zip(sizes, labels, strict=True))
+    ]
+
+
+def make_cohort(folder: Path, labels: Sequence[str | None]) -> Cohort:
+    """A cohort of slides b0, b1, ... that exist as bags only."""
+    entries = [
+        SlideEntry(folder / f"b{number}.tif", f"b{number}", label)
+        for number, label in enumerate(labels)
+    ]
+    return Cohort("made", tuple(entries))
+
+
+def make_member(
+    classes: int = 2, side: int | None = 16, dim: int = 128, head: HeadParams = HEAD
+) -> Member:
+    """A member with random weights: of the small CNN, or of embeddings when `side` is None."""
+    layer = build_head(classes, head, projected=side is None)
+    layer.build((None, None, dim))
+    rng = np.random.default_rng(len(layer.weights) + classes)
+    layer.classifier.bias.assign(rng.normal(size=classes))
+    return Member(layer, None if side is None else build_encoder(SMALL, side))
+
+
+def make_bundle(
+    folder: Path,
+    members: int = 1,
+    classes: tuple[str, ...] = ("normal", "tumour"),
+    seed: int = 0,
+    tile: TileParams | None = None,
+    mode: Literal["pixels", "features"] = "pixels",
+    background: Literal["bright", "dark"] = "bright",
+) -> Bundle:
+    """A model with random weights, saved and loaded again."""
+    tile = tile or raw_tile(16)
+    side = tile.grid.patch_px
+    keras.utils.set_random_seed(seed)
+    made = [make_member(len(classes), side if mode == "pixels" else None) for _ in range(members)]
+    save_bundle(
+        folder,
+        {
+            "class_names": classes,
+            "mode": mode,
+            "encoder": EncoderSpec(name=SMALL, patch_px=side, dim=128, weights="trained"),
+            "head": HEAD,
+            "tile": tile,
+            "background": background,
+        },
+        made,
+        build_encoder(SMALL, side) if mode == "features" else None,
+    )
+    return load_bundle(folder)

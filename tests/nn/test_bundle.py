@@ -1,0 +1,275 @@
+"""A bundle comes back as it was, and a damaged one is refused before it can do harm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from nn_tools import make_bundle, make_member, random_patches, raw_tile
+
+from milpath.errors import StoredFileError
+from milpath.model_spec import BundleSpec, EncoderSpec, read_bundle_spec
+from milpath.nn.bundle import (
+    load_bundle,
+    load_encoder,
+    load_weights,
+    save_bundle,
+    save_encoder,
+    save_weights,
+)
+from milpath.nn.encoder import SMALL, build_encoder, digest_weights
+from milpath.nn.mil import Member, build_evidence
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good bundle of two members; not to be changed."""
+    path = tmp_path_factory.mktemp("good")
+    make_bundle(path, members=2)
+    return path
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    """The same to spoil."""
+    return Path(shutil.copytree(folder, tmp_path / "model"))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    file = folder / "model.json"
+    record = json.loads(file.read_text())
+    change(record)
+    file.write_text(json.dumps(record))
+
+
+def refuse(folder: Path, complaint: str) -> None:
+    start = time.perf_counter()
+    with pytest.raises(StoredFileError, match=complaint) as caught:
+        load_bundle(folder)
+    assert "\n" not in str(caught.value)
+    assert time.perf_counter() - start < 5
+
+
+# -- round trip ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["pixels", "features"])
+def test_a_loaded_bundle_predicts_the_same_bits(own: bool, tmp_path: Path) -> None:
+    members = [make_member(side=16 if own else None) for _ in range(2)]
+    encoder = None if own else build_encoder(SMALL, 16)
+    spec = {
+        "class_names": ("a", "b"),
+        "mode": "pixels" if own else "features",
+        "encoder": EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="trained"),
+        "head": {"projection_dim": 12, "attention_dim": 8},
+        "tile": raw_tile(16),
+        "background": "bright",
+    }
+    save_bundle(tmp_path, spec, members, encoder)
+    loaded = load_bundle(tmp_path)
+    assert (loaded.encoder is None) == own
+    assert all((member.encoder is None) != own for member in loaded.members)
+    patches = random_patches(5)
+    before = build_evidence((16, 16, 3), members, encoder).predict_on_batch(patches)
+    after = build_evidence((16, 16, 3), loaded.members, loaded.encoder).predict_on_batch(patches)
+    for one, other in zip(before, after, strict=True):
+        assert (one == other).all()
+
+
+def test_a_spec_comes_back_as_it_was(folder: Path) -> None:
+    spec = read_bundle_spec(folder)
+    assert load_bundle(folder).spec == spec
+    assert BundleSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert spec.members == 2
+    assert spec.class_names == ("normal", "tumour")
+    assert spec.tile == raw_tile(16)
+
+
+def test_the_fingerprint_is_that_of_architecture_and_weights(tmp_path: Path) -> None:
+    def print_of(name: str, **options: Any) -> str:
+        return make_bundle(tmp_path / name, **options).spec.fingerprint
+
+    first = print_of("first")
+    assert print_of("same") == first
+    others = [
+        print_of("seed", seed=1),
+        print_of("members", members=2),
+        print_of("names", classes=("a", "b")),
+        print_of("background", background="dark"),
+    ]
+    assert len({first, *others}) == 5
+
+
+def test_a_changed_weight_changes_the_fingerprint(folder: Path, tmp_path: Path) -> None:
+    bundle = load_bundle(folder)
+    bias = bundle.members[1].head.classifier.bias
+    bias.assign(bias.numpy() + np.float32(1e-3))
+    given = bundle.spec.model_dump(exclude={"members", "fingerprint"})
+    changed = save_bundle(tmp_path, given, bundle.members, None)
+    assert changed.fingerprint != bundle.spec.fingerprint
+
+
+def test_an_encoder_kept_beside_its_embeddings_comes_back(tmp_path: Path) -> None:
+    encoder = build_encoder(SMALL, 32)
+    spec = EncoderSpec(name=SMALL, patch_px=32, dim=128, weights="random")
+    code = save_encoder(tmp_path, encoder, spec)
+    again, read = load_encoder(tmp_path)
+    assert read == spec
+    assert digest_weights(again) == code == digest_weights(encoder)
+
+
+@pytest.mark.parametrize("mode", ["pixels", "features"])
+def test_the_encoder_of_a_bundle_can_be_taken_out(mode: Any, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path, members=2, mode=mode)
+    expected = bundle.encoder or bundle.members[0].encoder
+    encoder, spec = load_encoder(tmp_path)
+    assert expected is not None
+    assert digest_weights(encoder) == digest_weights(expected)
+    assert spec == bundle.spec.encoder
+
+
+@pytest.mark.slow
+def test_weights_that_are_whole_numbers_or_scalars_come_back(tmp_path: Path) -> None:
+    encoder = build_encoder("efficientnetb0", 32)
+    assert {str(w.dtype) for w in encoder.weights} == {"float32", "int64"}
+    assert () in {tuple(w.shape) for w in encoder.weights}
+    save_weights(tmp_path / "w.h5", [encoder])
+    again = build_encoder("efficientnetb0", 32)
+    load_weights(tmp_path / "w.h5", [again])
+    assert digest_weights(again) == digest_weights(encoder)
+
+
+# -- damaged weights -----------------------------------------------------------------------------
+
+
+def test_a_missing_weight_is_refused(copy: Path) -> None:
+    with h5py.File(copy / "member-1.h5", "a") as h5:
+        del h5["00007"]
+    refuse(copy, r"member-1\.h5: '00007' is missing")
+
+
+def test_an_extra_weight_is_refused(copy: Path) -> None:
+    with h5py.File(copy / "member-0.h5", "a") as h5:
+        h5[f"{len(h5):05d}"] = np.zeros(3, np.float32)
+    refuse(copy, r"member-0\.h5: it holds more weights than the model")
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        (np.zeros((5, 5, 3, 17), np.float32), r"has shape \(5, 5, 3, 17\), expected"),
+        (np.zeros((5, 5, 3, 16), np.float64), "is float64, expected float32"),
+    ],
+)
+def test_a_weight_of_another_shape_or_kind_is_refused(
+    copy: Path, values: np.ndarray[Any, Any], complaint: str
+) -> None:
+    with h5py.File(copy / "member-0.h5", "a") as h5:
+        del h5["00000"]
+        h5["00000"] = values
+    refuse(copy, complaint)
+
+
+def test_a_weight_that_declares_a_huge_shape_is_refused(copy: Path) -> None:
+    with h5py.File(copy / "member-0.h5", "a") as h5:
+        del h5["00000"]
+        h5.create_dataset("00000", (1 << 40,), np.float32, chunks=(1 << 20,))
+    refuse(copy, r"member-0\.h5: '00000' declares more bytes than the file holds")
+
+
+def test_a_truncated_weights_file_is_refused(copy: Path) -> None:
+    file = copy / "member-0.h5"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    refuse(copy, r"member-0\.h5: not a weights file, or damaged")
+
+
+def test_a_missing_weights_file_is_refused(copy: Path) -> None:
+    (copy / "member-1.h5").unlink()
+    refuse(copy, r"member-1\.h5: there is no such weights file")
+
+
+def test_weights_of_another_model_are_refused(copy: Path, tmp_path: Path) -> None:
+    """As an interrupted second training into the same folder would leave them."""
+    make_bundle(tmp_path / "other", members=2, seed=5)
+    shutil.copy(tmp_path / "other" / "member-0.h5", copy / "member-0.h5")
+    refuse(copy, r"member-0\.h5: its weights are not of the model that model\.json describes")
+
+
+# -- a damaged record ----------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_record_is_no_bundle(tmp_path: Path) -> None:
+    refuse(tmp_path, r"not a model folder \(it has no model\.json\); train one")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 2}'])
+def test_a_record_that_is_none_is_refused(copy: Path, text: str) -> None:
+    (copy / "model.json").write_text(text)
+    refuse(copy, r"model\.json: .*not a model of this milpath")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"note": 1}, "note: Extra inputs are not permitted"),
+        ({"members": 3}, r"member-2\.h5: there is no such weights file"),
+        ({"members": 0}, "members: Input should be greater"),
+        ({"members": 10**9}, "members: Input should be less"),
+        ({"mode": "both"}, "mode: Input should be"),
+        ({"mode": "features"}, r"encoder\.h5: there is no such weights file"),
+        ({"class_names": ["a"]}, "class_names: Tuple should have at least 2"),
+        ({"class_names": ["a", "b", "c"]}, r"has shape \(128, 2\), expected \(128, 3\)"),
+        ({"fingerprint": "0"}, r"not of the model that model\.json describes"),
+        ({"head": {"attention_dim": 9}}, r"has shape \(128, 8\), expected \(128, 9\)"),
+        ({"head": {"attention_dim": 10**10}}, "head.attention_dim: Input should be less"),
+        ({"head": {"projection_dim": 10**10}}, "head.projection_dim: Input should be less"),
+    ],
+)
+def test_an_edited_record_is_refused(copy: Path, change: dict[str, Any], complaint: str) -> None:
+    edit(copy, lambda record: record.update(change))
+    refuse(copy, complaint)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"dim": 64}, "gives 128 numbers a patch, its record says 64"),
+        ({"dim": 10**9}, "encoder.dim: Input should be less"),
+        ({"name": "medium"}, "there is no encoder 'medium'"),
+        ({"patch_px": 32}, "encoder takes patches of 32 px, its slides are tiled to 16"),
+        ({"patch_px": 10**6}, "encoder.patch_px: Input should be less"),
+    ],
+)
+def test_an_edited_encoder_is_refused(copy: Path, change: dict[str, Any], complaint: str) -> None:
+    edit(copy, lambda record: record["encoder"].update(change))
+    refuse(copy, complaint)
+
+
+def test_a_record_beyond_all_measure_is_refused(copy: Path) -> None:
+    (copy / "model.json").write_text("[" + " " * (1 << 21) + "]")
+    refuse(copy, r"model\.json: too large to be a record of a model")
+
+
+def test_saving_leaves_no_half_written_files(folder: Path) -> None:
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "member-0.h5",
+        "member-1.h5",
+        "model.json",
+    ]
+
+
+def test_weights_are_saved_in_order_with_their_names(folder: Path) -> None:
+    member = Member(load_bundle(folder).members[0].head)
+    with h5py.File(folder / "member-0.h5") as h5:
+        names = [h5[key].attrs["path"] for key in sorted(h5)]
+    assert names[0] == "conv1/kernel"
+    assert names[-len(member.head.weights) :] == [w.path for w in member.head.weights]
+    assert keras.backend.backend() == "tensorflow"

@@ -1,0 +1,294 @@
+"""A slide is classified as its bag would be, once, by the model that fits it."""
+
+from __future__ import annotations
+
+import csv
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from nn_tools import Floats, make_bundle, make_member
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.special import softmax
+
+from milpath import patches as patch_stream
+from milpath.bag import Bag
+from milpath.cohort import SlideEntry
+from milpath.engine import Outcome, run_job
+from milpath.errors import SlideReadError, UnsupportedSlideError
+from milpath.grid import PatchGrid
+from milpath.nn.bundle import Bundle
+from milpath.nn.mil import build_evidence, build_mil
+from milpath.nn.predict import (
+    Classifier,
+    collect_evidence,
+    pool_evidence,
+    summary_of,
+    write_predictions,
+)
+from milpath.params import CodecParams, GridParams, TileParams
+from milpath.prediction import read_prediction
+from milpath.slide import Slide
+from milpath.synthetic import DrawnSlide, draw_slide
+from milpath.synthetic.pyramid import write_pyramid
+from milpath.tile import tile_slide
+
+RAW = TileParams(grid=GridParams(mpp=1.6, patch_px=32), pixels=CodecParams(codec="raw"))
+
+
+@pytest.fixture(scope="module")
+def entry(drawn: DrawnSlide) -> SlideEntry:
+    return SlideEntry(drawn.path, "drawn-ü")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("pair"), members=2, seed=3, tile=RAW)
+
+
+@pytest.fixture(scope="module")
+def classifier(pair: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return Classifier(pair, tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def outcome(classifier: Classifier, entry: SlideEntry) -> Outcome:
+    """Of the first time that the drawn slide is classified."""
+    return classifier(entry)
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> SlideEntry:
+    path = tmp_path_factory.mktemp("blank") / "blank.tif"
+    options = {"tumour": False, "tissue": False, "artefacts": False}
+    draw_slide(path, seed=1, size_px=(512, 512), **options)
+    return SlideEntry(path, "blank")
+
+
+# -- a slide -------------------------------------------------------------------------------------
+
+
+def test_a_prediction_and_its_picture_are_written(
+    classifier: Classifier, outcome: Outcome, drawn: DrawnSlide
+) -> None:
+    assert outcome.status == "ok"
+    found = read_prediction(classifier.out / "drawn-ü.prediction.h5")
+    assert found.slide.slide_id == "drawn-ü"
+    assert found.model == classifier.bundle.spec.fingerprint
+    assert found.class_names == ("normal", "tumour")
+    assert len(found.grid) > 100
+    assert found.probs.sum() == pytest.approx(1)
+    assert outcome.facts["prediction"] == summary_of(found)
+    assert outcome.message.startswith(f"{found.predicted} ({found.probs.max():.3f}), ")
+    assert sorted(file.name for file in classifier.out.iterdir()) == [
+        "drawn-ü.png",
+        "drawn-ü.prediction.h5",
+    ]
+    with Image.open(classifier.out / "drawn-ü.png") as picture:
+        assert min(picture.size) > 100
+
+
+def test_a_slide_is_classified_as_its_own_bag_is(
+    classifier: Classifier, outcome: Outcome, pair: Bundle, entry: SlideEntry, tmp_path: Path
+) -> None:
+    assert outcome.status == "ok"
+    found = read_prediction(classifier.out / "drawn-ü.prediction.h5")
+    tile_slide(entry, tmp_path, RAW)
+    with Bag(tmp_path / "drawn-ü.h5") as bag:
+        assert (bag.grid.coords == found.grid.coords).all()
+        patches = bag.read_patches(np.arange(len(bag)))
+    whole = {"instances": patches[None], "mask": np.ones((1, len(patches)), np.bool_)}
+    for place, member in enumerate(pair.members):
+        model = build_mil((32, 32, 3), member.head, member.encoder)
+        logits = model.predict_on_batch(whole)[0]
+        assert found.member_logits[place] == pytest.approx(logits, abs=1e-5)
+
+
+def test_contributions_and_bias_are_the_logit_exactly(
+    classifier: Classifier, outcome: Outcome
+) -> None:
+    assert outcome.status == "ok"
+    found = read_prediction(classifier.out / "drawn-ü.prediction.h5")
+    assert found.contributions.sum(axis=0) + found.bias == pytest.approx(found.logits, abs=1e-9)
+    assert found.member_attention.sum(axis=1) == pytest.approx(np.ones(2), abs=1e-9)
+
+
+def test_an_ensemble_is_the_softmax_of_its_mean_logits(
+    classifier: Classifier, outcome: Outcome
+) -> None:
+    assert outcome.status == "ok"
+    found = read_prediction(classifier.out / "drawn-ü.prediction.h5")
+    assert found.member_logits.shape == (2, 2)
+    assert found.probs == pytest.approx(softmax(found.member_logits.mean(axis=0)), abs=1e-12)
+    assert found.spread.min() > 0
+    assert outcome.facts["prediction"]["spread"] == found.spread.max()
+
+
+def test_a_second_run_does_nothing(
+    classifier: Classifier, outcome: Outcome, entry: SlideEntry
+) -> None:
+    file = classifier.out / "drawn-ü.prediction.h5"
+    before = file.stat().st_mtime_ns
+    again = classifier(entry)
+    assert again.status == "skipped"
+    assert again.message == f"{outcome.message}, done before with this model"
+    assert again.facts == outcome.facts
+    assert file.stat().st_mtime_ns == before
+
+
+def test_a_lost_picture_is_drawn_again_from_the_prediction(
+    pair: Bundle, classifier: Classifier, outcome: Outcome, entry: SlideEntry, tmp_path: Path
+) -> None:
+    kept = (classifier.out / "drawn-ü.prediction.h5").read_bytes()
+    (tmp_path / "drawn-ü.prediction.h5").write_bytes(kept)
+    again = Classifier(pair, tmp_path)(entry)
+    assert again.status == outcome.status == "ok"
+    assert again.facts == outcome.facts
+    assert (tmp_path / "drawn-ü.png").exists()
+
+
+def test_the_prediction_of_another_model_is_not_used_again(
+    classifier: Classifier, outcome: Outcome, entry: SlideEntry, tmp_path: Path
+) -> None:
+    assert outcome.status == "ok"
+    for name in ("drawn-ü.prediction.h5", "drawn-ü.png"):
+        (tmp_path / name).write_bytes((classifier.out / name).read_bytes())
+    other = make_bundle(tmp_path / "model", seed=8, tile=RAW)
+    again = Classifier(other, tmp_path)(entry)
+    assert again.status == "ok"
+    assert read_prediction(tmp_path / "drawn-ü.prediction.h5").model == other.spec.fingerprint
+
+
+def test_a_damaged_prediction_is_made_again(
+    pair: Bundle, outcome: Outcome, entry: SlideEntry, tmp_path: Path
+) -> None:
+    (tmp_path / "drawn-ü.prediction.h5").write_text("damaged")
+    (tmp_path / "drawn-ü.png").write_text("damaged")
+    again = Classifier(pair, tmp_path)(entry)
+    assert again.status == "ok"
+    assert again.facts == outcome.facts
+
+
+def test_a_slide_without_tissue_has_no_class(
+    pair: Bundle, blank: SlideEntry, tmp_path: Path
+) -> None:
+    job = Classifier(pair, tmp_path)
+    first, second = job(blank), job(blank)
+    assert (first.status, second.status) == ("no_tissue", "skipped")
+    assert first.message == "no tissue found, so no class"
+    assert first.facts["prediction"]["predicted"] is None
+    found = read_prediction(tmp_path / "blank.prediction.h5")
+    assert found.status == "no_tissue"
+    assert np.isnan(found.probs).all()
+    assert not (tmp_path / "blank.png").exists()
+
+
+def test_a_dark_slide_is_refused_by_a_bright_model(
+    pair: Bundle, drawn: DrawnSlide, tmp_path: Path
+) -> None:
+    with Slide(drawn.path) as slide:
+        bright = slide.read_region((0, 0), slide.dimensions, slide.dimensions, 0)
+    write_pyramid(tmp_path / "dark.tif", 255 - bright, 1.0)
+    job = Classifier(pair, tmp_path / "out")
+    with pytest.raises(UnsupportedSlideError, match=r"dark\.tif: has a dark background, the mod"):
+        job(SlideEntry(tmp_path / "dark.tif", "dark"))
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_bright_slide_is_refused_by_a_dark_model(entry: SlideEntry, tmp_path: Path) -> None:
+    dark = make_bundle(tmp_path / "model", background="dark", tile=RAW)
+    (refused,) = run_job(Classifier(dark, tmp_path / "out"), [entry])
+    assert refused.status == "failed"
+    assert "has a bright background" in refused.message
+
+
+def test_an_unreadable_patch_is_left_out(
+    classifier: Classifier,
+    outcome: Outcome,
+    entry: SlideEntry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read_patch(slide: Slide, grid: PatchGrid, row: int) -> NDArray[np.uint8] | SlideReadError:
+        return SlideReadError("damaged") if row == 5 else read(slide, grid, row)
+
+    assert outcome.status == "ok"
+    whole = read_prediction(classifier.out / "drawn-ü.prediction.h5")
+    read = patch_stream.read_patch
+    monkeypatch.setattr(patch_stream, "read_patch", read_patch)
+    with entry.open() as slide:
+        found = classifier.predict(slide)
+    rest = np.delete(np.arange(len(whole.grid)), 5)
+    assert (found.grid.coords == whole.grid.coords[rest]).all()
+    expected = whole.member_attention[:, rest]
+    expected = expected / expected.sum(axis=1, keepdims=True)
+    assert found.member_attention == pytest.approx(expected, abs=1e-6)
+
+
+# -- the stream ----------------------------------------------------------------------------------
+
+
+def test_memory_does_not_grow_with_the_patches() -> None:
+    keras.utils.set_random_seed(0)
+    members = [make_member(3, side=None, dim=512) for _ in range(2)]
+    model = build_evidence((512,), members)
+    alive = 0
+
+    def stream(count: int) -> Iterator[NDArray[np.float32]]:
+        nonlocal alive
+        for number in range(count):
+            alive += 1
+            yield np.full((64, 512), number, np.float32)
+
+    collect_evidence(model, stream(2))
+    tracemalloc.start()
+    scores, evidence = collect_evidence(model, stream(200))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert alive == 202
+    assert scores.shape == (2, 200 * 64)
+    assert evidence.shape == (2, 200 * 64, 3)
+    kept = scores.nbytes + evidence.nbytes
+    assert kept == 200 * 64 * 2 * (1 + 3) * 8
+    assert peak < 3 * kept + 1_000_000 < 200 * 64 * 512 * 4 / 5
+
+
+def test_a_short_batch_is_filled_up_without_a_trace() -> None:
+    keras.utils.set_random_seed(0)
+    model = build_evidence((6,), [make_member(2, side=None, dim=6)])
+    rows = np.random.default_rng(0).normal(size=(70, 6)).astype(np.float32)
+    one = collect_evidence(model, [rows[:64], rows[64:]])
+    other = collect_evidence(model, [rows], batch=70)
+    for left, right in zip(one, other, strict=True):
+        assert left == pytest.approx(right, abs=1e-6)
+
+
+def test_scores_of_any_size_pool_without_overflow() -> None:
+    scores: Floats = np.array([[1e4, 1e4 + 1, -1e4]])
+    attention, _ = pool_evidence(scores, np.ones((1, 3, 2)))
+    assert attention[0] == pytest.approx(softmax([0.0, 1.0, -np.inf]), abs=1e-12)
+
+
+# -- the table -----------------------------------------------------------------------------------
+
+
+def test_the_table_has_a_row_for_every_slide_the_failed_ones_too(tmp_path: Path) -> None:
+    sure = {"predicted": "b", "probs": {"a": 0.25, "b": 0.75}, "spread": 0.125, "patches": 9}
+    none = {"predicted": None, "probs": None, "spread": None, "patches": 0}
+    outcomes = [
+        Outcome("s1", "ok", "b (0.750), 9 patches", {"prediction": sure}),
+        Outcome("s2", "no_tissue", "no tissue", {"prediction": none}),
+        Outcome("s3", "failed", "s3: broken"),
+    ]
+    write_predictions(tmp_path / "table.csv", outcomes, ("a", "b"))
+    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["slide", "predicted", "prob_a", "prob_b", "spread", "patches", "status", "message"],
+        ["s1", "b", "0.250000", "0.750000", "0.125000", "9", "ok", ""],
+        ["s2", "", "", "", "", "0", "no_tissue", ""],
+        ["s3", "", "", "", "", "", "failed", "s3: broken"],
+    ]

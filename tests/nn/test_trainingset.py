@@ -1,0 +1,173 @@
+"""A training set is made of bags that were made alike, or it is refused with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nn_tools import make_bag, make_bundle, make_cohort, random_patches, raw_tile
+
+from milpath.bag import Bag, write_features
+from milpath.errors import StoredFileError, UsageError
+from milpath.model_spec import EncoderSpec
+from milpath.nn.bundle import save_encoder
+from milpath.nn.encoder import SMALL, build_encoder, digest_weights
+from milpath.nn.trainingset import frozen_encoder, gather_bags
+
+LABELS = ("b", "a", "b", "10", "9")
+
+
+@pytest.fixture
+def bags(tmp_path: Path) -> Path:
+    """Five bags, b0 to b4, of 1 to 5 patches."""
+    for number in range(5):
+        make_bag(tmp_path, f"b{number}", random_patches(number + 1))
+    return tmp_path
+
+
+def embed(folder: Path, numbers: range, code: str = "code") -> None:
+    for number in numbers:
+        features = np.ones((number + 1, 4))
+        write_features(folder / f"b{number}.h5", [features], "small", code, dim=4)
+
+
+# -- what is gathered ----------------------------------------------------------------------------
+
+
+def test_every_bag_is_recorded_with_its_label(bags: Path) -> None:
+    found = gather_bags(make_cohort(bags, LABELS), bags)
+    assert [bag.slide_id for bag in found.bags] == [f"b{number}" for number in range(5)]
+    assert [bag.size for bag in found.bags] == [1, 2, 3, 4, 5]
+    names = found.cohort.class_names
+    assert names == ("9", "10", "a", "b")
+    assert [names[bag.label] for bag in found.bags] == list(LABELS)
+    assert [bag.case for bag in found.bags] == [bag.slide_id for bag in found.bags]
+    assert (found.tile, found.background, found.patch_px) == (raw_tile(16), "bright", 16)
+    assert (found.encoder, found.feature_dim, found.excluded) == (None, None, ())
+
+
+def test_slides_without_tissue_are_left_out_and_named(bags: Path) -> None:
+    make_bag(bags, "b1", random_patches(0))
+    found = gather_bags(make_cohort(bags, ("a", "a", "b", "b", "b")), bags)
+    assert found.excluded == ("b1",)
+    assert [bag.slide_id for bag in found.bags] == ["b0", "b2", "b3", "b4"]
+    assert [entry.slide_id for entry in found.cohort.entries] == ["b0", "b2", "b3", "b4"]
+
+
+def test_embeddings_of_one_encoder_are_recognised(bags: Path) -> None:
+    embed(bags, range(5))
+    found = gather_bags(make_cohort(bags, LABELS), bags)
+    assert (found.encoder, found.feature_dim) == (("small", "code"), 4)
+
+
+@pytest.mark.parametrize("rest", [None, "other"])
+def test_embeddings_of_some_bags_or_of_two_encoders_do_not_count(
+    bags: Path, rest: str | None
+) -> None:
+    embed(bags, range(3))
+    if rest is not None:
+        embed(bags, range(3, 5), rest)
+    found = gather_bags(make_cohort(bags, LABELS), bags)
+    assert (found.encoder, found.feature_dim) == (None, None)
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+def test_a_slide_without_a_label_is_refused(bags: Path) -> None:
+    with pytest.raises(UsageError, match="made: slide 'b1' has no label"):
+        gather_bags(make_cohort(bags, ("a", None, "b", "b", "b")), bags)
+
+
+def test_a_slide_without_a_bag_is_refused(bags: Path) -> None:
+    (bags / "b3.h5").unlink()
+    with pytest.raises(UsageError, match=r"slide 'b3' has no bag in .*; run milpath tile on this"):
+        gather_bags(make_cohort(bags, LABELS), bags)
+
+
+@pytest.mark.parametrize(("labels", "found"), [((None, None), "none"), (("a", "a"), "a")])
+def test_fewer_than_two_classes_are_refused(
+    bags: Path, labels: tuple[str | None, ...], found: str
+) -> None:
+    with pytest.raises(UsageError, match=f"at least two classes, the column 'label' holds {found}"):
+        gather_bags(make_cohort(bags, labels), bags)
+
+
+def test_a_class_whose_slides_all_lack_tissue_is_refused(bags: Path) -> None:
+    make_bag(bags, "b0", random_patches(0))
+    with pytest.raises(UsageError, match="made: no slide of class 'a' holds tissue"):
+        gather_bags(make_cohort(bags, ("a", "b", "b", "c", "c")), bags)
+
+
+def test_a_cohort_without_any_tissue_is_refused(bags: Path) -> None:
+    for number in range(2):
+        make_bag(bags, f"b{number}", random_patches(0))
+    with pytest.raises(UsageError, match="none of its slides holds tissue"):
+        gather_bags(make_cohort(bags, ("a", "b")), bags)
+
+
+def test_bags_of_other_parameters_are_refused_and_the_parameters_named(bags: Path) -> None:
+    make_bag(bags, "b2", random_patches(3), tile=raw_tile(16, mpp=2.0))
+    with pytest.raises(
+        UsageError, match=r"bags of 'b0' and 'b2' were made differently \(grid\.mpp 1\.0 and 2\.0\)"
+    ):
+        gather_bags(make_cohort(bags, LABELS), bags)
+
+
+def test_dark_and_bright_slides_do_not_mix(bags: Path) -> None:
+    make_bag(bags, "b2", random_patches(3), background="dark")
+    with pytest.raises(UsageError, match=r"made differently \(a bright and a dark background\)"):
+        gather_bags(make_cohort(bags, LABELS), bags)
+
+
+def test_a_damaged_bag_is_refused(bags: Path) -> None:
+    (bags / "b2.h5").write_text("damaged")
+    with pytest.raises(StoredFileError, match=r"b2\.h5: not a bag file, or damaged"):
+        gather_bags(make_cohort(bags, LABELS), bags)
+
+
+# -- the frozen encoder --------------------------------------------------------------------------
+
+
+def test_the_kept_encoder_is_that_of_the_embeddings(tmp_path: Path) -> None:
+    encoder = build_encoder(SMALL, 16)
+    spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
+    code = save_encoder(tmp_path / "encoder", encoder, spec)
+    found, read = frozen_encoder(tmp_path, ("small", code))
+    assert digest_weights(found) == code
+    assert read == spec
+
+
+def test_embeddings_of_another_encoder_are_refused(tmp_path: Path) -> None:
+    spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
+    save_encoder(tmp_path / "encoder", build_encoder(SMALL, 16), spec)
+    with pytest.raises(UsageError, match=r"hold embeddings of another encoder than .*embed again"):
+        frozen_encoder(tmp_path, ("small", "other"))
+
+
+def test_bags_without_embeddings_are_refused(bags: Path) -> None:
+    with pytest.raises(UsageError, match=r"do not all hold embeddings of one encoder; run milpath"):
+        frozen_encoder(bags, None)
+
+
+def test_a_lost_encoder_is_refused(bags: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"the encoder of these embeddings is not at hand: .*not a"
+    ):
+        frozen_encoder(bags, ("small", "code"))
+
+
+def test_a_bundle_s_encoder_serves_as_the_kept_one(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "encoder")
+    own = bundle.members[0].encoder
+    assert own is not None
+    found, _ = frozen_encoder(tmp_path, ("small", digest_weights(own)))
+    assert digest_weights(found) == digest_weights(own)
+
+
+def test_gathering_leaves_the_bags_closed(bags: Path) -> None:
+    gather_bags(make_cohort(bags, LABELS), bags)
+    embed(bags, range(1))
+    with Bag(bags / "b0.h5") as bag:
+        assert bag.encoder == ("small", "code")

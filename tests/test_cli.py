@@ -1,0 +1,214 @@
+"""The command line, as a user meets it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from milpath.synthetic import DrawnSlide, draw_slide
+
+COMMANDS = ("tile", "embed", "train", "classify", "heatmap", "info", "demo")
+PLAIN = {**os.environ, "COLUMNS": "120", "TERM": "dumb", "NO_COLOR": "1"}
+
+
+def milpath(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own, where nothing is imported yet."""
+    command = [sys.executable, "-m", "milpath", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=PLAIN, check=False)
+
+
+def loaded_after(*arguments: str | Path) -> set[str]:
+    """The modules a command has imported when it ends."""
+    code = (
+        "import sys\n"
+        "from milpath.cli import app\n"
+        f"app({list(map(str, arguments))!r}, standalone_mode=False)\n"
+        "print('loaded:', *sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=PLAIN, check=True
+    )
+    return set(run.stdout.rsplit("loaded:", 1)[1].split())
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two drawn slides in a folder."""
+    folder = tmp_path_factory.mktemp("slides")
+    for number in range(2):
+        draw_slide(folder / f"s{number}.tif", seed=number, tumour=False, size_px=(512, 512))
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_and_its_options(command: str) -> None:
+    run = milpath(command, "--help")
+    assert run.returncode == 0
+    assert "Usage: " in run.stdout
+    assert "--" in run.stdout.split("Options", 1)[1]
+
+
+def test_help_lists_every_command_and_the_exit_codes() -> None:
+    run = milpath("--help")
+    assert run.returncode == 0
+    assert all(command in run.stdout for command in COMMANDS)
+    assert "Exit codes" in run.stdout
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = "import sys, milpath.cli; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"tensorflow", "keras", "numpy", "matplotlib", "skimage", "h5py", "openslide"}
+    assert not heavy & set(run.stdout.split())
+
+
+def test_tile_and_info_never_load_the_network(slides: Path, tmp_path: Path) -> None:
+    try:
+        loaded = loaded_after(
+            "tile", slides / "s0.tif", "--out", tmp_path, "--mpp", "1", "--patch-size", "64"
+        )
+    except subprocess.CalledProcessError as error:  # shown, as a test should
+        pytest.fail(error.stderr)
+    loaded |= loaded_after("info", tmp_path / "s0.h5") | loaded_after("info", slides / "s0.tif")
+    assert "milpath.tile" in loaded
+    assert not {"tensorflow", "keras", "milpath.nn"} & loaded
+
+
+def test_a_second_run_skips_what_is_done_and_says_so(slides: Path, tmp_path: Path) -> None:
+    options = ["--out", tmp_path, "--mpp", "1", "--patch-size", "64"]
+    first = milpath("tile", slides, *options)
+    assert first.returncode == 0, first.stderr
+    assert "2 done" in first.stderr
+    before = (tmp_path / "s1.h5").read_bytes()
+    second = milpath("tile", slides, *options)
+    assert second.returncode == 0
+    assert second.stdout.count("done before with the same parameters") == 2
+    assert (tmp_path / "s1.h5").read_bytes() == before
+    third = milpath("tile", slides, *options, "--overlap", "32")
+    assert "made anew" in third.stdout
+
+
+def test_json_gives_one_object_a_slide(slides: Path, tmp_path: Path) -> None:
+    run = milpath("tile", slides, "--out", tmp_path, "--mpp", "1", "--patch-size", "64", "--json")
+    outcomes = [json.loads(line) for line in run.stdout.splitlines()]
+    assert {outcome["slide_id"] for outcome in outcomes} == {"s0", "s1"}
+    assert all(outcome["status"] == "ok" for outcome in outcomes)
+    assert all(outcome["facts"]["patches"] > 0 for outcome in outcomes)
+
+
+def test_exit_codes_tell_some_failed_from_all_failed(slides: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.svs"
+    bad.write_text("not a slide")
+    out = tmp_path / "bags"
+    some = milpath("tile", slides, bad, "--out", out, "--mpp", "1", "--patch-size", "64")
+    assert some.returncode == 3
+    assert "Traceback" not in some.stderr
+    assert [line for line in some.stderr.splitlines() if line.startswith("failed: bad.svs")]
+    assert milpath("tile", bad, "--out", out).returncode == 4
+    assert sorted(path.name for path in out.iterdir()) == ["qc", "s0.h5", "s1.h5"]
+    assert sorted(path.name for path in (out / "qc").iterdir()) == ["s0.png", "s1.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tile", "x.svs", "--out", "o", "--overlap", "256"], "leaves no stride"),
+        (["tile", "x.svs", "--out", "o", "--mpp", "99"], "mpp"),
+        (["tile", "x.svs", "--out", "o", "--slide-mpp", "353"], "--slide-mpp is 353"),
+        (["tile", "x.svs", "--out", "o", "--codec", "gif"], "codec"),
+        (["tile", ".", "--out", "o"], "no slide in this folder"),
+        (["tile", "a.csv", "--out", "o"], "cannot be read"),
+        (["train", "a.csv", "--bags", "b", "--out", "o"], "cannot be read"),
+        (["train", "a.csv", "--bags", "b", "--out", "o", "--from", "x"], "mode"),
+        (["classify", "x.svs", "--model", "m", "--out", "o"], "not a model folder"),
+        (["tile"], "Missing argument"),
+    ],
+)
+def test_wrong_use_is_one_clear_line_and_exit_2(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = milpath(*arguments)
+    assert run.returncode == 2, run.stderr
+    assert words in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_info_says_what_each_file_is(drawn: DrawnSlide, tmp_path: Path) -> None:
+    milpath("tile", drawn.path, "--out", tmp_path, "--mpp", "1", "--patch-size", "128")
+    bag = json.loads(milpath("info", tmp_path / f"{drawn.path.stem}.h5", "--json").stdout)
+    assert (bag["what"], bag["patch in pixels"]) == ("bag", 128)
+    slide = json.loads(milpath("info", drawn.path, "--json").stdout)
+    assert slide["µm per pixel"] == pytest.approx([1.0, 1.0], rel=1e-3)
+    words = milpath("info", drawn.path).stdout
+    assert "size in pixels  1030 x 1500" in words
+    missing = milpath("info", tmp_path / "nothing.svs")
+    assert missing.returncode == 4
+    assert "no such file" in missing.stderr
+
+
+@pytest.mark.slow
+def test_the_whole_way_from_slides_to_a_class_and_its_heatmap(tmp_path: Path) -> None:
+    (tmp_path / "slides").mkdir()
+    rows = ["slide,label,case"]
+    for number in range(12):
+        tumour = bool(number % 2)
+        draw_slide(
+            tmp_path / "slides" / f"s{number}.tif", seed=number, tumour=tumour, size_px=(512, 512)
+        )
+        rows.append(f"slides/s{number}.tif,{'tumour' if tumour else 'normal'},case{number // 2}")
+    # a case whose slides differ in label would make the split impossible to stratify: pair by class
+    rows[1:] = [f"{row.rsplit(',', 1)[0]},case{i % 2}{i // 4}" for i, row in enumerate(rows[1:])]
+    (tmp_path / "cohort.csv").write_text("\n".join(rows))
+    tiled = milpath(
+        "tile", tmp_path / "cohort.csv", "--out", tmp_path / "bags", "--mpp", "1",
+        "--patch-size", "32",
+    )  # fmt: skip
+    assert tiled.returncode == 0, tiled.stderr
+    trained = milpath(
+        "train", tmp_path / "cohort.csv", "--bags", tmp_path / "bags", "--out", tmp_path / "model",
+        "--epochs", "2", "--members", "2",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert "balanced accuracy" in trained.stdout
+    again = milpath(
+        "train", tmp_path / "cohort.csv", "--bags", tmp_path / "bags", "--out", tmp_path / "model"
+    )
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+    out = tmp_path / "results"
+    (tmp_path / "bad.tif").write_bytes(b"II*\0 cut short")
+    judged = milpath(
+        "classify", tmp_path / "slides" / "s0.tif", tmp_path / "bad.tif",
+        "--model", tmp_path / "model", "--out", out,
+    )  # fmt: skip
+    assert judged.returncode == 3, judged.stderr
+    with (out / "predictions.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["status"] for row in table] == ["ok", "failed"]
+    assert float(table[0]["prob_normal"]) + float(table[0]["prob_tumour"]) == pytest.approx(
+        1, abs=1e-5
+    )
+    assert "not a slide" in table[1]["message"]
+    picture = milpath(
+        "heatmap", out / "s0.prediction.h5", "--slide", tmp_path / "slides" / "s0.tif",
+        "--out", tmp_path / "c.png", "--score", "contribution", "--class", "tumour",
+    )  # fmt: skip
+    assert picture.returncode == 0, picture.stderr
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    other = milpath(
+        "heatmap", out / "s0.prediction.h5", "--slide", tmp_path / "slides" / "s1.tif",
+        "--out", tmp_path / "d.png",
+    )  # fmt: skip
+    assert other.returncode == 2
+    assert "another slide" in other.stderr
+    assert json.loads(milpath("info", tmp_path / "model", "--json").stdout)["members"] == 2
+    names = {path.name for path in tmp_path.rglob("*") if path.suffix == ".part"}
+    assert not names

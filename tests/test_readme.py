@@ -1,0 +1,81 @@
+"""What the README tells people to type works, and what it says of the layout is so."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from milpath.synthetic import draw_slide
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line]
+# a reader trains before classifying, though the page shows off first
+ORDER = ("tile", "train", "classify", "embed", "heatmap", "info")
+
+
+def run(command: str, folder: Path) -> None:
+    words = shlex.split(command)
+    assert words[0] == "milpath"
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def order(command: str) -> tuple[int, int]:
+    """Where a command stands in a reader's session."""
+    late = "features" in command
+    return (ORDER.index("embed") if late else ORDER.index(shlex.split(command)[1]), int(late))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_readme_run_as_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "new-slides").mkdir()
+    rows = ["slide,label,case"]
+    for number in range(8):
+        name, tumour = f"a{number}", bool(number % 2)
+        path = tmp_path / "slides" / f"{name}.tif"
+        draw_slide(path, seed=number, tumour=tumour, size_px=(800, 800), mpp=0.5, artefacts=False)
+        rows.append(f"slides/{name}.tif,{'tumour' if tumour else 'normal'},case-{number}")
+    draw_slide(tmp_path / "new-slides" / "n1.tif", seed=9, tumour=True, size_px=(800, 800), mpp=0.5)
+    (tmp_path / "cohort.csv").write_text("\n".join(rows))
+    for command in sorted(COMMANDS, key=order):
+        run(command, tmp_path)
+    (code,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", code + "\nassert patch.size == (256, 256)"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results" / "predictions.csv").exists()
+    assert (tmp_path / "n1.png").exists()
+
+
+def test_every_command_the_readme_names_exists() -> None:
+    from milpath.cli import app
+
+    named = set(re.findall(r"`milpath (\w+)`", README))
+    known = {command.name for command in app.registered_commands}
+    assert named == known
+
+
+def test_the_scripts_and_pictures_the_readme_names_are_there() -> None:
+    named = re.findall(r"(?:\./)?(scripts/\w+(?:\.py)?)|\((docs/[\w.-]+)\)", README)
+    paths = {script or picture for script, picture in named}
+    assert paths
+    assert all((ROOT / path).is_file() for path in paths)
