@@ -162,6 +162,8 @@ def write_features(
             "check its weights"
         )
     with h5py.File(path, "r", locking=False) as old, publish_h5(path, "bag") as h5:
+        if len(features) != len(old["coords"]):
+            raise ValueError(f"{len(features)} embeddings for {len(old['coords'])} patches")
         for name in ("coords", "patches", "patch_offsets"):
             if name in old:
                 old.copy(name, h5)
@@ -217,12 +219,17 @@ class Bag:
 
     def _read_offsets(self) -> NDArray[np.int64] | None:
         if self._h5.dataset_attr("patches", "codec") != "jpeg":
+            self._read_raw(slice(0, 0))
             return None
         offsets = self._h5.read("patch_offsets", "int64", (len(self) + 1,))
         fits = self._h5.shape("patches") == (offsets[-1],)
         if offsets[0] != 0 or not fits or (np.diff(offsets) <= 0).any():
             raise StoredFileError(f"{self.path.name}: patch_offsets do not fit; tile it again")
         return offsets
+
+    def _read_raw(self, rows: Any) -> NDArray[np.uint8]:
+        side = self.grid.patch_px
+        return self._h5.read("patches", "uint8", (len(self), side, side, 3), rows)
 
     def read_patches(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The pixels of some patches, uint8 array (n, P, P, 3), in the order of `rows`."""
@@ -232,8 +239,7 @@ class Bag:
             data = np.empty((len(rows), side, side, 3), np.uint8)
             if len(rows):
                 unique, inverse = np.unique(rows[order], return_inverse=True)
-                raw = self._h5.read("patches", "uint8", (len(self), side, side, 3), unique)
-                data[order] = raw[inverse]
+                data[order] = self._read_raw(unique)[inverse]
             return data
         patches = np.empty((len(rows), side, side, 3), np.uint8)
         for place, row in enumerate(rows):

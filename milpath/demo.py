@@ -210,7 +210,7 @@ def _write_page(
         ("attention finds planted tumour patches, AUC", f"{result.attention_auc:.3f}"),
         ("contributions to tumour do, AUC", f"{result.contribution_auc:.3f}"),
     ]
-    pictures = [(_compare(out, one), _caption(one)) for one in judged[: 2 * SHOWN]]
+    pictures = [(_compare(out, one), _finding(one)) for one in judged[: 2 * SHOWN]]
     sections = [
         Section(
             "Does it work?",
@@ -232,6 +232,13 @@ def _write_page(
     ]
     lead = f"Drawn, tiled, learned, classified and measured in {result.seconds:.0f} s."
     write_page(out / "index.html", "milpath demo", sections, lead)
+
+
+def _finding(one: Judged) -> str:
+    if not one.planted:
+        return "No tumour was planted here."
+    found = _finds_tumour(one, one.prediction.attention)
+    return f"Attention tells its tumour patches from the others with AUC {found:.3f}."
 
 
 def _caption(one: Judged) -> str:

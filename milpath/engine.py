@@ -78,7 +78,8 @@ def _run_pool(
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
-                    running[pool.submit(_attempt, job, waiting[0])] = waiting.popleft()
+                    future = pool.submit(_attempt, job, waiting[0])
+                    running[future] = waiting.popleft()
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     if not isinstance(future.exception(), BrokenProcessPool):

@@ -42,6 +42,12 @@ def plan_slide(slide: Slide, params: TileParams) -> Plan:
             slide.slide_id,
             tissue.glass,
         )
+    if overview.unreadable.any():
+        log.warning(
+            "%s: %.2g %% of its area cannot be read and is taken for glass; copy the slide again",
+            slide.slide_id,
+            100 * overview.unreadable.mean(),
+        )
     return Plan(overview, tissue, plan_grid(slide, tissue, params.grid))
 
 

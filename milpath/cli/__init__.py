@@ -35,6 +35,10 @@ app.command("info")(info.info)
 app.command("demo")(demo.demo)
 
 
+_INTERRUPTED = 130
+"""The exit code Typer makes of Ctrl-C."""
+
+
 def main() -> None:
     """Run the command line; a `MilpathError` becomes one line and an exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own remarks are not ours
@@ -43,9 +47,10 @@ def main() -> None:
     except MilpathError as error:
         print(f"milpath: {error}", file=sys.stderr)
         sys.exit(_exit_code(error))
-    except KeyboardInterrupt:
-        print("milpath: interrupted; what was finished is kept", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            print("milpath: interrupted; what was finished is kept", file=sys.stderr)
+        raise
 
 
 def _exit_code(error: MilpathError) -> int:

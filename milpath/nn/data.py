@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.bag import Bag
+from milpath.errors import MilpathError
 from milpath.nn.augment import jitter_stain, turn_patches
 
 
@@ -64,6 +65,8 @@ class BagSequence(keras.utils.PyDataset):
         self.seed = seed
         self.stain_jitter = stain_jitter
         self.epoch = 0
+        self.error: MilpathError | None = None
+        """What went wrong in a thread of Keras, which buries it in a text of fifty lines."""
 
     def __len__(self) -> int:
         return math.ceil(len(self.bags) / self.batch)
@@ -76,7 +79,11 @@ class BagSequence(keras.utils.PyDataset):
         if self.seed is not None:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
         chosen = order[index * self.batch : (index + 1) * self.batch]
-        drawn = [self._draw(int(place)) for place in chosen]
+        try:
+            drawn = [self._draw(int(place)) for place in chosen]
+        except MilpathError as error:
+            self.error = error
+            raise
         instances = np.empty((len(drawn), self.width, *drawn[0].shape[1:]), drawn[0].dtype)
         mask = np.zeros((len(drawn), self.width), np.bool_)
         for place, bag in enumerate(drawn):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from milpath.bag import Bag
 from milpath.cohort import Cohort
+from milpath.errors import UsageError
 from milpath.metrics import Figure, evaluate
 from milpath.model_spec import BundleSpec, EncoderSpec
 from milpath.nn.bundle import save_bundle
@@ -70,6 +72,11 @@ def train_member(
     Returns
     -------
     The member with the weights of its best epoch, and its history by epoch.
+
+    Raises
+    ------
+    StoredFileError : a bag is damaged
+    UsageError : the loss is not finite from the first epoch on
     """
     keras.utils.set_random_seed(seed)
     _be_deterministic()
@@ -91,23 +98,51 @@ def train_member(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         weighted_metrics=["accuracy"],
     )
+    return Member(head, encoder), _fit(model, drawn, fixed, params, on_epoch)
+
+
+def _fit(
+    model: keras.Model,
+    drawn: BagSequence,
+    fixed: BagSequence,
+    params: TrainParams,
+    on_epoch: Callable[[int, dict[str, float]], None],
+) -> dict[str, list[float]]:
+    """Train until the patience is at its end and put the best epoch back; the history."""
+
+    def after_epoch(epoch: int, logs: dict[str, float] | None = None) -> None:
+        losses = dict(logs or {})
+        on_epoch(epoch, losses)
+        if not _all_finite(losses.values()):
+            model.stop_training = True
+
     stop = keras.callbacks.EarlyStopping(
         monitor="val_loss", patience=params.patience, restore_best_weights=True
     )
-    tell = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: on_epoch(epoch, dict(logs or {}))
-    )
-    history = model.fit(
-        drawn,
-        validation_data=fixed,
-        epochs=params.epochs,
-        verbose=0,
-        shuffle=False,
-        callbacks=[stop, tell, keras.callbacks.TerminateOnNaN()],
-    )
-    return Member(head, encoder), {
-        name: [float(value) for value in values] for name, values in history.history.items()
-    }
+    try:
+        history = model.fit(
+            drawn,
+            validation_data=fixed,
+            epochs=params.epochs,
+            verbose=0,
+            shuffle=False,
+            callbacks=[stop, keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)],
+        ).history
+    except Exception:
+        if (error := drawn.error or fixed.error) is None:
+            raise
+        raise error from None
+    sound = sum(map(_all_finite, zip(*history.values(), strict=True)))  # only the last may not be
+    if not sound:
+        raise UsageError(
+            "training ran away in its first epoch (its loss is not a number); "
+            "give a lower --learning-rate"
+        )
+    return {name: [float(value) for value in values[:sound]] for name, values in history.items()}
+
+
+def _all_finite(values: Iterable[float]) -> bool:
+    return all(map(math.isfinite, values))
 
 
 def class_weights(labels: Sequence[int], classes: int, how: str) -> NDArray[np.float32]:

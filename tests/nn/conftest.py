@@ -6,26 +6,16 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before keras is imported, here or by a test
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
+from nn_tools import TiledCohort
 
-from milpath.cohort import Cohort, SlideEntry, read_cohort
+from milpath.cohort import SlideEntry, read_cohort
 from milpath.params import GridParams, TileParams
 from milpath.synthetic import draw_slide
 from milpath.table import write_csv
 from milpath.tile import tile_slide
 
 TILE = TileParams(grid=GridParams(mpp=2.0, patch_px=32))
-
-
-@dataclass(frozen=True)
-class TiledCohort:
-    """Twelve drawn slides, every other with a tumour, and their bags of some 40 patches."""
-
-    cohort: Cohort
-    bags: Path
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,14 @@ keras_saves = pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarni
 """For tests of Keras' own file format, whose writer is behind NumPy; milpath does not use it."""
 
 HEAD = HeadParams(projection_dim=12, attention_dim=8)
+
+
+@dataclass(frozen=True)
+class TiledCohort:
+    """Twelve drawn slides, every other with a tumour, and their bags of some 40 patches."""
+
+    cohort: Cohort
+    bags: Path
 
 
 def random_patches(count: int, side: int = 16, seed: int = 0) -> Pixels:

@@ -6,7 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import TiledCohort
-from nn_tools import HEAD, Floats, make_bag, make_cohort, make_records, random_patches
+from nn_tools import HEAD, Floats, TiledCohort, make_bag, make_cohort, make_records, random_patches
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import log_softmax, softmax
@@ -78,7 +77,7 @@ def make_marked(
     records, features, marked = [], [], []
     for number in range(count):
         label = number % classes
-        values = rng.normal(0, 0.5, (PER_BAG, dim)).astype(np.float16)
+        values = rng.normal(0, 0.2, (PER_BAG, dim)).astype(np.float16)
         place = int(rng.integers(PER_BAG)) if label else None
         if place is not None:
             values[place, 4 * label : 4 * label + 4] += 3
@@ -97,10 +96,11 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Marked:
 
 
 HEAD_ALONE = TrainParams(
-    mode="features", head=HEAD, epochs=40, patience=8, learning_rate=5e-3, bag_batch=8
+    mode="features", head=HEAD, epochs=15, patience=8, learning_rate=1e-2, bag_batch=8
 )
 
 
+@pytest.mark.slow
 def test_what_tells_the_classes_is_learned_and_found_by_the_attention(marked: Marked) -> None:
     records = marked.records
     member, history = train_member(records[:30], records[30:40], (DIM,), 2, HEAD_ALONE, seed=1)
@@ -118,14 +118,29 @@ def test_what_tells_the_classes_is_learned_and_found_by_the_attention(marked: Ma
     assert np.mean(found) > 0.9
 
 
-def test_the_best_epoch_is_kept(marked: Marked) -> None:
-    records = [LabelledBag(r.path, r.slide_id, r.case, i % 3 % 2, r.size)  # labels of no meaning
-               for i, r in enumerate(marked.records)]  # fmt: skip
-    params = HEAD_ALONE.model_copy(update={"epochs": 12, "patience": 4, "learning_rate": 3e-2})
-    train, val = records[:20], records[20:35]
-    member, history = train_member(train, val, (DIM,), 2, params, seed=0)
+@pytest.mark.slow
+def test_training_stops_when_patience_is_at_its_end_and_keeps_the_best_epoch(
+    marked: Marked,
+) -> None:
+    told: list[int] = []
+    meaningless = [
+        replace(record, label=number % 3 % 2) for number, record in enumerate(marked.records)
+    ]
+    train, val = meaningless[:20], meaningless[20:35]
+    change = {"epochs": 30, "patience": 2, "learning_rate": 0.1}
+    member, history = train_member(
+        train,
+        val,
+        (DIM,),
+        2,
+        HEAD_ALONE.model_copy(update=change),
+        seed=0,
+        on_epoch=lambda epoch, losses: told.append(epoch),
+    )
     losses = history["val_loss"]
-    assert int(np.argmin(losses)) < len(losses) - 1
+    assert told == list(range(len(losses)))
+    assert len(losses) < 30
+    assert np.argmin(losses) == len(losses) - 3
     weight = class_weights([bag.label for bag in train], 2, "balanced")
     of_bag = [
         -weight[bag.label] * log_softmax(look(member, marked.features[place])[0])[bag.label]
@@ -134,29 +149,16 @@ def test_the_best_epoch_is_kept(marked: Marked) -> None:
     assert np.mean(of_bag) == pytest.approx(min(losses), abs=1e-4)
 
 
-def test_training_stops_when_patience_is_at_its_end(marked: Marked) -> None:
-    told: list[int] = []
-    records = marked.records
-    params = HEAD_ALONE.model_copy(update={"patience": 1, "learning_rate": 0.5, "epochs": 30})
-    _, history = train_member(
-        records[:8], records[8:12], (DIM,), 2, params, 0, lambda epoch, losses: told.append(epoch)
-    )
-    losses = history["val_loss"]
-    assert len(losses) < 30
-    assert np.argmin(losses) == len(losses) - 2
-    assert told == list(range(len(losses)))
-
-
+@pytest.mark.slow
 def test_three_classes_are_learned_end_to_end(tmp_path: Path) -> None:
     encoder = build_encoder(SMALL, 16)
     spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
     code = save_encoder(tmp_path / "bags" / "encoder", encoder, spec)
-    made = make_marked(tmp_path / "bags", 36, classes=3, dim=128, code=code)
+    made = make_marked(tmp_path / "bags", 60, classes=3, dim=128, code=code)
     cohort = make_cohort(tmp_path, [f"c{bag.label}" for bag in made.records])
-    params = HEAD_ALONE.model_copy(update={"test_fraction": 0.34})
-    report = train_cohort(cohort, tmp_path / "bags", tmp_path / "model", params)
+    report = train_cohort(cohort, tmp_path / "bags", tmp_path / "model", HEAD_ALONE)
     assert report.spec.class_names == ("c0", "c1", "c2")
-    assert report.figures["auc"].value == 1.0
+    assert report.figures["auc"].value == pytest.approx(1, abs=0.1)
     rows = read_csv(tmp_path / "model" / "held_out.csv")
     assert {row["label"] for row in rows} == {"c0", "c1", "c2"}
     for row in rows:
@@ -178,17 +180,6 @@ def test_the_seed_decides_every_bit_of_the_weights(tmp_path: Path) -> None:
     assert (one == same).all()
     assert (one != other).mean() > 0.5
     assert trained[0][1] == trained[1][1]
-
-
-def test_the_seed_decides_the_weights_of_a_head_alone(marked: Marked) -> None:
-    records = marked.records
-    params = HEAD_ALONE.model_copy(update={"epochs": 2, "features_per_bag": 5})
-    one, same, other = (
-        weights_of(train_member(records[:8], records[8:12], (DIM,), 2, params, seed)[0])
-        for seed in (3, 3, 4)
-    )
-    assert (one == same).all()
-    assert (one != other).any()
 
 
 def test_class_weights_are_inverse_to_the_share_of_a_class() -> None:
@@ -214,7 +205,7 @@ def test_a_damaged_patch_met_in_training_is_one_clear_line(tmp_path: Path) -> No
 
 def test_training_that_runs_away_is_refused(marked: Marked) -> None:
     params = HEAD_ALONE.model_copy(update={"learning_rate": 1e30, "epochs": 3})
-    with pytest.raises(UsageError, match="training ran away .*--learning-rate"):
+    with pytest.raises(UsageError, match=r"training ran away .*--learning-rate"):
         train_member(marked.records[:8], marked.records[8:12], (DIM,), 2, params, seed=0)
 
 
@@ -358,6 +349,7 @@ def embedded(tiled: TiledCohort, tmp_path: Path) -> Path:
     return bags
 
 
+@pytest.mark.slow
 def test_a_model_of_embeddings_classifies_slides_as_it_was_tested(
     tiled: TiledCohort, embedded: Path, tmp_path: Path
 ) -> None:
@@ -400,8 +392,8 @@ def test_bags_without_embeddings_cannot_teach_a_head_alone(
 
 
 def test_one_fold_is_refused(tiled: TiledCohort, tmp_path: Path) -> None:
+    params = QUICK.model_copy(update={"folds": 1})
     with pytest.raises(UsageError, match="--folds 1 leaves nothing to train on"):
-        params = QUICK.model_copy(update={"folds": 1})
         train_cohort(tiled.cohort, tiled.bags, tmp_path / "model", params)
 
 
@@ -412,6 +404,7 @@ def test_a_class_of_two_cases_is_refused(tmp_path: Path) -> None:
         train_cohort(make_cohort(tmp_path, "aaaabb"), tmp_path, tmp_path / "model", QUICK)
 
 
+@pytest.mark.slow
 def test_slides_without_tissue_are_left_out_and_recorded(tmp_path: Path) -> None:
     for number in range(7):
         make_bag(tmp_path, f"b{number}", random_patches(0 if number == 3 else 2))
