@@ -92,6 +92,17 @@ def write_bag(
     return header
 
 
+def as_kept(pixels: NDArray[np.uint8], params: CodecParams) -> NDArray[np.uint8]:
+    """A patch (P, P, 3) as a bag would give it back: through the codec and out again."""
+    if params.codec == "raw":
+        return pixels
+    return np.asarray(imagecodecs.jpeg8_decode(_encode(pixels, params)))
+
+
+def _encode(pixels: NDArray[np.uint8], params: CodecParams) -> bytes:
+    return bytes(imagecodecs.jpeg8_encode(pixels, level=params.quality, subsampling="444"))
+
+
 def _write_patches(
     h5: h5py.File,
     patches: Iterable[tuple[int, NDArray[np.uint8]]],
@@ -117,8 +128,7 @@ def _write_patches(
         jpeg.attrs["codec"], jpeg.attrs["quality"] = "jpeg", params.quality
         waiting: list[bytes] = []
         for row, pixels in patches:
-            jpeg_bytes = imagecodecs.jpeg8_encode(pixels, level=params.quality, subsampling="444")
-            waiting.append(bytes(jpeg_bytes))
+            waiting.append(_encode(pixels, params))
             rows.append(row)
             offsets.append(offsets[-1] + len(waiting[-1]))
             if offsets[-1] - len(jpeg) >= _APPEND_BYTES:

@@ -8,7 +8,7 @@ import math
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from milpath.errors import MilpathError, UsageError
@@ -54,6 +54,18 @@ class Cohort:
         labels = {entry.label for entry in self.entries if entry.label is not None}
         return tuple(sorted(labels, key=_natural))
 
+    def require_labels(self) -> None:
+        """Raise `UsageError` unless every slide has a label, of at least two classes."""
+        names = self.class_names
+        if len(names) < 2:
+            raise UsageError(
+                f"{self.name}: a model needs at least two classes, the column 'label' "
+                f"holds {', '.join(names) or 'none'}"
+            )
+        for entry in self.entries:
+            if entry.label is None:
+                raise UsageError(f"{self.name}: slide {entry.slide_id!r} has no label")
+
     def cases(self) -> list[str]:
         """Each entry's case; a slide without one is its own."""
         return [entry.case or entry.slide_id for entry in self.entries]
@@ -78,8 +90,9 @@ def read_cohort(path: Path) -> Cohort:
     try:
         entries = _read_rows(path, reader)
     except csv.Error as error:
-        raise UsageError(f"{path.name}, line {reader.line_num}: not CSV ({error})") from None
+        raise UsageError(f"{path.name}, line {reader.reader.line_num}: not CSV ({error})") from None
     _refuse_twins(path.name, entries)
+    _refuse_twin_cases(path.name, entries)
     _refuse_straddling_cases(path.name, entries)
     return Cohort(path.stem, tuple(entries))
 
@@ -147,7 +160,7 @@ def _read_mpp(where: str, text: str) -> float:
 def _checked_id(where: str, slide_id: str) -> str:
     """An id that can be a file's name anywhere."""
     plain = slide_id.isprintable() and not any(mark in slide_id for mark in '/\\:*?"<>|')
-    if not plain or slide_id.startswith((".", "-")) or len(slide_id.encode()) > 200:
+    if not plain or not slide_id or slide_id.startswith((".", "-")) or len(slide_id.encode()) > 200:
         raise UsageError(
             f"{where}: slide id {slide_id!r} cannot be a file name; give another in slide_id"
         )
@@ -158,13 +171,30 @@ def _refuse_twins(source: str, entries: Sequence[SlideEntry]) -> None:
     """Two slides must not write the same file, on any file system."""
     seen: dict[str, SlideEntry] = {}
     for entry in entries:
-        key = unicodedata.normalize("NFC", entry.slide_id).casefold()
+        key = _folded(entry.slide_id)
         if key in seen:
             raise UsageError(
                 f"{source}: {seen[key].path.name} and {entry.path.name} have the same slide id "
                 f"{entry.slide_id!r}; tell them apart in a slide_id column"
             )
         seen[key] = entry
+
+
+def _refuse_twin_cases(source: str, entries: Sequence[SlideEntry]) -> None:
+    """`p1` and `P1` are one patient, typed twice."""
+    seen: dict[str, str] = {}
+    for entry in entries:
+        if entry.case is not None:
+            other = seen.setdefault(_folded(entry.case), entry.case)
+            if other != entry.case:
+                raise UsageError(
+                    f"{source}: cases {other!r} and {entry.case!r} differ only in how they are "
+                    "written; write one of them everywhere"
+                )
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _refuse_straddling_cases(source: str, entries: Sequence[SlideEntry]) -> None:
@@ -213,10 +243,8 @@ def gather_slides(inputs: Iterable[Path], slide_mpp: float | None = None) -> lis
         low, high = MPP_RANGE
         if not low <= slide_mpp <= high:
             raise UsageError(f"--slide-mpp is {slide_mpp:g}, expected {low:g} to {high:g}")
-        entries = [
-            SlideEntry(e.path, e.slide_id, e.label, e.case, slide_mpp, "option", e.split, e.site)
-            for e in entries
-        ]
+        entries = [replace(entry, mpp=slide_mpp, mpp_source="option") for entry in entries]
+    entries = list(dict.fromkeys(entries))  # a file and its folder name the same slide
     _refuse_twins("slides", entries)
     return entries
 
@@ -252,7 +280,8 @@ def _dicom_series(folder: Path, files: Sequence[Path]) -> list[SlideEntry]:
             first[file.name] = file  # fails again, and is reported, when its turn comes
     if len(first) == 1:
         (file,) = first.values()
-        return [SlideEntry(file, _checked_id(folder.name, folder.name))]
+        name = folder.resolve().name
+        return [SlideEntry(file, _checked_id(name, name))]
     return [SlideEntry(file, _checked_id(file.name, file.stem)) for file in first.values()]
 
 

@@ -16,7 +16,7 @@ from skimage.transform import resize
 
 from milpath.cohort import SlideEntry, read_cohort
 from milpath.engine import Outcome, run_job
-from milpath.errors import MilpathError
+from milpath.errors import MilpathError, UsageError
 from milpath.heatmap import draw_colour_bar, paint, rasterize
 from milpath.metrics import auc
 from milpath.overview import read_thumbnail
@@ -24,6 +24,7 @@ from milpath.page import Section, write_page
 from milpath.params import GridParams, TileParams, TrainParams
 from milpath.prediction import Prediction, read_prediction
 from milpath.sheet import draw_scale_bar, finish_sheet, open_sheet, place_picture, write_png
+from milpath.store import publish_text
 from milpath.synthetic import DrawnSlide, draw_slide
 from milpath.table import write_csv
 from milpath.tile import tile_slide
@@ -38,6 +39,9 @@ MPP = 1.0
 TILE = TileParams(grid=GridParams(mpp=MPP, patch_px=64))
 TRAIN = TrainParams(epochs=24, patience=10)
 STEPS = TRAINING_SLIDES * 2 + UNSEEN_SLIDES * 2 + TRAIN.epochs
+
+MARK = "demo.txt"
+"""Tells the folder of a demo from any other."""
 
 CLASSES = ("normal", "tumour")
 
@@ -85,13 +89,14 @@ def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult
 
     Parameters
     ----------
-    out : folder for everything; what it holds is used again if it is the same
+    out : folder for everything, empty or of an earlier demo
     seed : of slides and training
     advance : told what was done, `STEPS` times at most
     workers : processes that draw and tile
 
     Raises
     ------
+    UsageError : the folder holds something else
     MilpathError : a step failed on some slide
     """
     # not at the top: the processes that draw and tile import this module, but need no network
@@ -100,6 +105,9 @@ def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult
     from milpath.nn.train import train_cohort
 
     start = time.perf_counter()
+    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
+        raise UsageError(f"{out}: not empty, and no earlier demo; give another --out")
+    publish_text(out / MARK, "Made by milpath demo, which may replace all of it.\n")
     training = _plan(out / "slides" / "training", TRAINING_SLIDES, first=0)
     unseen = _plan(out / "slides" / "unseen", UNSEEN_SLIDES, first=TRAINING_SLIDES)
     drawn = _run(partial(_draw, seed=seed), [*training, *unseen], workers, advance, "drawn")

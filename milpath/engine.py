@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 from milpath.cohort import SlideEntry
@@ -74,7 +77,7 @@ def _run_pool(
     """Take slides from `waiting` until none is left or a worker dies; those then in hand."""
     spawn = multiprocessing.get_context("spawn")  # TensorFlow and OpenSlide do not survive a fork
     running: dict[Future[Outcome], SlideEntry] = {}
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_leave_interrupts) as pool:
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_obey_parent) as pool:
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
@@ -95,9 +98,17 @@ def _run_pool(
     return list(running.values())
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C is for the parent: a worker finishes the slide in hand, and no other is begun."""
+def _obey_parent() -> None:
+    """Leave Ctrl-C to the parent, and go when it is gone, however it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=[parent], daemon=True).start()
+
+
+def _follow(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _attempt(job: Job, entry: SlideEntry) -> Outcome:

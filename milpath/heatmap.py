@@ -91,7 +91,7 @@ def rasterize(
         undecided as even. `percentile`: the share of the slide's patches below (ties count
         half), 0..100; by construction it paints a tenth of *every* slide hot. Contributions rank
         by size and keep their sign. `raw`: the numbers themselves
-    class_name : whose contributions; of two classes, the predicted one by default
+    class_name : whose contributions; the predicted one's by default
     member : of the ensemble; the members' mean by default
 
     Raises
@@ -128,12 +128,10 @@ def rasterize(
 
 def _which_class(prediction: Prediction, wanted: str | None) -> str:
     names = prediction.class_names
-    if wanted is None and len(names) <= 2 and prediction.predicted is not None:
-        return prediction.predicted
-    if wanted not in names:
-        fact = "contributions need a class" if wanted is None else f"no class {wanted!r}"
-        raise UsageError(f"{fact}; the model's classes are {', '.join(names)}")
-    return wanted
+    chosen = prediction.predicted if wanted is None else wanted
+    if chosen is None or chosen not in names:
+        raise UsageError(f"no class {chosen!r}; the model's classes are {', '.join(names)}")
+    return chosen
 
 
 def _rescale(scores: Floats, scale: Scale) -> Floats:
@@ -269,8 +267,11 @@ def overlay_title(prediction: Prediction) -> str:
     if prediction.predicted is None:
         return f"{prediction.slide.slide_id}: no tissue"
     count, effective = len(prediction.grid), max(1, round(prediction.effective_patches))
+    sure = f"{np.max(prediction.probs):.2f}"
+    if len(prediction.member_bias) > 1:
+        sure += f" ± {np.max(prediction.spread):.2f} over the ensemble"
     return (
-        f"{prediction.slide.slide_id}: {prediction.predicted} {np.max(prediction.probs):.2f}\n"
+        f"{prediction.slide.slide_id}: {prediction.predicted} {sure}\n"
         f"attention rests on about {effective:,} of {count:,} patches"
     )
 
@@ -313,11 +314,9 @@ def write_overlay(
     title: str,
     *,
     max_px: int = 1000,
-    side_by_side: bool = True,
 ) -> None:
     """`render_overlay` into a PNG file, whole or not at all."""
-    image = render_overlay(slide, heatmap, title, max_px=max_px, side_by_side=side_by_side)
-    write_png(path, image)
+    write_png(path, render_overlay(slide, heatmap, title, max_px=max_px))
 
 
 def draw_colour_bar(sheet: Sheet, heatmap: Heatmap) -> None:

@@ -54,6 +54,20 @@ class BundleSpec(Params):
         return self
 
 
+class Measured(BaseModel):
+    """A figure of `metrics.json`, with its 95 % interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Metrics(BaseModel):
+    """What `milpath info` reads of `metrics.json`."""
+
+    metrics: dict[str, Measured]
+
+
 def read_bundle_spec(folder: Path) -> BundleSpec:
     """What a model bundle says of itself.
 

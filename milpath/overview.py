@@ -67,14 +67,19 @@ def read_overview(slide: Slide, mpp: float) -> Overview:
         row, col, h, w = blocks.pop()
         where = np.s_[row : row + h, col : col + w]
         location = (x0 + col * cell[0], y0 + row * cell[1])
-        try:
-            rgb[where] = slide.read_region(location, (w * cell[0], h * cell[1]), (w, h), level)
-        except SlideReadError as error:
-            failure = error
-            if max(h, w) > _LEAST_BLOCK_PX:
-                blocks.extend(_quarters(row, col, h, w))
-            else:
+        # where a level is damaged, a finer one may be whole; only small blocks can afford it
+        small = max(h, w) <= _LEAST_BLOCK_PX
+        for source in range(level, -1, -1) if small else (level,):
+            try:
+                rgb[where] = slide.read_region(location, (w * cell[0], h * cell[1]), (w, h), source)
+                break
+            except SlideReadError as error:
+                failure = error
+        else:
+            if small:
                 unreadable[where] = True
+            else:
+                blocks.extend(_quarters(row, col, h, w))
     if failure is not None and unreadable.all():
         raise failure
     return Overview(rgb, (x0, y0), cell, finest * math.sqrt(cell[0] * cell[1]), unreadable)

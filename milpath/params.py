@@ -12,6 +12,9 @@ MPP_RANGE = (0.05, 20.0)
 MPP_ANISOTROPY = 0.02
 """Largest relative difference of mpp-x and mpp-y that counts as square pixels."""
 
+MPP_SURPRISE = 0.05
+"""A given µm per pixel that differs more than this from the slide's own is worth a warning."""
+
 MAX_UPSAMPLING = 1.25
 """A target finer than the slide by more than this factor would show invented detail."""
 
@@ -105,7 +108,7 @@ class TrainParams(Params):
     test_fraction: float = Field(0.2, gt=0, le=0.5)
     val_fraction: float = Field(0.2, gt=0, le=0.5)
     """Share of the cases held out for the report, and of the rest for stopping."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=1 << 32)
     epochs: int = Field(60, ge=1)
     patience: int = Field(12, ge=1)
     """Epochs without a better validation loss before training stops."""

@@ -33,6 +33,7 @@ class Prediction:
     member_contributions : float64 (M, N, C); what patch k adds to the logit of class c
     member_bias : float64 (M, C); each class's logit is its bias plus its contributions' sum
     model : fingerprint of the bundle
+    unreadable : patches left out because the slide's file is damaged there
     """
 
     slide: SlideFacts
@@ -43,6 +44,7 @@ class Prediction:
     member_contributions: Floats
     member_bias: Floats
     model: str
+    unreadable: int = 0
 
     @cached_property
     def member_logits(self) -> Floats:
@@ -112,6 +114,7 @@ def write_prediction(path: Path, prediction: Prediction) -> None:
         h5.attrs["status"] = prediction.status
         h5.attrs["class_names"] = json.dumps(prediction.class_names, ensure_ascii=False)
         h5.attrs["model"] = prediction.model
+        h5.attrs["unreadable"] = prediction.unreadable
         h5.create_dataset("member_attention", data=prediction.member_attention)
         h5.create_dataset("member_contributions", data=prediction.member_contributions)
         h5.create_dataset("member_bias", data=prediction.member_bias)
@@ -145,6 +148,7 @@ def read_prediction(path: Path) -> Prediction:
             ),
             member_bias=bias,
             model=str(h5.need("model")),
+            unreadable=int(h5.need("unreadable")),
         )
         if not bias.size or not _all_finite(prediction):
             raise h5.refuse("its numbers are not those of a model")

@@ -180,13 +180,13 @@ def write_curves(path: Path, histories: Sequence[History], title: str) -> None:
     ----------
     path : the PNG
     histories : of each member, Keras' names to one value an epoch: `loss`, `val_loss`, and, if
-        there, `auc` and `val_auc` (or `accuracy` and `val_accuracy`) for a second panel
+        there, `accuracy` and `val_accuracy` for a second panel
     title : above the panels
     """
     from matplotlib import colormaps
 
     known = {name for history in histories for name in history}
-    second = next((name for name in ("auc", "accuracy") if known & {name, f"val_{name}"}), None)
+    second = "accuracy" if known & {"accuracy", "val_accuracy"} else None
     names = ["loss"] + ([second] if second else [])
     sheet = open_sheet((560, 400), len(names), f"{title}\n{_say_members(len(histories))}", 2.8)
     epochs = max([1, *(len(history.get("loss", ())) for history in histories)])
@@ -219,7 +219,7 @@ def _curve_axes(sheet: Sheet, index: int, name: str) -> Axes:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.tick_params(labelsize=0.9 * points, color="#888888")
     axes.set_xlabel("epoch", fontsize=points)
-    axes.set_ylabel(printable(name.upper() if name == "auc" else name), fontsize=points)
+    axes.set_ylabel(printable(name), fontsize=points)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e6e6e6", linewidth=0.7)
     return axes

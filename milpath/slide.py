@@ -185,10 +185,7 @@ class Slide:
         ------
         ResolutionError : missing, outside `MPP_RANGE`, or not square to `MPP_ANISOTROPY`
         """
-        x, y = self._mpp, self._mpp
-        if x is None or y is None:
-            x = self._number(openslide.PROPERTY_NAME_MPP_X)
-            y = self._number(openslide.PROPERTY_NAME_MPP_Y)
+        x, y = (self._mpp, self._mpp) if self._mpp is not None else self.mpp_of_file
         remedy = "give it with --slide-mpp, or in an mpp column of the cohort CSV"
         if x is None or y is None:
             hint = f"; its objective is {self.objective:g}x" if self.objective else ""
@@ -207,6 +204,12 @@ class Slide:
                 f"{MPP_ANISOTROPY:.0%} apart); {remedy}"
             )
         return x, y
+
+    @property
+    def mpp_of_file(self) -> tuple[float | None, float | None]:
+        """(x, y) µm per pixel as the file says, unchecked; None where it does not."""
+        x = self._number(openslide.PROPERTY_NAME_MPP_X)
+        return x, self._number(openslide.PROPERTY_NAME_MPP_Y)
 
     @property
     def facts(self) -> SlideFacts:

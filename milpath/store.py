@@ -38,7 +38,8 @@ def publish(path: Path) -> Iterator[IO[bytes]]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         number, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        with os.fdopen(number, "w+b") as file:
+        os.close(number)
+        with Path(part).open("w+b") as file:  # by its name: tifffile asks a file for it
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -52,6 +53,25 @@ def publish(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if part is not None:
             Path(part).unlink(missing_ok=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Find out before hours of work whether `folder` can be written; raises `OutputError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{folder}: results cannot be written there ({reason})") from None
+
+
+def discard(path: Path) -> None:
+    """Remove a file that may be there; raises `OutputError` where that cannot be done."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path.name}: cannot be removed ({error.strerror})") from error
 
 
 def publish_text(path: Path, text: str) -> None:

@@ -23,7 +23,10 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def _harmless(value: object) -> object:
-    if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"}:
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r", "\n")  # the csv module does not quote the one, but the other
+    if value[:1] in {"=", "+", "-", "@", "\t", "\n"}:
         try:
             float(value)
         except ValueError:

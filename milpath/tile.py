@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from milpath.bag import Bag, bag_fingerprint, write_bag
 from milpath.cohort import SlideEntry
 from milpath.engine import Outcome
-from milpath.errors import StoredFileError
+from milpath.errors import SlideReadError, StoredFileError
 from milpath.grid import PatchGrid, plan_grid
 from milpath.overview import Overview, read_overview
-from milpath.params import TileParams
+from milpath.params import MAX_UNREADABLE, MPP_SURPRISE, TileParams
 from milpath.patches import stream_patches
 from milpath.report import write_qc
 from milpath.slide import Slide, SlideFacts
+from milpath.store import discard
 from milpath.tissue import TissueMask, segment_tissue
 
 log = logging.getLogger(__name__)
@@ -34,21 +36,33 @@ def plan_slide(slide: Slide, params: TileParams) -> Plan:
     """Find the tissue and lay the grid; raises as `plan_grid` and `read_overview` do."""
     slide.level_for(params.grid.mpp)  # an unfit resolution is refused before any pixel is read
     overview = read_overview(slide, params.tissue.overview_mpp)
+    unreadable = float(overview.unreadable.mean())
+    if unreadable > MAX_UNREADABLE:
+        raise SlideReadError(
+            f"{slide.path.name}: {unreadable:.0%} of its area cannot be read, at most "
+            f"{MAX_UNREADABLE:.0%} may be; copy the slide again"
+        )
     tissue = segment_tissue(overview, params.tissue)
+    for doubt in _doubts(slide, overview, tissue):
+        log.warning("%s: %s", slide.slide_id, doubt)
+    return Plan(overview, tissue, plan_grid(slide, tissue, params.grid))
+
+
+def _doubts(slide: Slide, overview: Overview, tissue: TissueMask) -> Iterator[str]:
+    """What a user should hear of a slide that is tiled all the same."""
+    own, used = slide.mpp_of_file[0], slide.mpp_mean
+    if own is not None and abs(own / used - 1) > MPP_SURPRISE:
+        yield (
+            f"says {own:.4g} µm per pixel of itself, the {slide.mpp_source} says {used:.4g}, "
+            "which is used"
+        )
     if tissue.tinted:
-        log.warning(
-            "%s: its glass has the colour %s, which no lamp gives; the file's colours are probably "
-            "wrong (YCbCr labelled RGB?), and a model will see wrong colours",
-            slide.slide_id,
-            tissue.glass,
+        yield (
+            f"its glass has the colour {tissue.glass}, which no lamp gives: the file's colours are "
+            "probably wrong (YCbCr labelled RGB?), and a model will see wrong colours"
         )
     if overview.unreadable.any():
-        log.warning(
-            "%s: %.2g %% of its area cannot be read and is taken for glass; copy the slide again",
-            slide.slide_id,
-            100 * overview.unreadable.mean(),
-        )
-    return Plan(overview, tissue, plan_grid(slide, tissue, params.grid))
+        yield f"{overview.unreadable.mean():.2%} of its area cannot be read"
 
 
 def bag_path(folder: Path, slide_id: str) -> Path:
@@ -75,6 +89,7 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
             return kept
         remade = path.exists()
         plan = plan_slide(slide, params)
+        discard(qc)  # an older one would say that all is done
         patches = stream_patches(slide, plan.grid, threads)
         header = write_bag(path, facts, plan.grid, plan.tissue.background, patches, params)
         write_qc(qc, plan.overview, plan.tissue, plan.grid, entry.slide_id)
@@ -103,7 +118,8 @@ def _reusable(path: Path, slide: SlideFacts, params: TileParams) -> Outcome | No
             header, count = bag.header, len(bag)
     except StoredFileError:
         return None
-    if header.fingerprint != bag_fingerprint(slide, params):
+    # one with holes is made anew: the slide may have been mended, as its user was told to
+    if header.fingerprint != bag_fingerprint(slide, params) or header.unreadable:
         return None
     return Outcome(
         slide.slide_id,

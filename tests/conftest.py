@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from milpath.cohort import SlideEntry
+from milpath.params import GridParams, TileParams
 from milpath.synthetic import DrawnSlide, draw_slide
+from milpath.tile import bag_path, tile_slide
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +27,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> DrawnSlide:
     """A drawn slide with a tumour, 1030 x 1500 px at 1 µm: its downsamples are fractional."""
     path = tmp_path_factory.mktemp("slides") / "drawn-ü.tif"
     return draw_slide(path, seed=5, tumour=True, size_px=(1030, 1500), artefacts=False)
+
+
+@pytest.fixture(scope="session")
+def drawn_bag(drawn: DrawnSlide, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bag of `drawn`, patches of 64 px at 2 µm per pixel."""
+    out = tmp_path_factory.mktemp("bags")
+    params = TileParams(grid=GridParams(mpp=2.0, patch_px=64))
+    tile_slide(SlideEntry(drawn.path, "drawn"), out, params)
+    return bag_path(out, "drawn")

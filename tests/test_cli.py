@@ -102,6 +102,24 @@ def test_json_gives_one_object_a_slide(slides: Path, tmp_path: Path) -> None:
     assert all(outcome["facts"]["patches"] > 0 for outcome in outcomes)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_json_goes_to_stdout_whole_also_under_a_progress_bar(slides: Path, tmp_path: Path) -> None:
+    import pty
+
+    screen, terminal = pty.openpty()
+    command = [sys.executable, "-m", "milpath", "tile", str(slides), "--out", str(tmp_path)]
+    run = subprocess.run(
+        [*command, "--mpp", "1", "--patch-size", "64", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+        check=True,
+    )
+    os.close(terminal)
+    os.close(screen)
+    assert [json.loads(line)["status"] for line in run.stdout.splitlines()] == ["ok", "ok"]
+
+
 def test_exit_codes_tell_some_failed_from_all_failed(slides: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.svs"
     bad.write_text("not a slide")
@@ -125,8 +143,13 @@ def test_exit_codes_tell_some_failed_from_all_failed(slides: Path, tmp_path: Pat
         (["tile", ".", "--out", "o"], "no slide in this folder"),
         (["tile", "a.csv", "--out", "o"], "cannot be read"),
         (["train", "a.csv", "--bags", "b", "--out", "o"], "cannot be read"),
-        (["train", "a.csv", "--bags", "b", "--out", "o", "--from", "x"], "mode"),
+        (["train", "a.csv", "--bags", "b", "--out", "o", "--from", "x"], "--from x"),
         (["classify", "x.svs", "--model", "m", "--out", "o"], "not a model folder"),
+        (["tile", "x.svs", "--out", "o", "--patch-size", "8"], "--patch-size 8"),
+        (["train", "a.csv", "--bags", "b", "--out", "o", "--seed", "-1"], "--seed -1"),
+        (["embed", "b", "--encoder", "vgg16", "--seed", "-1"], "'--seed'"),
+        (["heatmap", "p.h5", "--slide", "s", "--out", "o.jpg"], "ends in .png"),
+        (["heatmap", "p.h5", "--slide", "s", "--out", "o.png", "--class", "x"], "attention is of"),
         (["tile"], "Missing argument"),
     ],
 )
@@ -197,6 +220,12 @@ def test_the_whole_way_from_slides_to_a_class_and_its_heatmap(tmp_path: Path) ->
         1, abs=1e-5
     )
     assert "not a slide" in table[1]["message"]
+    again = milpath(
+        "classify", tmp_path / "slides" / "s0.tif", "--model", tmp_path / "model", "--out", out
+    )
+    assert "done before with this model" in again.stdout
+    with (out / "predictions.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["ok"]
     picture = milpath(
         "heatmap", out / "s0.prediction.h5", "--slide", tmp_path / "slides" / "s0.tif",
         "--out", tmp_path / "c.png", "--score", "contribution", "--class", "tumour",

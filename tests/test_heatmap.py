@@ -20,12 +20,12 @@ from milpath.heatmap import (
     paint,
     rasterize,
     render_overlay,
-    round_length,
     spread,
     write_overlay,
 )
 from milpath.overview import Overview, read_thumbnail
 from milpath.prediction import Prediction
+from milpath.sheet import round_length
 from milpath.slide import Slide, SlideFacts
 
 Floats = NDArray[np.float64]
@@ -181,10 +181,12 @@ def test_one_member_can_be_shown_alone() -> None:
         rasterize(prediction, member=3)
 
 
-def test_a_class_that_is_missing_or_unknown_is_answered_with_the_classes() -> None:
+def test_contributions_are_to_the_predicted_class_and_an_unknown_one_is_refused() -> None:
     prediction = make_prediction(make_grid(all_places(3, 3), 16, 16), classes=("a", "b", "c"))
-    with pytest.raises(UsageError, match=r"need a class.* a, b, c"):
-        rasterize(prediction, "contribution")
+    default = rasterize(prediction, "contribution")
+    assert str(prediction.predicted) in default.label
+    named = rasterize(prediction, "contribution", class_name=prediction.predicted)
+    assert np.array_equal(default.values, named.values, equal_nan=True)
     with pytest.raises(UsageError, match=r"no class 'd'.* a, b, c"):
         rasterize(prediction, "contribution", class_name="d")
 

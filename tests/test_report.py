@@ -101,8 +101,8 @@ def history(epochs: int, *names: str) -> dict[str, list[float]]:
     [
         [],
         [history(1, "loss", "val_loss")],
-        [history(30, "loss", "val_loss", "auc", "val_auc")],
-        [history(5 + k, "loss", "val_loss", "val_auc") for k in range(50)],
+        [history(30, "loss", "val_loss", "accuracy", "val_accuracy")],
+        [history(5 + k, "loss", "val_loss", "val_accuracy") for k in range(50)],
         [{"loss": [1.0, float("nan")], "val_loss": [float("nan"), float("nan")]}],
         [{"loss": [1.0, 0.5]}],
         [{"val_loss": [1.0, 0.5], "val_accuracy": [0.5]}],

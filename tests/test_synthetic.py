@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from milpath.errors import OutputError
 from milpath.synthetic import DrawnSlide, draw_slide
 
 
@@ -232,7 +233,7 @@ def test_a_failed_write_leaves_nothing_behind(
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="disk full"):
         draw_slide(tmp_path / "slide.tif", seed=1, tumour=True, size_px=(300, 256))
     assert list(tmp_path.iterdir()) == []
 

@@ -49,7 +49,7 @@ def main() -> None:
         sys.exit(_exit_code(error))
     except SystemExit as end:
         if end.code == _INTERRUPTED:
-            print("milpath: interrupted; what was finished is kept", file=sys.stderr)
+            print("milpath: interrupted; the files that were finished are kept", file=sys.stderr)
         raise
 
 

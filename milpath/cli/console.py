@@ -43,6 +43,10 @@ WorkersOption = Annotated[
 ]
 
 
+_OPTIONS = {"patch_px": "--patch-size", "overlap_px": "--overlap", "mode": "--from"}
+"""Options that are not named after their parameter."""
+
+
 def processors() -> int:
     """Processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -56,9 +60,12 @@ def checked(kind: type[_P], **values: Any) -> _P:
         return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        option = str(first["loc"][-1]) if first["loc"] else ""
-        given = f"{option} {first['input']!r}: " if option else ""
-        raise UsageError(given + first["msg"].removeprefix("Value error, ")) from None
+        fact = first["msg"].removeprefix("Value error, ")
+        if first["loc"]:
+            name = str(first["loc"][-1])
+            option = _OPTIONS.get(name, "--" + name.replace("_", "-"))
+            fact = f"{option} {first['input']}: {fact}"
+        raise UsageError(fact) from None
 
 
 Advance = Callable[[str], None]
@@ -103,7 +110,9 @@ def _bar(console: RichConsole, title: str, total: int) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[word]}", style="dim", markup=False),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    # rich would else take stdout along to stderr, and wrap the JSON that a program waits for
+    shared = sys.stdout.isatty()
+    with Progress(*columns, console=console, transient=True, redirect_stdout=shared) as bar:
         task = bar.add_task(title, total=total, word="")
         yield lambda word: bar.update(task, advance=1, word=word)
 

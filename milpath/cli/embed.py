@@ -28,7 +28,7 @@ def embed(
             "without its top, or random (to try things out)."
         ),
     ] = "imagenet",
-    seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="Of random weights.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Turn the patches of bags into embeddings, kept in the bags.

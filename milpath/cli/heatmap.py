@@ -53,6 +53,10 @@ def heatmap(
     from milpath.prediction import read_prediction
     from milpath.slide import Slide
 
+    if class_name is not None and score is not Score.contribution:
+        raise UsageError("--class: attention is of no class; give --score contribution too")
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: the picture is a PNG; give a name that ends in .png")
     found = read_prediction(prediction)
     with Slide(slide, found.slide.slide_id, found.slide.mpp_x) as opened:
         if opened.quickhash != found.slide.quickhash:

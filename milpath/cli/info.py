@@ -125,11 +125,11 @@ def _frame(slide: Any, grid: Any) -> dict[str, Any]:
 
 
 def _describe_model(path: Path) -> dict[str, Any]:
-    from milpath.model_spec import read_bundle_spec
+    from milpath.model_spec import Metrics, read_bundle_spec, read_record
 
     spec = read_bundle_spec(path)
     metrics = path / "metrics.json"
-    figures = json.loads(metrics.read_text())["metrics"] if metrics.is_file() else None
+    figures = read_record(Metrics, metrics).metrics if metrics.is_file() else None
     return {
         "what": "model",
         "classes": list(spec.class_names),
@@ -139,7 +139,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "attention": "gated" if spec.head.gated else "plain",
         "takes patches of": f"{spec.encoder.patch_px} px at {spec.tile.grid.mpp:g} µm per pixel",
         "takes slides with": f"{spec.background} background",
-        "held-out figures": {name: each["value"] for name, each in figures.items()}
+        "held-out figures": {name: each.value for name, each in figures.items()}
         if figures
         else None,
         "milpath version": spec.milpath_version,

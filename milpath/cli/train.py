@@ -111,6 +111,7 @@ def train(
     from milpath.cohort import read_cohort
 
     rows = read_cohort(cohort)
+    rows.require_labels()
     show_warnings()
     load_network()
     from milpath.nn.train import train_cohort

@@ -58,6 +58,9 @@ def save_bundle(
     for number, member in enumerate(members):
         save_weights(_member_path(folder, number), _networks(member), code)
     publish_text(folder / "model.json", full.model_dump_json(indent=2) + "\n")
+    for old in folder.glob("member-*.h5"):  # of a larger ensemble that this one replaces
+        if old not in {_member_path(folder, number) for number in range(len(members))}:
+            old.unlink()
     return full
 
 

@@ -76,7 +76,13 @@ def choose_encoder(
     UsageError : no such encoder or weights, or no readable bag
     """
     if Path(name).is_dir():
-        return load_encoder(Path(name))
+        encoder, spec = load_encoder(Path(name))
+        if spec.patch_px != (found := _patch_px(bags)):
+            raise UsageError(
+                f"the bags hold patches of {found} px, the encoder takes {spec.patch_px}; "
+                f"tile again with --patch-size {spec.patch_px}"
+            )
+        return encoder, spec
     if name == SMALL:
         raise UsageError("the small CNN is trained with its model: name the model's folder instead")
     keras.utils.set_random_seed(seed)

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from milpath.bag import as_kept
 from milpath.cohort import SlideEntry
 from milpath.engine import Outcome
 from milpath.errors import StoredFileError, UnsupportedSlideError
 from milpath.heatmap import overlay_title, rasterize, write_overlay
 from milpath.nn.bundle import Bundle
-from milpath.nn.mil import build_evidence
+from milpath.nn.mil import Member, build_evidence
 from milpath.patches import Patch, stream_patches
 from milpath.prediction import Prediction, read_prediction, write_prediction
 from milpath.slide import Slide
@@ -67,6 +68,11 @@ def pool_evidence(scores: Floats, evidence: Floats) -> tuple[Floats, Floats]:
     return attention, attention[..., None] * evidence
 
 
+def stack_bias(members: Sequence[Member]) -> Floats:
+    """(M, C), the biases of the members' linear heads."""
+    return np.stack([member.head.classifier.bias.numpy() for member in members]).astype(np.float64)
+
+
 class Classifier:
     """The job that classifies a slide: from its file to a prediction file and an overlay.
 
@@ -83,24 +89,26 @@ class Classifier:
         self.threads = threads
         side = bundle.spec.encoder.patch_px
         self.evidence = build_evidence((side, side, 3), bundle.members, bundle.encoder)
-        self.bias = np.stack(
-            [
-                np.asarray(member.head.classifier.bias.numpy(), np.float64)
-                for member in bundle.members
-            ]
-        )
+        self.bias = stack_bias(bundle.members)
 
     def __call__(self, entry: SlideEntry) -> Outcome:
         path = self.out / f"{entry.slide_id}.prediction.h5"
         picture = self.out / f"{entry.slide_id}.png"
-        with entry.open() as slide:
-            kept = self._reusable(path, slide) if picture.exists() or path.exists() else None
-            if kept is not None and (picture.exists() or kept.status == "no_tissue"):
-                return self._outcome(kept, "skipped")
-            prediction = kept or self.predict(slide)
-            if prediction.status == "ok":
-                write_overlay(picture, slide, rasterize(prediction), overlay_title(prediction))
+        kept = None
+        try:
+            with entry.open() as slide:
+                kept = self._reusable(path, slide)
+                if kept is not None and (picture.exists() or kept.status == "no_tissue"):
+                    return self._outcome(kept, "skipped")
+                prediction = kept or self.predict(slide)
+        finally:
+            if kept is None:  # whatever comes now, an older answer must not pass for this one
+                picture.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
         write_prediction(path, prediction)
+        if prediction.status == "ok":
+            with entry.open() as slide:
+                write_overlay(picture, slide, rasterize(prediction), overlay_title(prediction))
         return self._outcome(prediction, prediction.status)
 
     def predict(self, slide: Slide) -> Prediction:
@@ -113,7 +121,11 @@ class Classifier:
                 f"trained on slides with a {spec.background} one (fluorescence is dark, H&E bright)"
             )
         rows: list[int] = []
-        patches = stream_patches(slide, plan.grid, self.threads)
+        # the model learned from patches as bags keep them, so it is shown them that way
+        patches = (
+            (row, as_kept(pixels, spec.tile.pixels))
+            for row, pixels in stream_patches(slide, plan.grid, self.threads)
+        )
         scores, evidence = collect_evidence(self.evidence, _batches(patches, rows))
         attention, contributions = pool_evidence(scores, evidence)
         return Prediction(
@@ -125,6 +137,7 @@ class Classifier:
             member_contributions=contributions,
             member_bias=self.bias,
             model=spec.fingerprint,
+            unreadable=len(plan.grid) - len(rows),
         )
 
     def _reusable(self, path: Path, slide: Slide) -> Prediction | None:
@@ -134,7 +147,8 @@ class Classifier:
         except StoredFileError:
             return None
         same = prediction.slide == slide.facts and prediction.model == self.bundle.spec.fingerprint
-        return prediction if same else None
+        # one with holes is made anew: the slide may have been mended, as its user was told to
+        return prediction if same and not prediction.unreadable else None
 
     def _outcome(self, prediction: Prediction, status: Any) -> Outcome:
         if prediction.predicted is None:
@@ -144,6 +158,8 @@ class Classifier:
                 f"{prediction.predicted} ({prediction.probs.max():.3f}), "
                 f"{len(prediction.grid)} patches"
             )
+        if prediction.unreadable:
+            sentence += f", {prediction.unreadable} unreadable left out"
         if status == "skipped":
             sentence += ", done before with this model"
         return Outcome(
@@ -154,13 +170,16 @@ class Classifier:
 def summary_of(prediction: Prediction) -> dict[str, Any]:
     """A prediction as plain numbers and names."""
     sure = prediction.predicted is not None
+    members = len(prediction.member_bias)
     return {
         "predicted": prediction.predicted,
         "probs": dict(zip(prediction.class_names, map(float, prediction.probs), strict=True))
         if sure
         else None,
-        "spread": float(prediction.spread.max()) if sure else None,
+        "spread": float(prediction.spread.max()) if sure and members > 1 else None,
         "patches": len(prediction.grid),
+        "unreadable": prediction.unreadable,
+        "status": prediction.status,
     }
 
 
@@ -177,13 +196,14 @@ def write_predictions(path: Path, outcomes: Sequence[Outcome], class_names: Sequ
                 *(f"{probs[name]:.6f}" if name in probs else "" for name in class_names),
                 f"{found['spread']:.6f}" if found.get("spread") is not None else "",
                 found.get("patches", ""),
-                outcome.status,
+                found.get("unreadable", ""),
+                found.get("status", outcome.status),
                 outcome.message if outcome.status == "failed" else "",
             ]
         )
     probabilities = [f"prob_{name}" for name in class_names]
-    header = ["slide", "predicted", *probabilities, "spread", "patches", "status", "message"]
-    write_csv(path, header, rows)
+    counts = ["spread", "patches", "unreadable", "status", "message"]
+    write_csv(path, ["slide", "predicted", *probabilities, *counts], rows)
 
 
 def _batches(patches: Iterator[Patch], rows: list[int]) -> Iterator[NDArray[np.uint8]]:

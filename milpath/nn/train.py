@@ -12,6 +12,7 @@ from typing import Literal
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from milpath.bag import Bag
 from milpath.cohort import Cohort
@@ -22,12 +23,12 @@ from milpath.nn.bundle import save_bundle
 from milpath.nn.data import BagSequence, LabelledBag
 from milpath.nn.encoder import SMALL, build_encoder
 from milpath.nn.mil import Member, build_evidence, build_head, build_mil
-from milpath.nn.predict import BATCH, collect_evidence, pool_evidence
+from milpath.nn.predict import BATCH, collect_evidence, pool_evidence, stack_bias
 from milpath.nn.trainingset import TrainingSet, frozen_encoder, gather_bags
 from milpath.params import TrainParams
 from milpath.report import write_curves
 from milpath.splits import Split, split_cohort
-from milpath.store import publish_json
+from milpath.store import publish_json, require_writable
 from milpath.table import write_csv
 
 VAL_PER_BAG = 256
@@ -145,6 +146,11 @@ def _all_finite(values: Iterable[float]) -> bool:
     return all(map(math.isfinite, values))
 
 
+def _seed_of(seed: int, place: int) -> int:
+    """A seed for each member, far from those of its neighbours."""
+    return int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
+
+
 def class_weights(labels: Sequence[int], classes: int, how: str) -> NDArray[np.float32]:
     """Weight of each class in the loss: inverse to its share, mean 1 over the slides; or all 1."""
     if how == "none":
@@ -201,6 +207,7 @@ def train_cohort(
     UsageError : the cohort or its bags do not allow it
     """
     start = time.perf_counter()
+    require_writable(out)
     data = gather_bags(cohort, bags)
     splits = split_cohort(data.cohort, params)
     encoder, encoder_spec, shape = _instances(data, bags, params)
@@ -222,7 +229,7 @@ def train_cohort(
                 shape,
                 classes,
                 params,
-                params.seed * 10_007 + place,
+                _seed_of(params.seed, place),
                 tell,
             )
             of_fold.append(member)
@@ -280,14 +287,14 @@ def _judge(
 ) -> list[tuple[LabelledBag, NDArray[np.float64]]]:
     """The ensemble's class probabilities for whole bags, all their patches."""
     model = build_evidence(shape, members)
-    bias = np.stack([member.head.classifier.bias.numpy() for member in members])
+    bias = stack_bias(members)
     judged = []
     for record in bags:
         with Bag(record.path) as bag:
             batches = bag.iter_patches(BATCH) if mode == "pixels" else bag.iter_features(BATCH)
             _, contributions = pool_evidence(*collect_evidence(model, batches))
         logits = (contributions.sum(axis=1) + bias).mean(axis=0)
-        judged.append((record, np.exp(logits - np.logaddexp.reduce(logits))))
+        judged.append((record, softmax(logits)))
     return judged
 
 

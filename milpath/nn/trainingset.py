@@ -30,7 +30,6 @@ class TrainingSet:
     patch_px: int
     encoder: tuple[str, str] | None
     """Name and fingerprint, when the bags hold embeddings of one encoder."""
-    feature_dim: int | None
     excluded: tuple[str, ...]
     """Slide ids left out because they hold no tissue."""
 
@@ -43,25 +42,19 @@ def gather_bags(cohort: Cohort, folder: Path) -> TrainingSet:
     UsageError : a slide has no label or no bag; bags differ; a class without any tissue
     StoredFileError : a bag is damaged
     """
+    cohort.require_labels()
     names = cohort.class_names
-    if len(names) < 2:
-        raise UsageError(
-            f"{cohort.name}: a model needs at least two classes, the column 'label' "
-            f"holds {', '.join(names) or 'none'}"
-        )
     kept: list[tuple[SlideEntry, LabelledBag]] = []
     excluded: list[str] = []
+    copies: dict[str, tuple[str, str]] = {}
     first: tuple[str, TileParams, str, int] | None = None
     encoders: dict[tuple[str, str] | None, str] = {}
-    dim = None
     for entry, case in zip(cohort.entries, cohort.cases(), strict=True):
-        if entry.label is None:
-            raise UsageError(f"{cohort.name}: slide {entry.slide_id!r} has no label")
         path = bag_path(folder, entry.slide_id)
         if not path.exists():
             raise UsageError(
                 f"{cohort.name}: slide {entry.slide_id!r} has no bag in {folder}; "
-                "run milpath tile on this CSV first"
+                "run milpath tile on this CSV first; if the slide cannot be tiled, take it out"
             )
         with Bag(path) as bag:
             if bag.header.status == "no_tissue":
@@ -69,11 +62,11 @@ def gather_bags(cohort: Cohort, folder: Path) -> TrainingSet:
                 continue
             made = (entry.slide_id, bag.header.params, bag.header.background, bag.grid.patch_px)
             encoders.setdefault(bag.encoder, entry.slide_id)
-            dim = bag.feature_dim if bag.encoder is not None else None
-            size = len(bag)
+            size, quickhash = len(bag), bag.slide.quickhash
+        _refuse_copy(copies, quickhash, entry.slide_id, case)
         first = first or made
         _refuse_unlike(first, made)
-        label = names.index(entry.label)
+        label = names.index(entry.label or "")
         kept.append((entry, LabelledBag(path, entry.slide_id, case, label, size)))
     if first is None:
         raise UsageError(f"{cohort.name}: none of its slides holds tissue")
@@ -86,7 +79,6 @@ def gather_bags(cohort: Cohort, folder: Path) -> TrainingSet:
         background=first[2],
         patch_px=first[3],
         encoder=next(iter(encoders)) if len(encoders) == 1 else None,
-        feature_dim=dim if len(encoders) == 1 else None,
         excluded=tuple(excluded),
     )
 
@@ -97,6 +89,18 @@ def _refuse_lost_class(cohort: Cohort, left: Cohort) -> None:
         raise UsageError(
             f"{cohort.name}: no slide of class {lost[0]!r} holds tissue; "
             "look at the pictures in the folder qc beside the bags"
+        )
+
+
+def _refuse_copy(
+    copies: dict[str, tuple[str, str]], quickhash: str, slide_id: str, case: str
+) -> None:
+    """One slide under two cases could stand on both sides of a split."""
+    other, its_case = copies.setdefault(quickhash, (slide_id, case))
+    if its_case != case:
+        raise UsageError(
+            f"slides {other!r} and {slide_id!r} are the same slide, but of the cases {its_case!r} "
+            f"and {case!r}; take one of them out"
         )
 
 

@@ -21,14 +21,15 @@ LEAST_CELLS = 32
 class DrawnSlide:
     """What was drawn, i.e. the truth.
 
-    Attributes:
-        path: the pyramidal TIFF.
-        mpp: level-0 µm per pixel as drawn (even where the file does not say so).
-        dimensions: (width, height) in level-0 px.
-        tissue: truth mask [row, col] of square cells; lumina and fat holes count as tissue.
-        tumour: truth mask of the same shape, inside `tissue`; all False without a tumour.
-        cell_l0: side of a cell in level-0 px; cell [0, 0] starts at level-0 (0, 0), and the last
-            row and column may reach beyond the slide.
+    Attributes
+    ----------
+    path : the pyramidal TIFF
+    mpp : level-0 µm per pixel as drawn (even where the file does not say so)
+    dimensions : (width, height) in level-0 px
+    tissue : truth mask [row, col] of square cells; lumina and fat holes count as tissue
+    tumour : truth mask of the same shape, inside `tissue`; all False without a tumour
+    cell_l0 : side of a cell in level-0 px; cell [0, 0] starts at level-0 (0, 0), and the last
+        row and column may reach beyond the slide
     """
 
     path: Path
@@ -39,14 +40,14 @@ class DrawnSlide:
     cell_l0: int
 
     def tumour_fraction(self, coords: NDArray[np.int64], patch_size_l0: int) -> NDArray[np.float64]:
-        """Return the share of each patch that tumour covers, area-weighted, shape (N,).
+        """The share of each patch that tumour covers, area-weighted, shape (N,).
 
         `coords` is (N, 2), level-0 (x, y) of the top-left corners; what lies off the slide is 0.
         """
         return self._share(self.tumour, coords, patch_size_l0)
 
     def tissue_fraction(self, coords: NDArray[np.int64], patch_size_l0: int) -> NDArray[np.float64]:
-        """Return the share of each patch that tissue covers; see `tumour_fraction`."""
+        """The share of each patch that tissue covers; see `tumour_fraction`."""
         return self._share(self.tissue, coords, patch_size_l0)
 
     def _share(
@@ -75,17 +76,18 @@ def draw_slide(  # noqa: PLR0913 (each keyword is one thing that a test needs to
     The same arguments give the same bytes. With and without `tumour`, a seed gives twins: the same
     tissue, stain and artefacts, one of them with the tumour planted.
 
-    Args:
-        path: the TIFF to write; its folder must exist.
-        seed: of the one random generator behind everything.
-        tumour: plant a tumour.
-        size_px: (width, height) in level-0 px.
-        mpp: level-0 µm per pixel. Cells have their real size in µm, so a smaller mpp draws them
-            larger; the outline of the tissue follows the slide's size instead.
-        artefacts: let pen, fold, blur and bubble occur (each about every second slide).
-        tissue: False draws bare glass (artefacts may still lie on it).
-        tumour_share: the range that the tumour's share of the tissue area is drawn from.
-        mpp_tags: False leaves the resolution out of the file.
+    Parameters
+    ----------
+    path : the TIFF to write; its folder must exist
+    seed : of the one random generator behind everything
+    tumour : plant a tumour
+    size_px : (width, height) in level-0 px
+    mpp : level-0 µm per pixel. Cells have their real size in µm, so a smaller mpp draws them
+        larger; the outline of the tissue follows the slide's size instead.
+    artefacts : let pen, fold, blur and bubble occur (each about every second slide)
+    tissue : False draws bare glass (artefacts may still lie on it)
+    tumour_share : the range that the tumour's share of the tissue area is drawn from
+    mpp_tags : False leaves the resolution out of the file
     """
     from milpath.synthetic.anatomy import Frame, bare_anatomy, plan_anatomy
     from milpath.synthetic.picture import paint

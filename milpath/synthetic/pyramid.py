@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from milpath.store import publish
+
 TILE_PX = 256
 JPEG_QUALITY = 85
 SMALLEST_PX = 256
@@ -22,30 +24,24 @@ def write_pyramid(path: Path, rgb: NDArray[np.uint8], mpp: float | None) -> None
     """
     from tifffile import TiffWriter
 
-    part = path.with_name(path.name + ".part")
-    try:
-        # No software and no date tag: the same picture must be the same bytes.
-        with TiffWriter(part) as tiff:
-            for index, level in enumerate(_levels(rgb)):
-                level_mpp = None if mpp is None else mpp * rgb.shape[1] / level.shape[1]
-                tiff.write(
-                    _tiles(level),
-                    shape=level.shape,
-                    dtype=level.dtype,
-                    tile=(TILE_PX, TILE_PX),
-                    # "ycbcr" on RGB data would silently write wrong colours.
-                    photometric="rgb",
-                    compression="jpeg",
-                    compressionargs={"level": JPEG_QUALITY},
-                    subfiletype=1 if index else 0,
-                    resolution=None if level_mpp is None else (1e4 / level_mpp, 1e4 / level_mpp),
-                    resolutionunit=None if level_mpp is None else "CENTIMETER",
-                    metadata=None,
-                    software=False,
-                )
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with publish(path) as file, TiffWriter(file) as tiff:
+        for index, level in enumerate(_levels(rgb)):
+            level_mpp = None if mpp is None else mpp * rgb.shape[1] / level.shape[1]
+            tiff.write(
+                _tiles(level),
+                shape=level.shape,
+                dtype=level.dtype,
+                tile=(TILE_PX, TILE_PX),
+                # "ycbcr" on RGB data would silently write wrong colours.
+                photometric="rgb",
+                compression="jpeg",
+                compressionargs={"level": JPEG_QUALITY},
+                subfiletype=1 if index else 0,
+                resolution=None if level_mpp is None else (1e4 / level_mpp, 1e4 / level_mpp),
+                resolutionunit=None if level_mpp is None else "CENTIMETER",
+                metadata=None,
+                software=False,  # no program, no date: the same picture is the same bytes
+            )
 
 
 def _levels(rgb: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

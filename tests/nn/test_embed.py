@@ -107,11 +107,20 @@ def test_a_network_is_chosen_by_name_for_the_size_of_the_patches(tmp_path: Path)
 
 def test_a_model_folder_brings_its_own_encoder(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "model")
-    encoder, spec = choose_encoder(str(tmp_path / "model"), "imagenet", [], seed=0)
+    make_bag(tmp_path, "fits", random_patches(1, side=bundle.spec.encoder.patch_px))
+    bags = find_bags(tmp_path)
+    encoder, spec = choose_encoder(str(tmp_path / "model"), "imagenet", bags, seed=0)
     own = bundle.members[0].encoder
     assert own is not None
     assert digest_weights(encoder) == digest_weights(own)
     assert spec == bundle.spec.encoder
+
+
+def test_a_model_folder_of_another_patch_size_is_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "model")
+    make_bag(tmp_path, "other", random_patches(1, side=bundle.spec.encoder.patch_px + 16))
+    with pytest.raises(UsageError, match="tile again with --patch-size"):
+        choose_encoder(str(tmp_path / "model"), "imagenet", find_bags(tmp_path), seed=0)
 
 
 def test_the_first_readable_bag_decides(tmp_path: Path) -> None:

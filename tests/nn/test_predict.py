@@ -228,6 +228,37 @@ def test_an_unreadable_patch_is_left_out(
     assert found.member_attention == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_slide_is_classified_as_its_jpeg_bag_is_to_the_last_bit(
+    entry: SlideEntry, tmp_path: Path
+) -> None:
+    tile = TileParams(grid=GridParams(mpp=1.6, patch_px=32))
+    bundle = make_bundle(tmp_path / "model", tile=tile)
+    job = Classifier(bundle, tmp_path / "out")
+    with entry.open() as slide:
+        direct = job.predict(slide)
+    tile_slide(entry, tmp_path / "bags", tile)
+    with Bag(tmp_path / "bags" / f"{entry.slide_id}.h5") as bag:
+        attention, _ = pool_evidence(*collect_evidence(job.evidence, bag.iter_patches(64)))
+    assert (direct.member_attention == attention).all()
+
+
+def test_what_an_older_run_said_does_not_outlive_the_slide_it_was_of(
+    pair: Bundle, drawn: DrawnSlide, blank: SlideEntry, tmp_path: Path
+) -> None:
+    slide = tmp_path / "x.tif"
+    slide.write_bytes(drawn.path.read_bytes())
+    job = Classifier(pair, tmp_path / "out")
+    assert job(SlideEntry(slide, "x")).status == "ok"
+    assert (tmp_path / "out" / "x.png").exists()
+    slide.write_bytes(blank.path.read_bytes())
+    assert job(SlideEntry(slide, "x")).status == "no_tissue"
+    assert not (tmp_path / "out" / "x.png").exists()
+    slide.write_text("no slide any more")
+    (failed,) = run_job(job, [SlideEntry(slide, "x")])
+    assert failed.status == "failed"
+    assert not list((tmp_path / "out").iterdir())
+
+
 # -- the stream ----------------------------------------------------------------------------------
 
 
@@ -276,19 +307,22 @@ def test_scores_of_any_size_pool_without_overflow() -> None:
 
 
 def test_the_table_has_a_row_for_every_slide_the_failed_ones_too(tmp_path: Path) -> None:
-    sure = {"predicted": "b", "probs": {"a": 0.25, "b": 0.75}, "spread": 0.125, "patches": 9}
-    none = {"predicted": None, "probs": None, "spread": None, "patches": 0}
+    sure = {"predicted": "b", "probs": {"a": 0.25, "b": 0.75}, "spread": 0.125}
+    sure |= {"patches": 9, "unreadable": 1, "status": "ok"}
+    none = {"predicted": None, "probs": None, "spread": None}
+    none |= {"patches": 0, "unreadable": 0, "status": "no_tissue"}
     outcomes = [
-        Outcome("s1", "ok", "b (0.750), 9 patches", {"prediction": sure}),
+        Outcome("s1", "skipped", "done before", {"prediction": sure}),
         Outcome("s2", "no_tissue", "no tissue", {"prediction": none}),
         Outcome("s3", "failed", "s3: broken"),
     ]
     write_predictions(tmp_path / "table.csv", outcomes, ("a", "b"))
     with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
+    ends = ["unreadable", "status", "message"]
     assert rows == [
-        ["slide", "predicted", "prob_a", "prob_b", "spread", "patches", "status", "message"],
-        ["s1", "b", "0.250000", "0.750000", "0.125000", "9", "ok", ""],
-        ["s2", "", "", "", "", "0", "no_tissue", ""],
-        ["s3", "", "", "", "", "", "failed", "s3: broken"],
+        ["slide", "predicted", "prob_a", "prob_b", "spread", "patches", *ends],
+        ["s1", "b", "0.250000", "0.750000", "0.125000", "9", "1", "ok", ""],
+        ["s2", "", "", "", "", "0", "0", "no_tissue", ""],
+        ["s3", "", "", "", "", "", "", "failed", "s3: broken"],
     ]

@@ -1,0 +1,126 @@
+"""Figures agree with scikit-learn, and intervals with what cases can tell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn import metrics as reference
+
+from milpath import metrics
+from milpath.metrics import Figure, accuracy, auc, balanced_accuracy, evaluate, log_loss
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "RESAMPLES", 200)
+
+
+def drawn(count: int, classes: int, seed: int, skill: float = 1.0) -> tuple[NDArray, NDArray]:  # type: ignore[type-arg]
+    """Labels, every class among them, and probabilities that know them somewhat."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), rng.integers(classes, size=count - classes)])
+    logits = rng.normal(size=(count, classes)) + skill * np.eye(classes)[labels]
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return labels, probs
+
+
+# -- laws ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_figures_are_those_of_scikit_learn(classes: int, seed: int) -> None:
+    labels, probs = drawn(40, classes, seed)
+    hard = probs.argmax(axis=1)
+    soft = probs[:, 1] if classes == 2 else probs
+    assert auc(labels, probs) == pytest.approx(
+        reference.roc_auc_score(labels, soft, multi_class="ovr", average="macro")
+    )
+    assert accuracy(labels, probs) == pytest.approx(reference.accuracy_score(labels, hard))
+    assert balanced_accuracy(labels, probs) == pytest.approx(
+        reference.balanced_accuracy_score(labels, hard)
+    )
+    assert log_loss(labels, probs) == pytest.approx(reference.log_loss(labels, probs))
+
+
+def test_figures_do_not_depend_on_the_order_of_slides() -> None:
+    labels, probs = drawn(30, 3, 1)
+    turn = np.random.default_rng(2).permutation(30)
+    for name, metric in metrics.METRICS.items():
+        assert metric(labels, probs) == pytest.approx(metric(labels[turn], probs[turn])), name
+
+
+def test_the_same_seed_gives_the_same_intervals_and_another_another() -> None:
+    labels, probs = drawn(30, 2, 1)
+    cases = [str(i) for i in range(30)]
+    assert evaluate(labels, probs, cases, 4) == evaluate(labels, probs, cases, 4)
+    assert evaluate(labels, probs, cases, 4) != evaluate(labels, probs, cases, 5)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_an_interval_holds_its_value(classes: int) -> None:
+    labels, probs = drawn(40, classes, 3)
+    for figure in evaluate(labels, probs, [str(i) for i in range(40)]).values():
+        assert figure.value is not None
+        assert figure.low is not None
+        assert figure.high is not None
+        assert figure.low < figure.value < figure.high
+
+
+def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    held = []
+    for seed in range(60):
+        right = np.random.default_rng(seed).random(60) < 0.7
+        probs = np.stack([1.0 - right, right * 1.0], axis=1)
+        cases = [str(i) for i in range(60)]
+        figure = evaluate(np.ones(60, np.int64), probs, cases, seed)["accuracy"]
+        assert figure.low is not None
+        assert figure.high is not None
+        held.append(figure.low <= 0.7 <= figure.high)
+    assert np.mean(held) >= 0.85
+
+
+def test_slides_of_one_case_are_drawn_together() -> None:
+    labels, probs = drawn(40, 2, 3)
+    alone = evaluate(labels, probs, [str(i) for i in range(40)])["loss"]
+    one = evaluate(labels, probs, ["P"] * 40)["loss"]
+    assert one.low == one.high == pytest.approx(one.value)
+    assert one.value == alone.value
+    twins = evaluate(
+        np.repeat(labels, 4), np.repeat(probs, 4, axis=0), [str(i // 4) for i in range(160)]
+    )["loss"]
+    assert twins.low == pytest.approx(alone.low)  # copies of a slide make no interval narrower
+    assert twins.high == pytest.approx(alone.high)
+
+
+# -- examples --------------------------------------------------------------------------------------
+
+
+def test_a_class_without_a_slide_leaves_auc_undefined() -> None:
+    labels, probs = drawn(20, 2, 0)
+    ones = np.ones_like(labels)
+    assert auc(ones, probs) is None
+    assert auc(np.zeros_like(labels), probs) is None
+    found = evaluate(ones, probs, [str(i) for i in range(20)])
+    assert found["auc"] == Figure(None, None, None)
+    assert found["accuracy"].value is not None
+    labels3, probs3 = drawn(20, 3, 0)
+    assert auc(np.where(labels3 == 2, 1, labels3), probs3) is None
+
+
+def test_balanced_accuracy_is_of_the_classes_present() -> None:
+    probs = np.array([[0.8, 0.1, 0.1], [0.6, 0.2, 0.2], [0.5, 0.3, 0.2]])
+    assert balanced_accuracy(np.array([0, 0, 1]), probs) == 0.5
+
+
+def test_a_perfect_and_a_reversed_order_are_one_and_nought() -> None:
+    labels = np.array([0, 0, 1, 1])
+    right = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    assert auc(labels, right) == 1
+    assert auc(labels[::-1], right) == 0
+
+
+def test_a_sure_mistake_costs_much_but_not_infinitely() -> None:
+    loss = log_loss(np.array([0]), np.array([[0.0, 1.0]]))
+    assert 20 < loss < 40

@@ -1,0 +1,330 @@
+"""A slide becomes a bag and a picture, once, or leaves nothing behind."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import openslide
+import pytest
+from drawing import damage_tile, write_levels
+
+from milpath.bag import Bag
+from milpath.cohort import SlideEntry
+from milpath.engine import Outcome
+from milpath.errors import MilpathError, OutputError, ResolutionError, SlideReadError
+from milpath.params import GridParams, TileParams
+from milpath.synthetic import DrawnSlide, draw_slide
+from milpath.tile import bag_path, tile_slide
+
+SMALL = TileParams(grid=GridParams(mpp=2.0, patch_px=64))
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def tile(path: Path, out: Path, params: TileParams = SMALL, threads: int = 1) -> Outcome:
+    return tile_slide(SlideEntry(path, "s"), out, params, threads)
+
+
+# -- laws ------------------------------------------------------------------------------------------
+
+
+def test_a_bag_and_a_picture_are_made(drawn: DrawnSlide, tmp_path: Path) -> None:
+    done = tile(drawn.path, tmp_path)
+    assert files_in(tmp_path) == {"s.h5", "qc/s.png"}
+    assert (tmp_path / "qc" / "s.png").read_bytes().startswith(b"\x89PNG")
+    with Bag(tmp_path / "s.h5") as bag:
+        assert len(bag) == done.facts["patches"] > 20
+        assert bag.slide.slide_id == "s"
+        assert bag.header.params == SMALL
+    assert (done.status, done.facts["mpp_source"]) == ("ok", "slide")
+    assert done.message == f"{done.facts['patches']} patches"
+
+
+def test_the_same_slide_gives_the_same_bytes_from_any_number_of_threads(
+    drawn: DrawnSlide, tmp_path: Path
+) -> None:
+    made = []
+    for name, threads in (("a", 1), ("b", 1), ("c", 2)):
+        tile(drawn.path, tmp_path / name, threads=threads)
+        made.append(
+            [(tmp_path / name / each).read_bytes() for each in sorted(files_in(tmp_path / name))]
+        )
+    assert made[0] == made[1] == made[2]
+
+
+def test_a_second_run_skips_and_says_so(drawn: DrawnSlide, tmp_path: Path) -> None:
+    first = tile(drawn.path, tmp_path)
+    before = (tmp_path / "s.h5").stat()
+    second = tile(drawn.path, tmp_path)
+    assert second.status == "skipped"
+    assert "done before with the same parameters" in second.message
+    assert second.facts["patches"] == first.facts["patches"]
+    assert (tmp_path / "s.h5").stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_other_parameters_make_the_bag_anew_and_say_so(drawn: DrawnSlide, tmp_path: Path) -> None:
+    tile(drawn.path, tmp_path)
+    other = TileParams(grid=GridParams(mpp=4.0, patch_px=64))
+    again = tile(drawn.path, tmp_path, other)
+    assert again.status == "ok"
+    assert "made anew" in again.message
+    with Bag(tmp_path / "s.h5") as bag:
+        assert bag.header.params == other
+
+
+def test_another_slide_of_the_same_name_makes_the_bag_anew(tmp_path: Path) -> None:
+    size = (512, 512)
+    for seed in (1, 2):
+        path = draw_slide(tmp_path / f"{seed}.tif", seed=seed, tumour=False, size_px=size).path
+        assert tile(path, tmp_path / "out").status == "ok"
+
+
+def test_a_damaged_bag_or_a_missing_picture_is_made_again(
+    drawn: DrawnSlide, tmp_path: Path
+) -> None:
+    tile(drawn.path, tmp_path)
+    good = (tmp_path / "s.h5").read_bytes()
+    (tmp_path / "s.h5").write_bytes(good[:-100])
+    assert tile(drawn.path, tmp_path).status == "ok"
+    assert (tmp_path / "s.h5").read_bytes() == good
+    (tmp_path / "qc" / "s.png").unlink()
+    assert tile(drawn.path, tmp_path).status == "ok"
+    assert files_in(tmp_path) == {"s.h5", "qc/s.png"}
+
+
+# -- examples --------------------------------------------------------------------------------------
+
+
+def test_a_blank_slide_is_a_bag_of_no_rows(tmp_path: Path) -> None:
+    path = draw_slide(
+        tmp_path / "b.tif",
+        seed=1,
+        tumour=False,
+        tissue=False,
+        artefacts=False,
+        size_px=(600, 600),
+    ).path
+    done = tile(path, tmp_path / "out")
+    assert (done.status, done.facts["patches"]) == ("no_tissue", 0)
+    assert "no tissue found" in done.message
+    with Bag(tmp_path / "out" / "s.h5") as bag:
+        assert len(bag) == 0
+    assert tile(path, tmp_path / "out").status == "skipped"
+
+
+def test_nothing_of_the_slides_own_words_reaches_a_bag(
+    tmp_path: Path, drawn: DrawnSlide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise AssertionError("the label was opened")
+
+    with openslide.OpenSlide(drawn.path) as slide:
+        rgb = np.asarray(slide.read_region((200, 300), 0, (640, 640)).convert("RGB"))
+    words = "Aperio Image Library\n|AppMag = 10|MPP = 1.0|Filename = DOEJANE|User = DOEJANE"
+    path = write_levels(tmp_path / "p.svs", [rgb], None, words)
+    monkeypatch.setattr(openslide.OpenSlide, "associated_images", property(refuse))
+    assert tile(path, tmp_path / "out").facts["patches"] > 0
+    with h5py.File(tmp_path / "out" / "s.h5") as h5:
+        assert h5.attrs["vendor"] == "aperio"
+    for name in files_in(tmp_path / "out"):
+        assert b"DOEJANE" not in (tmp_path / "out" / name).read_bytes()
+
+
+# -- faults ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rotten(drawn: DrawnSlide, tmp_path: Path) -> Path:
+    """The drawn slide, a tile in the midst of its tissue unreadable at full size."""
+    path = Path(shutil.copy(drawn.path, tmp_path / "rotten.tif"))
+    damage_tile(path, 2 * 5 + 2)  # of 5 x 6
+    return path
+
+
+def test_a_slide_that_fails_leaves_nothing(rotten: Path, tmp_path: Path) -> None:
+    with pytest.raises(SlideReadError, match="patches are unreadable, at most 1%"):
+        tile(rotten, tmp_path / "out", TileParams(grid=GridParams(mpp=1.0, patch_px=64)))
+    assert files_in(tmp_path / "out") == set()
+
+
+def test_damage_that_no_patch_needs_does_no_harm(rotten: Path, tmp_path: Path) -> None:
+    assert tile(rotten, tmp_path / "out", TileParams(grid=GridParams(mpp=4.0, patch_px=64))).facts[
+        "patches"
+    ]
+
+
+@pytest.fixture
+def hidden(drawn: DrawnSlide, tmp_path: Path) -> Path:
+    """The drawn slide, 512 x 512 px of it unreadable at every level that shows them well."""
+    path = Path(shutil.copy(drawn.path, tmp_path / "hidden.tif"))
+    damage_tile(path, 0, level=1)
+    damage_tile(path, 0, 1, 5, 6)
+    return path
+
+
+def test_damage_that_hides_tissue_fails_the_slide(hidden: Path, tmp_path: Path) -> None:
+    with pytest.raises(SlideReadError, match=r"^hidden\.tif: \d\d% of its area cannot be"):
+        tile(hidden, tmp_path / "out", TileParams(grid=GridParams(mpp=1.0, patch_px=64)))
+    assert files_in(tmp_path / "out") == set()
+
+
+def test_damage_that_hides_a_little_is_told(
+    hidden: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("tile", "patches"):
+        monkeypatch.setattr(f"milpath.{module}.MAX_UNREADABLE", 0.8)
+    tile(hidden, tmp_path / "out", TileParams(grid=GridParams(mpp=1.0, patch_px=64)))
+    assert "% of its area cannot be read" in caplog.text
+
+
+def test_a_bag_with_holes_is_made_again_as_the_slide_may_have_been_mended(
+    drawn: DrawnSlide, tmp_path: Path
+) -> None:
+    tile(drawn.path, tmp_path)
+    with h5py.File(tmp_path / "s.h5", "r+") as h5:
+        h5.attrs["unreadable"] = 1
+    assert tile(drawn.path, tmp_path).status == "ok"
+    assert tile(drawn.path, tmp_path).status == "skipped"
+
+
+def test_a_slide_that_fails_leaves_the_older_bag_as_it_was(
+    drawn: DrawnSlide, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(drawn.path, tmp_path / "d.tif"))
+    tile(path, tmp_path / "out")
+    before = (tmp_path / "out" / "s.h5").read_bytes()
+    with pytest.raises(ResolutionError, match="coarser"):
+        tile(path, tmp_path / "out", TileParams())
+    assert (tmp_path / "out" / "s.h5").read_bytes() == before
+
+
+def test_an_unfit_resolution_is_refused_before_a_pixel_is_read(
+    drawn: DrawnSlide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("pixels were read")
+
+    monkeypatch.setattr("milpath.slide.Slide.read_region", refuse)
+    with pytest.raises(ResolutionError, match=r"coarser than the 0\.5 asked for"):
+        tile(drawn.path, tmp_path, TileParams())
+
+
+def test_a_folder_that_cannot_be_written_is_an_output_error(
+    drawn: DrawnSlide, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(OutputError, match=r"^s\.(h5|png): cannot be"):
+        tile(drawn.path, tmp_path / "out")
+
+
+# -- real slides -----------------------------------------------------------------------------------
+
+
+def real(shared_data: Path, name: str, out: Path, mpp: float = 0.5, **given: float) -> Outcome:
+    path = shared_data / name
+    source = "option" if given else "slide"
+    entry = SlideEntry(path, path.stem, mpp=given.get("slide_mpp"), mpp_source=source)  # type: ignore[arg-type]
+    return tile_slide(entry, out, TileParams(grid=GridParams(mpp=mpp)), threads=2)
+
+
+@pytest.mark.slow
+def test_a_real_biopsy_is_cut_at_its_exact_size(shared_data: Path, tmp_path: Path) -> None:
+    done = real(shared_data, "slides/lscc_HE3.svs", tmp_path)
+    assert 250 <= done.facts["patches"] <= 310
+    with Bag(bag_path(tmp_path, "lscc_HE3")) as bag:
+        side_um = bag.grid.patch_size_l0 * bag.slide.mpp_x
+        assert side_um == pytest.approx(128, rel=0.002)
+        corners = {(int(x), int(y)) for x, y in bag.grid.coords // 1000}
+    assert (10, 8) in corners  # the dark core
+    assert corners & {(5, 3), (2, 11), (3, 5)}  # pale fragments
+    assert (8, 2) not in corners  # glass
+
+
+def test_svs_and_dicom_of_one_tissue_give_the_same_patches(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    real(shared_data, "slides/CMU-1-Small-Region.svs", tmp_path)
+    real(shared_data, "slides/dicom_cmu_multilevel/level-0-frames-0-30.dcm", tmp_path)
+    with (
+        Bag(bag_path(tmp_path, "CMU-1-Small-Region")) as svs,
+        Bag(bag_path(tmp_path, "level-0-frames-0-30")) as dicom,
+    ):
+        assert svs.grid.coords.tolist() == dicom.grid.coords.tolist()
+        assert len(svs) > 20
+        rows = np.arange(len(svs))
+        # the DICOM's colours are YCbCr that call themselves RGB: its red is the luma
+        luma = svs.read_patches(rows) @ np.array([0.299, 0.587, 0.114])
+        assert np.abs(luma - dicom.read_patches(rows)[..., 0]).mean() < 6
+
+
+def test_a_slide_without_resolution_is_refused_and_works_with_one_given(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    name = "slides/TCGA-CR-7395-01A-01-TS1.svs"
+    with pytest.raises(ResolutionError, match=r"--slide-mpp, or in an mpp column"):
+        real(shared_data, name, tmp_path)
+    assert files_in(tmp_path) == set()
+    done = real(shared_data, name, tmp_path, slide_mpp=0.25)
+    assert done.facts["mpp_source"] == "option"
+    with Bag(bag_path(tmp_path, "TCGA-CR-7395-01A-01-TS1")) as bag:
+        assert (bag.slide.mpp_x, bag.slide.mpp_source) == (0.25, "option")
+        assert bag.grid.patch_size_l0 == 512
+
+
+def test_fluorescence_is_told_to_be_dark(shared_data: Path, tmp_path: Path) -> None:
+    done = real(shared_data, "slides/hamamatsu_DAPI.ndpi", tmp_path)
+    assert done.facts["background"] == "dark"
+    assert "fluorescence" in done.message
+
+
+def test_a_marker_ring_is_hardly_cut(shared_data: Path, tmp_path: Path) -> None:
+    done = real(shared_data, "slides/csf_penring.tif", tmp_path, mpp=2)
+    assert done.facts["patches"] <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("small_😐.svs", "smaller than one patch"),
+        ("boxes.tiff", "353|352"),
+        ("tiny_2x1.tiff", "1000 x 1000 µm"),
+        ("mirax_partial/Mirax2-Fluorescence-2.mrxs", "cannot be read at level"),
+    ],
+)
+def test_odd_slides_fail_with_one_clear_line(
+    shared_data: Path, tmp_path: Path, name: str, text: str
+) -> None:
+    with pytest.raises(MilpathError, match=text) as caught:
+        real(shared_data, f"slides/{name}", tmp_path)
+    assert "\n" not in str(caught.value)
+    assert files_in(tmp_path) == set()
+
+
+BROKEN = (
+    *("unreadable.svs", "unopenable.tiff", "bitrot_TCGA.svs", "truncated_CMU.svs"),
+    *("random_ascii.svs", "html_error_page.svs", "lfs_pointer.svs", "empty.svs"),
+    *("kidney-48-5.tif", "grey10kx5k_striped.tif", "zero_gi.tif", "not_a_slide.dcm"),
+)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_fails_with_one_line_and_leaves_nothing(
+    shared_data: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(MilpathError, match=f"^{name}: [^\n]+$") as caught:
+        real(shared_data, f"broken/{name}", tmp_path)
+    assert str(shared_data) not in str(caught.value)
+    assert files_in(tmp_path) == set()
+
+
+def test_a_rotten_slide_with_its_resolution_given_still_fails_clearly(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SlideReadError, match="patches are unreadable, at most 1%"):
+        real(shared_data, "broken/bitrot_TCGA.svs", tmp_path, mpp=0.25, slide_mpp=0.25)
+    assert files_in(tmp_path) == set()
