@@ -202,8 +202,8 @@ def spread(grid: PatchGrid, scores: Floats) -> Floats:
             np.add.at(area, where, weight)
             np.add.at(total, where, weight * scores)
     mean: Floats = np.divide(total, area, out=np.full_like(total, np.nan), where=area > 0)
-    used_rows, used_cols = area.any(axis=1).nonzero()[0], area.any(axis=0).nonzero()[0]
-    return mean[: used_rows[-1] + 1, : used_cols[-1] + 1]
+    used_rows, used_cols = np.nonzero(area)
+    return mean[: used_rows.max() + 1, : used_cols.max() + 1]
 
 
 # -- colours -------------------------------------------------------------------------------------
