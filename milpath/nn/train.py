@@ -207,10 +207,10 @@ def train_cohort(
     UsageError : the cohort or its bags do not allow it
     """
     start = time.perf_counter()
-    require_writable(out)
     data = gather_bags(cohort, bags)
     splits = split_cohort(data.cohort, params)
     encoder, encoder_spec, shape = _instances(data, bags, params)
+    require_writable(out)
     classes = len(cohort.class_names)
     members: list[Member] = []
     histories: list[dict[str, list[float]]] = []
