@@ -28,7 +28,9 @@ def classify(
     slides: Annotated[
         list[Path],
         typer.Argument(
-            help="Slides, folders of slides, or CSVs with a column slide.", show_default=False
+            help="Slides, folders of slides, or CSVs with a column slide.",
+            metavar="SLIDE",
+            show_default=False,
         ),
     ],
     model: Annotated[

@@ -12,7 +12,9 @@ from milpath.errors import UsageError
 
 
 def embed(
-    bags: Annotated[Path, typer.Argument(help="Folder of bags.", show_default=False)],
+    bags: Annotated[
+        Path, typer.Argument(help="Folder of bags.", metavar="BAGS", show_default=False)
+    ],
     encoder: Annotated[
         str,
         typer.Option(

@@ -28,7 +28,7 @@ class Scale(StrEnum):
 
 def heatmap(
     prediction: Annotated[
-        Path, typer.Argument(help="A prediction file of milpath classify.", show_default=False)
+        Path, typer.Argument(help="A prediction file.", metavar="PREDICTION", show_default=False)
     ],
     slide: Annotated[Path, typer.Option(help="The slide it was made of.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.", show_default=False)],

@@ -30,6 +30,7 @@ def tile(
         list[Path],
         typer.Argument(
             help="Slides, folders of slides, or cohort CSVs (slide; optionally slide_id, mpp).",
+            metavar="SLIDE",
             show_default=False,
         ),
     ],

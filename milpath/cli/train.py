@@ -26,6 +26,7 @@ def train(
         Path,
         typer.Argument(
             help="CSV with columns slide and label, optionally slide_id, case, split, mpp.",
+            metavar="COHORT",
             show_default=False,
         ),
     ],
