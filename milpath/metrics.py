@@ -64,6 +64,46 @@ def log_loss(labels: Ints, probs: Floats) -> float:
     return float(-np.log(np.maximum(chosen, 1e-12)).mean())
 
 
+def precision(labels: Ints, probs: Floats) -> float:
+    """Share of those called class 1 that are; 0 when none is called so."""
+    called = probs.argmax(axis=1) == 1
+    return float((labels[called] == 1).mean()) if called.any() else 0.0
+
+
+def recall(labels: Ints, probs: Floats) -> float | None:
+    """Share of class 1 that is called so; None when there is none."""
+    called = probs.argmax(axis=1) == 1
+    return float(called[labels == 1].mean()) if (labels == 1).any() else None
+
+
+def f1(labels: Ints, probs: Floats) -> float | None:
+    """Harmonic mean of precision and recall."""
+    one, two = precision(labels, probs), recall(labels, probs)
+    if two is None:
+        return None
+    return 2 * one * two / (one + two) if one + two else 0.0
+
+
+def instance_auc(truths: Sequence[NDArray[np.bool_]], scores: Sequence[Floats]) -> float | None:
+    """How well scores find the instances that matter, within each bag.
+
+    Parameters
+    ----------
+    truths : of each bag, (N,) True where an instance matters
+    scores : of each bag, (N,)
+
+    Returns
+    -------
+    Mean AUC of the bags that hold instances of both kinds; None when there is no such bag.
+    """
+    found = [
+        auc(truth.astype(np.int64), np.stack([-score, score], axis=1))
+        for truth, score in zip(truths, scores, strict=True)
+    ]
+    known = [value for value in found if value is not None]
+    return float(np.mean(known)) if known else None
+
+
 METRICS: dict[str, Callable[[Ints, Floats], float | None]] = {
     "auc": auc,
     "balanced_accuracy": balanced_accuracy,

@@ -100,7 +100,13 @@ class TrainParams(Params):
 
     mode: Literal["pixels", "features"] = "pixels"
     """`pixels`: the small CNN and the head learn together. `features`: the head alone."""
+    encoder: Literal["small", "centred"] = "small"
+    """The CNN that learns from pixels: `small` for tissue, `centred` for patches that show one
+    thing in their middle, such as a nucleus."""
     head: HeadParams = HeadParams()
+    negative: str | None = None
+    """The class whose slides show nothing of any other, such as normal tissue: all of their
+    patches are then known to be of it, and learned as such."""
     members: int = Field(1, ge=1, le=50)
     """Ensemble members a fold, alike but for their seed."""
     folds: int = Field(0, ge=0, le=20)
@@ -123,3 +129,62 @@ class TrainParams(Params):
     class_weight: Literal["balanced", "none"] = "balanced"
     stain_jitter: float = Field(0.2, ge=0, le=1)
     """Strength of the stain augmentation; 0 turns it off."""
+
+
+class DigitBagParams(Params):
+    """How bags of digits are drawn; see `milpath.nn.mnist.draw_bags`."""
+
+    target: int = Field(9, ge=0, le=9)
+    """The digit that makes a bag positive."""
+    mean_size: float = Field(10.0, ge=1, le=1000)
+    """Mean number of digits in a bag."""
+    std_size: float = Field(2.0, ge=0, le=500)
+    """Its standard deviation; 0 for bags of one size."""
+    balanced: bool = True
+    """Positive and negative bags in turn; else digits are drawn as they come."""
+
+
+class MnistParams(Params):
+    """The MNIST-bag benchmark; see `milpath.nn.mnist.run_trial`."""
+
+    bags: DigitBagParams = DigitBagParams()
+    train_bags: tuple[int, ...] = Field((50, 100, 150, 200, 300, 400, 500), min_length=1)
+    """Numbers of training bags, a model (or ensemble) for each."""
+    val_bags: int = Field(0, ge=0)
+    """Bags that decide when to stop and which epoch is best; 0 trains all epochs."""
+    test_bags: int = Field(1000, ge=2)
+    seeds: int = Field(5, ge=1)
+    """Draws of bags, and models, for each number of training bags."""
+    seed: int = Field(0, ge=0, lt=1 << 32)
+    """The first of them."""
+    epochs: int | None = Field(None, ge=1)
+    """None for as many as the number of training bags asks for, see `epochs_for`."""
+    presence: bool = True
+    """Learn from a bag being negative that each of its digits is."""
+    train: TrainParams = TrainParams(
+        encoder="centred", bag_batch=4, patches_per_bag=2000, class_weight="none"
+    )
+    """The recipe; its seed and epochs are those of the trial."""
+
+    @model_validator(mode="after")
+    def _both_classes_are_there(self) -> MnistParams:
+        if min(self.train_bags) < 2:
+            raise ValueError(f"{min(self.train_bags)} training bag cannot hold both classes")
+        return self
+
+    def epochs_for(self, train_bags: int) -> int:
+        """Fewer the more bags there are, but so that the steps still grow with their root."""
+        return self.epochs or max(10, round(680 / train_bags**0.5))
+
+
+MNIST_PRESETS = {
+    "paper": MnistParams(),
+    "keras": MnistParams(
+        bags=DigitBagParams(target=1, mean_size=3, std_size=0, balanced=False),
+        train_bags=(1000,),
+        val_bags=300,
+        train=TrainParams(encoder="centred", bag_batch=16, patches_per_bag=2000),
+    ),
+}
+"""`paper`: Ilse, Tomczak & Welling 2018, section 4.2. `keras`: the example on Keras' own pages,
+but with a test set that is not the one it stops on."""

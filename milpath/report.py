@@ -258,3 +258,34 @@ def _draw_curve_key(sheet: Sheet) -> None:
         borderaxespad=0,
         fontsize=sheet.text_px * 0.72,
     )
+
+
+# -- benchmarks ----------------------------------------------------------------------------------
+
+
+def write_learning_curve(
+    path: Path, points: Mapping[int, Sequence[float]], name: str, title: str
+) -> None:
+    """Draw a figure of merit against how much there was to learn from.
+
+    Parameters
+    ----------
+    path : the PNG
+    points : number of training bags to the values of its models, one a seed
+    name : of the figure
+    title : above the panel
+    """
+    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+
+    counts = sorted(points)
+    sheet = open_sheet((820, 480), 1, f"{title}\na ring a model, the line their mean", 1.5)
+    axes = _curve_axes(sheet, 0, name)
+    for count in counts:
+        axes.plot([count] * len(points[count]), points[count], "o", mfc="none", color=_PATCH, ms=6)
+    axes.plot(counts, [np.mean(points[count]) for count in counts], "-", color=_PATCH, lw=1.6)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(counts))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_xlabel("training bags", fontsize=sheet.text_px * 0.72)
+    write_png(path, finish_sheet(sheet))

@@ -113,11 +113,12 @@ def draw_box(sheet: Sheet, x: float, y: float, w: float, h: float, **style: Any)
     sheet.figure.add_artist(box)
 
 
-def place_picture(sheet: Sheet, index: int, rgb: NDArray[np.uint8]) -> None:
+def place_picture(sheet: Sheet, index: int, rgb: NDArray[np.uint8], *, frame: bool = True) -> None:
     """Put a picture of exactly the panels' size on a panel, pixel on pixel, in a thin frame."""
     (x, y), (w, h) = sheet.panels[index], sheet.panel_size
     sheet.figure.figimage(rgb, x, sheet.height - y - h, origin="upper")
-    draw_box(sheet, x - 0.5, y - 0.5, w + 1, h + 1, fill=False, ec="#bbbbbb", lw=0.72)
+    if frame:
+        draw_box(sheet, x - 0.5, y - 0.5, w + 1, h + 1, fill=False, ec="#bbbbbb", lw=0.72)
 
 
 def draw_scale_bar(sheet: Sheet, mpp: float) -> None:

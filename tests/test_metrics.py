@@ -8,7 +8,18 @@ from numpy.typing import NDArray
 from sklearn import metrics as reference
 
 from milpath import metrics
-from milpath.metrics import Figure, accuracy, auc, balanced_accuracy, evaluate, log_loss
+from milpath.metrics import (
+    Figure,
+    accuracy,
+    auc,
+    balanced_accuracy,
+    evaluate,
+    f1,
+    instance_auc,
+    log_loss,
+    precision,
+    recall,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -124,3 +135,32 @@ def test_a_perfect_and_a_reversed_order_are_one_and_nought() -> None:
 def test_a_sure_mistake_costs_much_but_not_infinitely() -> None:
     loss = log_loss(np.array([0]), np.array([[0.0, 1.0]]))
     assert 20 < loss < 40
+
+
+# -- of the positive class, and of instances -------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_precision_recall_and_f1_are_those_of_scikit_learn(seed: int) -> None:
+    labels, probs = drawn(30, 2, seed)
+    hard = probs.argmax(axis=1)
+    ours = [metric(labels, probs) for metric in (precision, recall, f1)]
+    theirs = reference.precision_recall_fscore_support(labels, hard, average="binary")[:3]
+    assert ours == pytest.approx(theirs)
+
+
+def test_precision_and_recall_where_nothing_is_called_or_there_is_nothing_to_call() -> None:
+    never = np.array([[0.9, 0.1], [0.8, 0.2]])
+    assert precision(np.array([0, 1]), never) == 0
+    assert recall(np.array([0, 1]), never) == 0
+    assert f1(np.array([0, 1]), never) == 0
+    assert recall(np.array([0, 0]), never) is None
+    assert f1(np.array([0, 0]), never) is None
+
+
+def test_instance_auc_ranks_within_each_bag() -> None:
+    truths = [np.array([True, False, False]), np.array([False, True]), np.array([True, True])]
+    scores = [np.array([0.9, 0.1, 0.2]), np.array([100.0, 50.0]), np.array([7.0, 8.0])]
+    # the first bag is ranked right, the second wrong, the third has nothing to rank
+    assert instance_auc(truths, scores) == pytest.approx(0.5)
+    assert instance_auc(truths[2:], scores[2:]) is None

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from milpath.cli import classify, demo, embed, heatmap, info, tile, train
+from milpath.cli import classify, demo, embed, heatmap, info, mnist, tile, train
 from milpath.errors import MilpathError, OutputError, UsageError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command("train", short_help="Learn a model from labelled slides.")(train.tra
 app.command("classify", short_help="Classify slides and paint heatmaps.")(classify.classify)
 app.command("heatmap", short_help="Paint one prediction onto its slide.")(heatmap.heatmap)
 app.command("info", short_help="Say what a file holds.")(info.info)
+app.command("mnist", short_help="Measure the model on bags of digits.")(mnist.mnist)
 app.command("demo", short_help="Show the whole way; needs no data.")(demo.demo)
 
 _INTERRUPTED = 130

@@ -44,6 +44,22 @@ def train(
             "features: the head alone learns, on embeddings made by milpath embed.",
         ),
     ] = _TRAIN.mode,
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="The CNN that learns from pixels. small: for tissue. "
+            "centred: for patches that show one thing in their middle, such as a nucleus.",
+        ),
+    ] = _TRAIN.encoder,
+    negative: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS",
+            help="The class whose slides show nothing of any other (normal, benign): all their "
+            "patches are then known to be of it. Say so wherever it is true.",
+            show_default="none",
+        ),
+    ] = _TRAIN.negative,
     folds: Annotated[
         int,
         typer.Option(help="Cross-validation folds; 0 for one train, validation and test split."),
@@ -92,6 +108,8 @@ def train(
     params = checked(
         TrainParams,
         mode=source,
+        encoder=encoder,
+        negative=negative,
         head=checked(HeadParams, gated=gated),
         folds=folds,
         members=members,

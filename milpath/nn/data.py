@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import keras
 import numpy as np
@@ -14,12 +14,32 @@ from numpy.typing import NDArray
 
 from milpath.bag import Bag
 from milpath.errors import MilpathError
-from milpath.nn.augment import jitter_stain, turn_patches
+
+Augment = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
+"""Changes the instances (n, ...) that one bag gives, as training wants them changed."""
+
+Content = Literal["pixels", "features"]
+"""What a stored bag gives as its instances."""
+
+
+class TrainingBag(Protocol):
+    """A bag that training draws from."""
+
+    @property
+    def label(self) -> int:
+        """Index of its class."""
+
+    @property
+    def size(self) -> int:
+        """N, its number of instances."""
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Some of its instances, (n, ...), rows ascending."""
 
 
 @dataclass(frozen=True)
 class LabelledBag:
-    """A bag of the training cohort."""
+    """A stored bag of the training cohort."""
 
     path: Path
     slide_id: str
@@ -27,43 +47,74 @@ class LabelledBag:
     label: int
     size: int
     """N, its number of patches."""
+    content: Content = "pixels"
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Patches or embeddings, as `content` says; raises `StoredFileError` when damaged."""
+        with Bag(self.path) as bag:
+            if self.content == "pixels":
+                return bag.read_patches(rows)
+            return bag.read_features(rows if len(rows) < self.size else slice(None))
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayBag:
+    """A bag in memory."""
+
+    instances: NDArray[Any]
+    label: int
+
+    @property
+    def size(self) -> int:
+        """N, its number of instances."""
+        return len(self.instances)
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Some of its instances."""
+        return self.instances[rows]
 
 
 class BagSequence(keras.utils.PyDataset):
     """Batches of bags: ``({"instances": (B, n, ...), "mask": (B, n)}, label (B,), weight (B,))``.
 
-    While training, every bag gives `per_bag` patches drawn without replacement, others each epoch,
-    augmented; while validating, as many evenly spaced ones, always the same.
+    While training, every bag gives `per_bag` instances drawn without replacement, others each
+    epoch, augmented; while validating, as many evenly spaced ones, always the same.
+
+    With a negative class, labels and weights are those of a model that learns under the standard
+    assumption, ``{"bag": (B,), "instance": (B, n), "joint": (B,)}``, of `build_mil`.
+    Instances of a negative bag are known to be negative and weigh 1, all others weigh 0. Of two
+    joined bags the class is the one that is not negative; where both are not, and differ, nobody
+    knows, and they weigh 0.
 
     Parameters
     ----------
     bags : the set
-    content : "pixels" or "features"
     class_weight : weight of each class in the loss
     batch : bags in a batch
     per_bag : most instances of a bag
     seed : of order, drawing and augmentation; None to validate
-    stain_jitter : strength of the stain augmentation of pixels
+    augment : what is done to the drawn instances of a bag while training
+    negative : index of the negative class, if there is one
     """
 
     def __init__(
         self,
-        bags: Sequence[LabelledBag],
-        content: Literal["pixels", "features"],
+        bags: Sequence[TrainingBag],
         class_weight: NDArray[np.float32],
         batch: int,
         per_bag: int,
         seed: int | None = None,
-        stain_jitter: float = 0.0,
+        augment: Augment | None = None,
+        negative: int | None = None,
     ) -> None:
         super().__init__(workers=2, max_queue_size=4)
         self.bags = bags
-        self.content = content
         self.class_weight = class_weight
         self.batch = min(batch, len(bags))
         self.width = min(per_bag, max(bag.size for bag in bags))
         self.seed = seed
-        self.stain_jitter = stain_jitter
+        self.augment = augment
+        self.negative = negative
         self.epoch = 0
         self.error: MilpathError | None = None
         """What went wrong in a thread of Keras, which buries it in a text of fifty lines."""
@@ -91,22 +142,33 @@ class BagSequence(keras.utils.PyDataset):
             instances[place] = bag[np.arange(self.width) % len(bag)]
             mask[place, : len(bag)] = True
         labels = np.array([self.bags[place].label for place in chosen])
-        return {"instances": instances, "mask": mask}, labels, self.class_weight[labels]
+        inputs, weight = {"instances": instances, "mask": mask}, self.class_weight[labels]
+        if self.negative is None:
+            return inputs, labels, weight
+        return inputs, *self._under_presence(labels, mask, weight)
+
+    def _under_presence(
+        self, labels: NDArray[np.int64], mask: NDArray[np.bool_], weight: NDArray[np.float32]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Labels and weights of all that is known when only other instances end negativity."""
+        before = np.roll(labels, 1)
+        both = np.where(before == self.negative, labels, before)
+        clear = (labels == self.negative) | (before == self.negative) | (labels == before)
+        known = mask & (labels == self.negative)[:, None]
+        return (
+            {"bag": labels, "instance": np.repeat(labels[:, None], self.width, 1), "joint": both},
+            {
+                "bag": weight,
+                "instance": known.astype(np.float32),
+                "joint": clear * self.class_weight[both],
+            },
+        )
 
     def _draw(self, place: int) -> NDArray[Any]:
-        record = self.bags[place]
-        count = min(self.width, record.size)
+        bag = self.bags[place]
+        count = min(self.width, bag.size)
         if self.seed is None:
-            rng = None
-            rows = np.linspace(0, record.size - 1, count).round().astype(np.int64)
-        else:
-            rng = np.random.default_rng([self.seed, self.epoch, place])
-            rows = np.sort(rng.choice(record.size, count, replace=False))
-        with Bag(record.path) as bag:
-            if self.content == "features":
-                return bag.read_features(rows if count < record.size else slice(None))
-            patches = bag.read_patches(rows)
-        if rng is None:
-            return patches
-        patches = turn_patches(patches, rng)
-        return jitter_stain(patches, self.stain_jitter, rng) if self.stain_jitter else patches
+            return bag.read(np.linspace(0, bag.size - 1, count).round().astype(np.int64))
+        rng = np.random.default_rng([self.seed, self.epoch, place])
+        drawn = bag.read(np.sort(rng.choice(bag.size, count, replace=False)))
+        return drawn if self.augment is None else self.augment(drawn, rng)

@@ -15,7 +15,7 @@ from milpath.engine import Outcome
 from milpath.errors import StoredFileError, UsageError
 from milpath.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
-from milpath.nn.encoder import SMALL, build_encoder, digest_weights
+from milpath.nn.encoder import OURS, build_encoder, digest_weights
 from milpath.nn.predict import BATCH
 
 
@@ -83,8 +83,10 @@ def choose_encoder(
                 f"tile again with --patch-size {spec.patch_px}"
             )
         return encoder, spec
-    if name == SMALL:
-        raise UsageError("the small CNN is trained with its model: name the model's folder instead")
+    if name in OURS:
+        raise UsageError(
+            f"the {name} CNN is trained with its model: name the model's folder instead"
+        )
     keras.utils.set_random_seed(seed)
     encoder = build_encoder(name, _patch_px(bags), None if weights == "random" else weights)
     return encoder, EncoderSpec(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,44 @@ from milpath.errors import StoredFileError, UsageError
 from milpath.model_spec import EncoderSpec
 
 SMALL = "small"
-"""Name of our own CNN, the one that is trained end to end."""
+"""Name of our own CNN for tissue, the one that is trained end to end."""
+
+CENTRED = "centred"
+"""Name of our CNN for patches that show one thing in their middle: a nucleus, a digit."""
+
+Shape = tuple[int, int, int]
 
 
-def build_small(patch_px: int) -> keras.Model:
-    """Our CNN: four blocks of convolution, batch normalisation and pooling; D = 128.
+def build_small(shape: Shape) -> keras.Model:
+    """Our CNN for tissue: four blocks of convolution, batch normalisation and pooling; D = 128.
 
     Its last step is the mean over all places: where in a patch a cell lies tells nothing. Without
     the batch normalisation it does not learn from one label a slide: the demo stays at chance.
     """
-    patch = keras.Input((patch_px, patch_px, 3), name="patch")
-    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(patch)
-    for block, filters in enumerate((16, 32, 64, 128), start=1):
+    patch = keras.Input(shape, name="patch")
+    x = _convolve(_rescale(patch), (16, 32, 64, 128))
+    return keras.Model(patch, layers.GlobalAveragePooling2D(name="mean")(x), name=SMALL)
+
+
+def build_centred(shape: Shape) -> keras.Model:
+    """Our CNN for patches centred on one thing: three blocks, then a dense layer; D = 128.
+
+    The dense layer sees every place by itself, since what is where makes a digit.
+    """
+    patch = keras.Input(shape, name="patch")
+    x = layers.Flatten(name="places")(_convolve(_rescale(patch), (16, 32, 64)))
+    x = layers.Dense(128, use_bias=False, kernel_initializer="he_normal", name="dense")(x)
+    x = layers.BatchNormalization(momentum=0.9, name="norm")(x)
+    return keras.Model(patch, layers.ReLU(name="relu")(x), name=CENTRED)
+
+
+def _rescale(patch: Any) -> Any:
+    return layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(patch)
+
+
+def _convolve(x: Any, widths: Sequence[int]) -> Any:
+    """Blocks of convolution, batch normalisation and ReLU, each halving the side."""
+    for block, filters in enumerate(widths, start=1):
         first = block == 1
         x = layers.Conv2D(
             filters,
@@ -40,11 +66,15 @@ def build_small(patch_px: int) -> keras.Model:
         x = layers.ReLU(name=f"relu{block}")(x)
         if not first:
             x = layers.MaxPooling2D(name=f"pool{block}")(x)
-    return keras.Model(patch, layers.GlobalAveragePooling2D(name="mean")(x), name=SMALL)
+    return x
+
+
+OURS: dict[str, Callable[[Shape], keras.Model]] = {SMALL: build_small, CENTRED: build_centred}
+"""The encoders that learn along with their model, by name."""
 
 
 def build_encoder(name: str, patch_px: int, weights: str | None = None) -> keras.Model:
-    """An encoder by name: "small", or any network of `keras.applications` such as "resnet50".
+    """An encoder by name: one of `OURS`, or any network of `keras.applications` such as "resnet50".
 
     Parameters
     ----------
@@ -57,12 +87,12 @@ def build_encoder(name: str, patch_px: int, weights: str | None = None) -> keras
     ------
     UsageError : no such network, or its weights are not to be had
     """
-    if name == SMALL:
-        return build_small(patch_px)
+    if name in OURS:
+        return OURS[name]((patch_px, patch_px, 3))
     if name.lower() not in networks():
         raise UsageError(
-            f"there is no encoder {name!r}; give a model folder, or one of: {SMALL}, "
-            + ", ".join(sorted(networks()))
+            f"there is no encoder {name!r}; give a model folder, or one of: "
+            + ", ".join([*OURS, *sorted(networks())])
         )
     build, preprocess = networks()[name.lower()]
     if weights not in (None, "imagenet") and not Path(weights).is_file():

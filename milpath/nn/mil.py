@@ -73,10 +73,13 @@ class MILHead(keras.layers.Layer):
             instances = self.projection(instances)
         return self.dropout(instances, training=training)
 
-    def call(self, instances: Any, mask: Any = None, training: bool | None = None) -> Any:
-        hidden = self.hidden(instances, training=training)
+    def pool(self, hidden: Any, mask: Any = None) -> Any:
+        """From h, (B, N, D'), to the logits of the bags, (B, C)."""
         attention = ops.cast(self.attention(hidden, mask=mask), hidden.dtype)
         return self.classifier(ops.einsum("bn,bnd->bd", attention, hidden))
+
+    def call(self, instances: Any, mask: Any = None, training: bool | None = None) -> Any:
+        return self.pool(self.hidden(instances, training=training), mask)
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         return None  # a bag's logits are not masked, its instances were
@@ -154,7 +157,11 @@ def build_head(classes: int, params: HeadParams, projected: bool) -> MILHead:
 
 
 def build_mil(
-    instance_shape: tuple[int, ...], head: MILHead, encoder: keras.Model | None = None
+    instance_shape: tuple[int, ...],
+    head: MILHead,
+    encoder: keras.Model | None = None,
+    *,
+    presence: bool = False,
 ) -> keras.Model:
     """The model that is trained: a batch of padded bags to logits.
 
@@ -163,17 +170,42 @@ def build_mil(
     instance_shape : (P, P, 3) of a patch, or (D,) of an embedding when there is no encoder
     head : on top
     encoder : P x P x 3 to D, shared by all instances; None when the instances are embeddings
+    presence : for learning under the standard assumption of multiple-instance learning, that a
+        bag is of the negative class unless it holds an instance of another: answer for every
+        instance too, as for a bag that holds it alone, and for every bag joined with its neighbour
+        in the batch
 
     Returns
     -------
-    A model of ``{"instances": (B, N, *instance_shape), "mask": (B, N)}`` that gives (B, C) logits.
-    N may differ from batch to batch.
+    A model of ``{"instances": (B, N, *instance_shape), "mask": (B, N)}`` that gives (B, C) logits,
+    or ``{"bag": (B, C), "instance": (B, N, C), "joint": (B, C)}``. N may differ from batch to
+    batch.
+
+    Without `presence` attention may learn that what is *absent* makes a bag positive (Raff & Holt
+    2023, "Reproducibility in multiple instance learning: a case for algorithmic unit tests"). With
+    it, it cannot: a bag's logits are a mean of its instances', so that a model which calls every
+    instance of the negative bags negative calls no bag of such instances positive; and what is
+    negative must leave a positive bag positive when the two are joined.
     """
     instances = keras.Input((None, *instance_shape), name="instances")
     mask = keras.Input((None,), dtype="bool", name="mask")
     embeddings = instances if encoder is None else PerInstance(encoder, name="encoder")(instances)
-    logits = head(embeddings, mask=mask)
+    if presence:
+        head.build(embeddings.shape)
+        hidden = head.hidden(embeddings)
+        logits: Any = {
+            "bag": head.pool(hidden, mask),
+            "instance": head.classifier(hidden),
+            "joint": head.pool(_join(hidden), _join(mask)),
+        }
+    else:
+        logits = head(embeddings, mask=mask)
     return keras.Model({"instances": instances, "mask": mask}, logits, name="mil")
+
+
+def _join(bags: Any) -> Any:
+    """Every bag of a batch and the one before it as one, (B, N, ...) to (B, 2N, ...)."""
+    return ops.concatenate([bags, ops.roll(bags, 1, axis=0)], axis=1)
 
 
 @dataclass(frozen=True)

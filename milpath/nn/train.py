@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -19,9 +20,10 @@ from milpath.cohort import Cohort
 from milpath.errors import UsageError
 from milpath.metrics import Figure, evaluate
 from milpath.model_spec import BundleSpec, EncoderSpec
+from milpath.nn.augment import augment_tissue
 from milpath.nn.bundle import save_bundle
-from milpath.nn.data import BagSequence, LabelledBag
-from milpath.nn.encoder import SMALL, build_encoder
+from milpath.nn.data import Augment, BagSequence, LabelledBag, TrainingBag
+from milpath.nn.encoder import OURS, Shape
 from milpath.nn.mil import Member, build_evidence, build_head, build_mil
 from milpath.nn.predict import BATCH, collect_evidence, pool_evidence, stack_bias
 from milpath.nn.trainingset import TrainingSet, frozen_encoder, gather_bags
@@ -52,11 +54,23 @@ class TrainReport:
 # -- one member ----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a model is to learn."""
+
+    instance_shape: tuple[int, ...]
+    """(P, P, channels) to learn encoder and head together, (D,) to learn the head alone."""
+    classes: int
+    negative: int | None = None
+    """Index of the class whose bags hold no instance of any other, if there is one."""
+    augment: Augment | None = None
+    """What is done to the instances of a training bag, see `milpath.nn.augment`."""
+
+
 def train_member(
-    train: Sequence[LabelledBag],
-    val: Sequence[LabelledBag],
-    instance_shape: tuple[int, ...],
-    classes: int,
+    train: Sequence[TrainingBag],
+    val: Sequence[TrainingBag],
+    task: Task,
     params: TrainParams,
     seed: int,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, losses: None,
@@ -65,9 +79,8 @@ def train_member(
 
     Parameters
     ----------
-    train, val : disjoint sets of bags
-    instance_shape : (P, P, 3) to learn encoder and head together, (D,) to learn the head alone
-    classes : C
+    train, val : disjoint sets of bags; without any in `val` all epochs are trained, the last kept
+    task, params : what to learn, and how
     seed : of weights, order, drawing and augmentation; the same seed gives the same weights
 
     Returns
@@ -81,45 +94,64 @@ def train_member(
     """
     keras.utils.set_random_seed(seed)
     _be_deterministic()
-    from_pixels = len(instance_shape) == 3
-    encoder = build_encoder(SMALL, instance_shape[0]) if from_pixels else None
-    head = build_head(classes, params.head, projected=encoder is None)
-    model = build_mil(instance_shape, head, encoder)
-    content: Literal["pixels", "features"] = "pixels" if from_pixels else "features"
+    shape, negative = task.instance_shape, task.negative
+    from_pixels = len(shape) == 3
+    encoder = OURS[params.encoder](cast(Shape, shape)) if from_pixels else None
+    head = build_head(task.classes, params.head, projected=encoder is None)
+    model = build_mil(shape, head, encoder, presence=negative is not None)
     per_bag = params.patches_per_bag if from_pixels else params.features_per_bag
-    weight = class_weights([bag.label for bag in train], classes, params.class_weight)
-    drawn = BagSequence(
-        train, content, weight, params.bag_batch, per_bag, seed, params.stain_jitter
-    )
-    fixed = BagSequence(val, content, weight, params.bag_batch, max(VAL_PER_BAG, per_bag))
+    weight = class_weights([bag.label for bag in train], task.classes, params.class_weight)
+    drawn = BagSequence(train, weight, params.bag_batch, per_bag, seed, task.augment, negative)
+    fixed = None
+    if val:
+        most = max(VAL_PER_BAG, per_bag)
+        fixed = BagSequence(val, weight, params.bag_batch, most, negative=negative)
+    _compile(model, params, len(drawn))
+    return Member(head, encoder), _fit(model, drawn, fixed, params, on_epoch)
+
+
+def _compile(model: keras.Model, params: TrainParams, steps: int) -> None:
+    loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    metrics: Any = ["accuracy"]
+    if isinstance(model.output, dict):
+        # a mean over the answers that are known, not over all of them
+        known = keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, reduction="mean_with_sample_weight"
+        )
+        loss, metrics = {"bag": loss, "instance": known, "joint": known}, {"bag": metrics}
     model.compile(
         optimizer=keras.optimizers.AdamW(
-            _schedule(params, len(drawn)), weight_decay=params.weight_decay, clipnorm=1.0
+            _schedule(params, steps), weight_decay=params.weight_decay, clipnorm=1.0
         ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        weighted_metrics=["accuracy"],
+        loss=loss,
+        weighted_metrics=metrics,
     )
-    return Member(head, encoder), _fit(model, drawn, fixed, params, on_epoch)
 
 
 def _fit(
     model: keras.Model,
     drawn: BagSequence,
-    fixed: BagSequence,
+    fixed: BagSequence | None,
     params: TrainParams,
     on_epoch: Callable[[int, dict[str, float]], None],
 ) -> dict[str, list[float]]:
     """Train until the patience is at its end and put the best epoch back; the history."""
 
     def after_epoch(epoch: int, logs: dict[str, float] | None = None) -> None:
-        losses = dict(logs or {})
+        losses = _of_bags(logs or {})
         on_epoch(epoch, losses)
         if not _all_finite(losses.values()):
             model.stop_training = True
 
-    stop = keras.callbacks.EarlyStopping(
-        monitor="val_loss", patience=params.patience, restore_best_weights=True
-    )
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)]
+    if fixed is not None:
+        stop = keras.callbacks.EarlyStopping(
+            monitor="val_bag_loss" if isinstance(model.output, dict) else "val_loss",
+            mode="min",
+            patience=params.patience,
+            restore_best_weights=True,
+        )
+        callbacks.insert(0, stop)
     try:
         history = model.fit(
             drawn,
@@ -127,12 +159,14 @@ def _fit(
             epochs=params.epochs,
             verbose=0,
             shuffle=False,
-            callbacks=[stop, keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)],
+            callbacks=callbacks,
         ).history
     except Exception:
-        if (error := drawn.error or fixed.error) is None:
+        error = drawn.error or (fixed.error if fixed else None)
+        if error is None:
             raise
         raise error from None
+    history = _of_bags(history)
     sound = sum(map(_all_finite, zip(*history.values(), strict=True)))  # only the last may not be
     if not sound:
         raise UsageError(
@@ -142,11 +176,18 @@ def _fit(
     return {name: [float(value) for value in values[:sound]] for name, values in history.items()}
 
 
+def _of_bags(logs: dict[str, Any]) -> dict[str, Any]:
+    """Keras' figures of the bags under their plain names, without those of the other answers."""
+    if "bag_loss" not in logs:
+        return dict(logs)
+    return {name.replace("bag_", ""): logs[name] for name in logs if "bag_" in name}
+
+
 def _all_finite(values: Iterable[float]) -> bool:
     return all(map(math.isfinite, values))
 
 
-def _seed_of(seed: int, place: int) -> int:
+def seed_of(seed: int, place: int) -> int:
     """A seed for each member, far from those of its neighbours."""
     return int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
 
@@ -207,11 +248,11 @@ def train_cohort(
     UsageError : the cohort or its bags do not allow it
     """
     start = time.perf_counter()
-    data = gather_bags(cohort, bags)
+    data = gather_bags(cohort, bags, params.mode)
     splits = split_cohort(data.cohort, params)
     encoder, encoder_spec, shape = _instances(data, bags, params)
     require_writable(out)
-    classes = len(cohort.class_names)
+    task = Task(shape, len(cohort.class_names), _index_negative(cohort, params), _augment(params))
     members: list[Member] = []
     histories: list[dict[str, list[float]]] = []
     held_out: list[tuple[LabelledBag, NDArray[np.float64]]] = []
@@ -226,10 +267,9 @@ def train_cohort(
             member, history = train_member(
                 _pick(data, split.train),
                 _pick(data, split.val),
-                shape,
-                classes,
+                task,
                 params,
-                _seed_of(params.seed, place),
+                seed_of(params.seed, place),
                 tell,
             )
             of_fold.append(member)
@@ -269,10 +309,27 @@ def _instances(
     if params.mode == "features":
         encoder, spec = frozen_encoder(bags, data.encoder)
         return encoder, spec, (spec.dim,)
-    side = data.patch_px
-    small = build_encoder(SMALL, side)
-    spec = EncoderSpec(name=SMALL, patch_px=side, dim=small.output_shape[-1], weights="trained")
-    return None, spec, (side, side, 3)
+    shape = (data.patch_px, data.patch_px, 3)
+    dim = OURS[params.encoder](shape).output_shape[-1]
+    spec = EncoderSpec(name=params.encoder, patch_px=data.patch_px, dim=dim, weights="trained")
+    return None, spec, shape
+
+
+def _augment(params: TrainParams) -> Augment | None:
+    if params.mode == "features":
+        return None
+    return partial(augment_tissue, stain_jitter=params.stain_jitter)
+
+
+def _index_negative(cohort: Cohort, params: TrainParams) -> int | None:
+    if params.negative is None:
+        return None
+    if params.negative not in cohort.class_names:
+        raise UsageError(
+            f"--negative {params.negative}: {cohort.name} has no such class; "
+            f"it has {', '.join(cohort.class_names)}"
+        )
+    return cohort.class_names.index(params.negative)
 
 
 def _pick(data: TrainingSet, rows: Sequence[int]) -> list[LabelledBag]:

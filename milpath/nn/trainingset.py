@@ -12,7 +12,7 @@ from milpath.cohort import Cohort, SlideEntry
 from milpath.errors import StoredFileError, UsageError
 from milpath.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
-from milpath.nn.data import LabelledBag
+from milpath.nn.data import Content, LabelledBag
 from milpath.nn.encoder import digest_weights
 from milpath.params import TileParams
 from milpath.tile import bag_path
@@ -34,8 +34,14 @@ class TrainingSet:
     """Slide ids left out because they hold no tissue."""
 
 
-def gather_bags(cohort: Cohort, folder: Path) -> TrainingSet:
+def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> TrainingSet:
     """Open every bag of a cohort and check that they were made alike.
+
+    Parameters
+    ----------
+    cohort : with labels
+    folder : of its bags
+    content : what of the bags is to be learned from
 
     Raises
     ------
@@ -67,7 +73,7 @@ def gather_bags(cohort: Cohort, folder: Path) -> TrainingSet:
         first = first or made
         _refuse_unlike(first, made)
         label = names.index(entry.label or "")
-        kept.append((entry, LabelledBag(path, entry.slide_id, case, label, size)))
+        kept.append((entry, LabelledBag(path, entry.slide_id, case, label, size, content)))
     if first is None:
         raise UsageError(f"{cohort.name}: none of its slides holds tissue")
     left = Cohort(cohort.name, tuple(entry for entry, _ in kept))

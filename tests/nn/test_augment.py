@@ -7,7 +7,7 @@ import pytest
 from nn_tools import Pixels, random_patches
 from skimage.color import hed2rgb, rgb2hed
 
-from milpath.nn.augment import jitter_stain, turn_patches
+from milpath.nn.augment import augment_tissue, jitter_stain, turn_patches, warp_pictures
 
 
 def eight_ways(patch: Pixels) -> list[bytes]:
@@ -111,3 +111,62 @@ def test_an_empty_bag_stays_empty() -> None:
     empty = np.zeros((0, 8, 8, 3), np.uint8)
     rng = np.random.default_rng(0)
     assert turn_patches(empty, rng).shape == jitter_stain(empty, 0.2, rng).shape == empty.shape
+
+
+# -- warping -------------------------------------------------------------------------------------
+
+
+def blob(row: float = 13.5, col: float = 13.5, count: int = 1) -> Pixels:
+    """A bright spot on black, (count, 28, 28, 1)."""
+    rows, cols = np.indices((28, 28))
+    spot = 255 * np.exp(-((rows - row) ** 2 + (cols - col) ** 2) / 18)
+    return np.repeat(spot.round().astype(np.uint8)[None, ..., None], count, axis=0)
+
+
+def middle_of(picture: Pixels) -> tuple[float, float]:
+    weight = picture[..., 0].astype(float)
+    rows, cols = np.indices(weight.shape)
+    return float((rows * weight).sum() / weight.sum()), float((cols * weight).sum() / weight.sum())
+
+
+def test_a_warp_of_strength_zero_changes_nothing() -> None:
+    pictures = random_patches(5, 28)[..., :1]
+    warped = warp_pictures(pictures, np.random.default_rng(0), 0.0)
+    assert np.abs(warped.astype(int) - pictures).max() <= 1
+
+
+def test_warping_moves_every_picture_its_own_way_but_never_far() -> None:
+    warped = warp_pictures(blob(count=200), np.random.default_rng(0))
+    places = np.array([middle_of(picture) for picture in warped])
+    assert len({picture.tobytes() for picture in warped}) == 200
+    assert np.abs(places.mean(axis=0) - 13.5).max() < 0.4  # no drift
+    assert places.std(axis=0).min() > 0.8
+    assert np.abs(places - 13.5).max() < 8
+
+
+def test_warping_brings_in_black_and_leaves_its_input_alone() -> None:
+    white = np.full((50, 28, 28, 1), 255, np.uint8)
+    warped = warp_pictures(white, np.random.default_rng(0))
+    assert (white == 255).all()
+    assert warped.dtype == np.uint8
+    assert (warped == 0).any()
+    assert (warped[:, 10:18, 10:18] == 255).all()
+
+
+def test_the_same_generator_gives_the_same_warp() -> None:
+    one, same, other = (
+        warp_pictures(blob(count=3), np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert (one == same).all()
+    assert (one != other).any()
+    empty = np.zeros((0, 28, 28, 1), np.uint8)
+    assert warp_pictures(empty, np.random.default_rng(0)).shape == empty.shape
+
+
+def test_tissue_is_turned_and_then_stained() -> None:
+    patches = stained()
+    rng, twin = np.random.default_rng(3), np.random.default_rng(3)
+    expected = jitter_stain(turn_patches(patches, twin), 0.2, twin)
+    assert (augment_tissue(patches, rng, 0.2) == expected).all()
+    only_turned = augment_tissue(patches, np.random.default_rng(3), 0.0)
+    assert (only_turned == turn_patches(patches, np.random.default_rng(3))).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytest
 from nn_tools import make_bag, make_records, random_patches
 from numpy.typing import NDArray
 
-from milpath.nn.data import BagSequence, LabelledBag
+from milpath.nn.augment import augment_tissue, turn_patches
+from milpath.nn.data import ArrayBag, BagSequence, LabelledBag
 
 SIZES, LABELS = (5, 2, 9, 1, 4), (0, 1, 0, 1, 0)
+PAIRS = tuple(zip(SIZES, LABELS, strict=True))
 EVEN = np.ones(2, np.float32)
+stain = partial(augment_tissue, stain_jitter=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +27,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledBag]:
 
 
 def sequence(bags: list[LabelledBag], **options: Any) -> BagSequence:
-    given = {"content": "pixels", "class_weight": EVEN, "batch": 2, "per_bag": 3, "seed": 7}
+    given = {"class_weight": EVEN, "batch": 2, "per_bag": 3, "seed": 7}
     return BagSequence(bags, **{**given, **options})
 
 
@@ -109,7 +113,7 @@ def test_labels_and_class_weights_go_with_their_bags(records: list[LabelledBag])
 
 
 def test_the_same_seed_gives_the_same_batches(records: list[LabelledBag]) -> None:
-    one, same = (batches(sequence(records, stain_jitter=0.2)) for _ in range(2))
+    one, same = (batches(sequence(records, augment=stain)) for _ in range(2))
     for left, right in zip(one, same, strict=True):
         for array, twin in zip(left, right, strict=True):
             assert (array == twin).all()
@@ -134,7 +138,7 @@ def test_another_epoch_takes_other_patches_in_another_order(records: list[Labell
 
 
 def test_validation_takes_the_same_even_patches_every_time(records: list[LabelledBag]) -> None:
-    made = sequence(records, seed=None, stain_jitter=0.5)
+    made = sequence(records, seed=None, augment=stain)
     first = rows_by_bag(made)
     made.on_epoch_end()
     assert rows_by_bag(made) == first
@@ -145,11 +149,39 @@ def test_validation_takes_the_same_even_patches_every_time(records: list[Labelle
 
 
 def test_training_turns_and_stains_the_patches(records: list[LabelledBag]) -> None:
-    plain, stained = (batches(sequence(records, stain_jitter=s))[0][0] for s in (0.0, 0.2))
+    plain, stained = (batches(sequence(records, augment=a))[0][0] for a in (turn_patches, stain))
     originals = {p.tobytes() for n, s in enumerate(SIZES) for p in random_patches(s, seed=n)}
     flat = plain.reshape(-1, 16, 16, 3)
     assert any(patch.tobytes() not in originals for patch in flat)
     assert np.abs(plain.astype(int) - stained).mean() > 1
+
+
+# -- a negative class ----------------------------------------------------------------------------
+
+
+def test_only_the_real_instances_of_negative_bags_are_known(records: list[LabelledBag]) -> None:
+    made = sequence(records, per_bag=9, negative=0)
+    for index in range(len(made)):
+        inputs, labels, weights = made[index]
+        assert (labels["instance"] == labels["bag"][:, None]).all()
+        negative = (labels["bag"] == 0)[:, None]
+        assert (weights["instance"] == (inputs["mask"] & negative)).all()
+
+
+def test_a_bag_joined_with_a_negative_one_keeps_its_class() -> None:
+    bags = [ArrayBag(np.zeros((2, 3), np.float32), label) for label in (0, 1, 2, 2, 0, 0)]
+    weight = np.array([1, 2, 3], np.float32)
+    _, labels, weights = BagSequence(bags, weight, 6, 2, negative=0)[0]
+    # each with the one before it, the first with the last
+    assert labels["joint"].tolist() == [0, 1, 1, 2, 2, 0]
+    assert weights["joint"].tolist() == [1, 2, 0, 3, 3, 1]  # of a 1 and a 2 nobody knows
+
+
+def test_a_bag_in_memory_is_drawn_like_a_stored_one(records: list[LabelledBag]) -> None:
+    held = [ArrayBag(random_patches(s, seed=n), label) for n, (s, label) in enumerate(PAIRS)]
+    for left, right in zip(batches(sequence(records)), batches(sequence(held)), strict=True):
+        for array, twin in zip(left, right, strict=True):
+            assert (array == twin).all()
 
 
 # -- embeddings ----------------------------------------------------------------------------------
@@ -164,10 +196,11 @@ def test_embeddings_are_drawn_like_patches(tmp_path: Path) -> None:
             name,
             0,
             count,
+            "features",
         )
         for name, count in (("few", 2), ("many", 10))
     ]
-    made = sequence(bags, content="features", per_bag=4)
+    made = sequence(bags, per_bag=4)
     inputs, _, _ = made[0]
     assert inputs["instances"].shape == (2, 4, 2)
     for bag, real in zip(inputs["instances"], inputs["mask"], strict=True):
@@ -175,7 +208,7 @@ def test_embeddings_are_drawn_like_patches(tmp_path: Path) -> None:
         assert len(set(rows)) == len(rows)
         assert (np.diff(rows) > 0).all()
         assert set(bag[:, 0]) == set(bag[real][:, 0])
-    everything = sequence(bags, content="features", per_bag=10, seed=None)
+    everything = sequence(bags, per_bag=10, seed=None)
     assert (everything[0][0]["instances"][1] == features).all()
 
 
@@ -193,11 +226,16 @@ def test_fit_takes_every_batch_of_every_epoch_once(tmp_path: Path) -> None:
     patches = random_patches(3)
     bags = [
         LabelledBag(
-            make_bag(tmp_path, f"b{n}", patches, features=np.ones((3, 2))), f"b{n}", "", n % 2, 3
+            make_bag(tmp_path, f"b{n}", patches, features=np.ones((3, 2))),
+            f"b{n}",
+            "",
+            n % 2,
+            3,
+            "features",
         )
         for n in range(7)
     ]
-    spy = Spy(bags, "features", EVEN, batch=2, per_bag=2, seed=1)
+    spy = Spy(bags, EVEN, batch=2, per_bag=2, seed=1)
     shapes = {"instances": (None, 2), "mask": (None,)}
     inputs = {name: keras.Input(shape, name=name) for name, shape in shapes.items()}
     pooled = keras.ops.mean(inputs["instances"], axis=1)

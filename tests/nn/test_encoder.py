@@ -13,7 +13,15 @@ from nn_tools import keras_saves, random_patches
 from milpath.errors import StoredFileError, UsageError
 from milpath.model_spec import EncoderSpec
 from milpath.nn import encoder as encoders
-from milpath.nn.encoder import SMALL, build_encoder, digest_weights, networks, rebuild_encoder
+from milpath.nn.encoder import (
+    CENTRED,
+    OURS,
+    SMALL,
+    build_encoder,
+    digest_weights,
+    networks,
+    rebuild_encoder,
+)
 
 
 def builders() -> set[str]:
@@ -24,9 +32,10 @@ def builders() -> set[str]:
 # -- our own -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("side", [16, 32, 64, 256])
-def test_the_small_cnn_gives_128_numbers_for_patches_of_any_size(side: int) -> None:
-    encoder = build_encoder(SMALL, side)
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("side", [16, 27, 64, 256])
+def test_our_cnns_give_128_numbers_for_patches_of_any_size(name: str, side: int) -> None:
+    encoder = build_encoder(name, side)
     assert encoder.input_shape == (None, side, side, 3)
     embeddings = encoder.predict_on_batch(random_patches(2, side))
     assert embeddings.shape == (2, 128)
@@ -56,6 +65,22 @@ def test_any_changed_weight_changes_the_digest() -> None:
 def test_the_small_cnn_sees_the_whole_range_of_pixels_alike() -> None:
     rescale = build_encoder(SMALL, 16).get_layer("rescale")
     assert np.asarray(rescale(np.array([0.0, 127.5, 255.0]))) == pytest.approx([-1, 0, 1])
+
+
+def test_the_centred_cnn_takes_grey_pictures() -> None:
+    encoder = OURS[CENTRED]((28, 28, 1))
+    assert encoder.predict_on_batch(random_patches(2, 28)[..., :1]).shape == (2, 128)
+
+
+def test_only_the_centred_cnn_knows_where_things_are() -> None:
+    picture = np.zeros((1, 64, 64, 3), np.uint8)
+    picture[0, 24:40, 24:40] = 255
+    moved = np.roll(picture, 16, axis=(1, 2))
+    for name, tells in ((SMALL, False), (CENTRED, True)):
+        keras.utils.set_random_seed(0)
+        encoder = build_encoder(name, 64)
+        one, other = (encoder.predict_on_batch(each) for each in (picture, moved))
+        assert (np.abs(one - other).max() > 1e-4) == tells
 
 
 # -- those of Keras ------------------------------------------------------------------------------
@@ -107,7 +132,9 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
 
 
 def test_an_unknown_encoder_is_refused_and_the_known_ones_named() -> None:
-    with pytest.raises(UsageError, match=r"no encoder 'resnet5'.*small, convnextbase.*resnet50, "):
+    with pytest.raises(
+        UsageError, match=r"no encoder 'resnet5'.*small, centred, convnextbase.*resnet50, "
+    ):
         build_encoder("resnet5", 32)
 
 

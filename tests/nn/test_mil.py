@@ -291,3 +291,46 @@ def test_an_empty_stream_gives_no_evidence() -> None:
     attention, contributions = pool_evidence(*collect_evidence(evidence, []))
     assert attention.shape == (2, 0)
     assert contributions.shape == (2, 0, CLASSES)
+
+
+# -- the standard assumption ---------------------------------------------------------------------
+
+
+def answers(head: MILHead, bags: NDArray[Any], mask: NDArray[np.bool_]) -> dict[str, Floats]:
+    model = build_mil((DIM,), head, presence=True)
+    found = model.predict_on_batch({"instances": bags, "mask": mask})
+    return {name: np.asarray(value, np.float64) for name, value in found.items()}
+
+
+@both_heads
+def test_an_instance_is_answered_for_as_a_bag_of_one(projected: bool) -> None:
+    head, bags = make_head(projected), draw()
+    mask = everything(bags)
+    found = answers(head, bags, mask)
+    assert found["bag"] == pytest.approx(run(build_mil((DIM,), head), bags), abs=1e-5)
+    for bag, row in np.ndindex(bags.shape[:2]):
+        alone, _, _ = twin(head, bags[bag, row : row + 1])
+        assert found["instance"][bag, row] == pytest.approx(alone, abs=1e-4)
+
+
+@both_heads
+def test_the_logits_of_a_bag_are_a_mean_of_those_of_its_instances(projected: bool) -> None:
+    head, bags = make_head(projected), draw()
+    found = answers(head, bags, everything(bags))
+    for number, bag in enumerate(bags):
+        _, attention, _ = twin(head, bag)
+        assert found["bag"][number] == pytest.approx(
+            attention @ found["instance"][number], abs=1e-4
+        )
+
+
+@both_heads
+def test_a_bag_is_joined_with_the_one_before_it(projected: bool) -> None:
+    head, bags = make_head(projected), draw()
+    mask = everything(bags)
+    mask[1, 4:] = False
+    found = answers(head, bags, mask)
+    for number in range(len(bags)):
+        both = np.concatenate([bags[i][mask[i]] for i in (number, number - 1)])
+        logits, _, _ = twin(head, both)
+        assert found["joint"][number] == pytest.approx(logits, abs=1e-4)

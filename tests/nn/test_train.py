@@ -31,7 +31,7 @@ from milpath.nn.embed import Embedder
 from milpath.nn.encoder import SMALL, build_encoder
 from milpath.nn.mil import Member, build_evidence
 from milpath.nn.predict import Classifier, collect_evidence, pool_evidence
-from milpath.nn.train import TrainReport, class_weights, train_cohort, train_member
+from milpath.nn.train import Task, TrainReport, class_weights, train_cohort, train_member
 from milpath.params import TrainParams
 
 QUICK = TrainParams(head=HEAD, epochs=2, patches_per_bag=6, bag_batch=3)
@@ -84,7 +84,7 @@ def make_marked(
         path = make_bag(
             folder, f"b{number}", random_patches(PER_BAG), features=values, encoder=(SMALL, code)
         )
-        records.append(LabelledBag(path, f"b{number}", f"b{number}", label, PER_BAG))
+        records.append(LabelledBag(path, f"b{number}", f"b{number}", label, PER_BAG, "features"))
         features.append(values)
         marked.append(place)
     return Marked(records, features, marked)
@@ -103,7 +103,9 @@ HEAD_ALONE = TrainParams(
 @pytest.mark.slow
 def test_what_tells_the_classes_is_learned_and_found_by_the_attention(marked: Marked) -> None:
     records = marked.records
-    member, history = train_member(records[:30], records[30:40], (DIM,), 2, HEAD_ALONE, seed=1)
+    member, history = train_member(
+        records[:30], records[30:40], Task((DIM,), 2), HEAD_ALONE, seed=1
+    )
     assert history["val_loss"][-1] < history["val_loss"][0]
     labels, probs, found = [], [], []
     for number in range(40, 60):
@@ -131,8 +133,7 @@ def test_training_stops_when_patience_is_at_its_end_and_keeps_the_best_epoch(
     member, history = train_member(
         train,
         val,
-        (DIM,),
-        2,
+        Task((DIM,), 2),
         HEAD_ALONE.model_copy(update=change),
         seed=0,
         on_epoch=lambda epoch, losses: told.append(epoch),
@@ -174,7 +175,8 @@ def test_three_classes_are_learned_end_to_end(tmp_path: Path) -> None:
 def test_the_seed_decides_every_bit_of_the_weights(tmp_path: Path) -> None:
     records = make_records(tmp_path, (5, 8, 2, 7, 4, 6), (0, 1) * 3)
     trained = [
-        train_member(records[:4], records[4:], (16, 16, 3), 2, QUICK, seed) for seed in (3, 3, 4)
+        train_member(records[:4], records[4:], Task((16, 16, 3), 2), QUICK, seed)
+        for seed in (3, 3, 4)
     ]
     one, same, other = (weights_of(member) for member, _ in trained)
     assert (one == same).all()
@@ -200,13 +202,13 @@ def test_a_damaged_patch_met_in_training_is_one_clear_line(tmp_path: Path) -> No
         h5["patches"] = np.zeros((4, 16, 16, 3), np.int32)
     params = QUICK.model_copy(update={"bag_batch": 1})
     with pytest.raises(StoredFileError, match=r"^b2\.h5: 'patches' is int32, expected uint8"):
-        train_member(records[:6], records[6:], (16, 16, 3), 2, params, seed=5)
+        train_member(records[:6], records[6:], Task((16, 16, 3), 2), params, seed=5)
 
 
 def test_training_that_runs_away_is_refused(marked: Marked) -> None:
     params = HEAD_ALONE.model_copy(update={"learning_rate": 1e30, "epochs": 3})
     with pytest.raises(UsageError, match=r"training ran away .*--learning-rate"):
-        train_member(marked.records[:8], marked.records[8:12], (DIM,), 2, params, seed=0)
+        train_member(marked.records[:8], marked.records[8:12], Task((DIM,), 2), params, seed=0)
 
 
 # -- the whole, from pixels ----------------------------------------------------------------------

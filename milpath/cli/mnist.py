@@ -1,0 +1,254 @@
+"""`milpath mnist`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from milpath.cli.console import JsonOption, checked, load_network, progress, show_warnings
+from milpath.errors import UsageError
+from milpath.params import MNIST_PRESETS, DigitBagParams, MnistParams
+
+if TYPE_CHECKING:
+    from milpath.nn.mnist import Trial
+
+_OUT = Path("milpath-mnist")
+_FIGURES = ("auc", "accuracy", "loss", "instance_auc", "contribution_auc")
+_SHOWN = 8
+"""Bags of each class in the galleries."""
+
+
+class Preset(StrEnum):
+    """Whose protocol."""
+
+    paper = "paper"
+    keras = "keras"
+
+
+def mnist(
+    preset: Annotated[
+        Preset,
+        typer.Option(
+            help="paper: bags of N(10, 2) digits with or without a 9, 50 to 500 to learn from. "
+            "keras: 1,000 bags of 3, with or without a 1, and 300 to stop by. "
+            "The options below change it."
+        ),
+    ] = Preset.paper,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="mnist.npz, as Keras keeps it.", show_default="Keras fetches it"),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all it makes.")] = _OUT,
+    target: Annotated[
+        int | None, typer.Option(help="The digit that makes a bag positive.", show_default="preset")
+    ] = None,
+    train_bags: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Numbers of training bags; a model a seed for each.",
+            show_default="preset",
+        ),
+    ] = None,
+    val_bags: Annotated[
+        int | None,
+        typer.Option(
+            help="Bags that decide when to stop; 0 trains every epoch.", show_default="preset"
+        ),
+    ] = None,
+    test_bags: Annotated[
+        int | None, typer.Option(help="Bags to be judged on.", show_default="preset")
+    ] = None,
+    mean_size: Annotated[
+        float | None, typer.Option(help="Mean number of digits in a bag.", show_default="preset")
+    ] = None,
+    std_size: Annotated[
+        float | None,
+        typer.Option(help="Its standard deviation; 0 for one size.", show_default="preset"),
+    ] = None,
+    balanced: Annotated[
+        bool | None,
+        typer.Option(
+            "--balanced/--natural",
+            help="Positive and negative bags in turn, or as they come.",
+            show_default="preset",
+        ),
+    ] = None,
+    presence: Annotated[
+        bool | None,
+        typer.Option(
+            "--presence/--no-presence",
+            help="Learn from a bag being negative that each of its digits is.",
+            show_default="preset",
+        ),
+    ] = None,
+    gated: Annotated[
+        bool | None,
+        typer.Option(
+            "--gated/--plain", help="Gated attention, or tanh alone.", show_default="gated"
+        ),
+    ] = None,
+    members: Annotated[
+        int | None, typer.Option(help="Models in each ensemble.", show_default="1")
+    ] = None,
+    class_weight: Annotated[
+        str | None,
+        typer.Option(help="balanced: the rarer class weighs more; or none.", show_default="preset"),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Most epochs.", show_default="by the training bags")
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Draws of bags for each number of them.", show_default="preset"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the model on bags of digits: is the target among them, and which is it?
+
+    Training, validation and test bags are drawn apart, test bags from MNIST's test images only.
+    OUT receives results.jsonl, a picture of AUC against the number of training bags, and galleries
+    of test bags with the attention under each digit.
+    """
+    params = _change(
+        MNIST_PRESETS[preset.value],
+        bags={"target": target, "mean_size": mean_size, "std_size": std_size, "balanced": balanced},
+        train={"members": members, "class_weight": class_weight},
+        gated=gated,
+        train_bags=_numbers(train_bags) if train_bags else None,
+        val_bags=val_bags,
+        test_bags=test_bags,
+        seeds=seeds,
+        seed=seed,
+        epochs=epochs,
+        presence=presence,
+    )
+    from milpath.store import publish_text, require_writable
+
+    show_warnings()
+    require_writable(out)
+    load_network()
+    from milpath.nn.mnist import load_mnist
+
+    trials = []
+    lines = []
+    for trial in _run(load_mnist(data), params):
+        trials.append(trial)
+        lines.append(json.dumps(_record(trial)))
+        if as_json:
+            print(lines[-1], flush=True)
+        publish_text(out / "results.jsonl", "\n".join(lines) + "\n")
+    _draw(out, trials, params)
+    if not as_json:
+        _print_table(trials)
+        print(f"pictures: {out}")
+
+
+def _change(
+    preset: MnistParams, bags: dict[str, Any], train: dict[str, Any], gated: bool | None, **own: Any
+) -> MnistParams:
+    """The preset with the options that were given."""
+
+    def given(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if value is not None}
+
+    recipe = preset.train.model_dump() | given(train)
+    if gated is not None:
+        recipe["head"] = recipe["head"] | {"gated": gated}
+    return checked(
+        MnistParams,
+        **{
+            **preset.model_dump(),
+            **given(own),
+            "bags": checked(DigitBagParams, **(preset.bags.model_dump() | given(bags))),
+            "train": checked(type(preset.train), **recipe),
+        },
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--train-bags {text}: expected numbers, such as 50,100,200") from None
+
+
+def _run(halves: Any, params: MnistParams) -> Iterable[Trial]:
+    from milpath.nn.mnist import run_trial
+
+    runs = [
+        (count, seed)
+        for count in params.train_bags
+        for seed in range(params.seed, params.seed + params.seeds)
+    ]
+    steps = params.train.members * sum(params.epochs_for(count) for count, _ in runs)
+    with progress("mnist", steps) as advance:
+        for count, seed in runs:
+
+            def tell(losses: dict[str, float], count: int = count, seed: int = seed) -> None:
+                advance(f"{count} bags, seed {seed}, loss {losses['loss']:.3f}")
+
+            yield run_trial(halves, params, count, seed, tell)
+
+
+def _record(trial: Trial) -> dict[str, Any]:
+    figures = {name: getattr(trial, name) for name in _FIGURES}
+    return {
+        "train_bags": trial.train_bags,
+        "seed": trial.seed,
+        **{name: None if value is None else round(value, 5) for name, value in figures.items()},
+        "epochs": trial.epochs,
+        "seconds": round(trial.seconds, 2),
+    }
+
+
+def _print_table(trials: Sequence[Trial]) -> None:
+    names = [name.replace("_", " ").replace("auc", "AUC") for name in _FIGURES]
+    print("training bags  " + "".join(f"{name:<20}" for name in names) + "seconds")
+    for count in dict.fromkeys(trial.train_bags for trial in trials):
+        some = [trial for trial in trials if trial.train_bags == count]
+        cells = [_cell([getattr(trial, name) for trial in some]) for name in _FIGURES]
+        seconds = statistics.mean(trial.seconds for trial in some)
+        print(f"{count:<15}" + "".join(f"{cell:<20}" for cell in cells) + f"{seconds:.1f}")
+
+
+def _cell(values: Sequence[float | None]) -> str:
+    """Mean and standard deviation over the seeds."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    if len(known) == 1:
+        return f"{known[0]:.4f}"
+    return f"{statistics.mean(known):.4f} ± {statistics.stdev(known):.4f}"
+
+
+def _draw(out: Path, trials: Sequence[Trial], params: MnistParams) -> None:
+    from milpath.gallery import GalleryBag, write_gallery
+    from milpath.report import write_learning_curve
+
+    points: dict[int, list[float]] = {}
+    for trial in trials:
+        points.setdefault(trial.train_bags, []).append(trial.auc)
+    title = f"MNIST bags: is there a {params.bags.target}?"
+    write_learning_curve(out / "auc.png", points, "AUC on unseen bags", title)
+    last = trials[-1]
+    for label, name in enumerate(("negative", "positive")):
+        some = [i for i, bag in enumerate(last.test) if bag.label == label][:_SHOWN]
+        rows = [
+            GalleryBag(
+                last.test[i].images,
+                last.verdicts[i].attention,
+                last.test[i].digits == params.bags.target,
+                f"p(there is a {params.bags.target}) = {last.verdicts[i].probs[1]:.3f}",
+            )
+            for i in some
+        ]
+        explain = f"unseen bags, {last.train_bags} to learn from; under each digit its attention"
+        write_gallery(out / f"{name}.png", rows, f"{title} {name.capitalize()} bags\n{explain}")

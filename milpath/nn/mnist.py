@@ -1,0 +1,241 @@
+"""The MNIST-bag benchmark of Ilse, Tomczak & Welling 2018, section 4.2: is there a 9 in the bag?"""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from milpath.errors import UsageError
+from milpath.metrics import accuracy, auc, instance_auc, log_loss
+from milpath.nn.augment import warp_pictures
+from milpath.nn.data import ArrayBag
+from milpath.nn.judge import Verdict, judge_bags
+from milpath.nn.mil import Member
+from milpath.nn.train import Task, seed_of, train_member
+from milpath.params import DigitBagParams, MnistParams
+
+NEGATIVE, POSITIVE = 0, 1
+SHAPE = (28, 28, 1)
+
+_TRAIN, _VAL, _TEST = range(3)  # draws of bags that share no random number
+
+
+@dataclass(frozen=True, eq=False)
+class Digits:
+    """Half of MNIST: images (n, 28, 28, 1) of 0..255, and which digit each is, (n,)."""
+
+    images: NDArray[np.uint8]
+    digits: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class DigitBag:
+    """A bag of digits; it is positive when the target is among them."""
+
+    images: NDArray[np.uint8]
+    digits: NDArray[np.uint8]
+    label: int
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One model, or ensemble, and how it does on bags of digits it has never seen."""
+
+    train_bags: int
+    seed: int
+    auc: float
+    accuracy: float
+    loss: float
+    instance_auc: float | None
+    """Of attention against the target, mean over the positive test bags that hold other digits."""
+    contribution_auc: float | None
+    """The same of the evidence for the positive class."""
+    seconds: float
+    """Of training, all members."""
+    epochs: int
+    """That the longest-trained member took."""
+    members: tuple[Member, ...]
+    test: tuple[DigitBag, ...]
+    verdicts: tuple[Verdict, ...]
+    """Of the test bags."""
+
+
+def load_mnist(path: Path | None = None) -> tuple[Digits, Digits]:
+    """Training and test half of MNIST.
+
+    Parameters
+    ----------
+    path : an `mnist.npz` as Keras keeps it; None lets Keras fetch it
+
+    Raises
+    ------
+    UsageError : the file is not MNIST, or there is none and no network
+    """
+    if path is None:
+        try:
+            (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
+        except Exception as error:  # Keras raises bare Exceptions for a failed download
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(
+                f"MNIST cannot be fetched ({reason}); give a copy of mnist.npz with --data"
+            ) from None
+        return _halves(x_train, y_train, x_test, y_test)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"{path}: not MNIST as Keras keeps it ({error}); it needs x_train, y_train, x_test "
+            "and y_test"
+        ) from None
+    return _halves(*arrays)
+
+
+def _halves(
+    x_train: NDArray[Any], y_train: NDArray[Any], x_test: NDArray[Any], y_test: NDArray[Any]
+) -> tuple[Digits, Digits]:
+    for images, digits in ((x_train, y_train), (x_test, y_test)):
+        if images.shape != (len(digits), 28, 28) or images.dtype != np.uint8 or digits.ndim != 1:
+            raise UsageError(
+                f"MNIST: expected images (n, 28, 28) of uint8 and n digits, got {images.shape} of "
+                f"{images.dtype} and {digits.shape}"
+            )
+    return Digits(x_train[..., None], y_train), Digits(x_test[..., None], y_test)
+
+
+def draw_bags(
+    source: Digits, params: DigitBagParams, count: int, rng: np.random.Generator
+) -> list[DigitBag]:
+    """Bags of digits drawn at random, their sizes from a normal distribution.
+
+    Parameters
+    ----------
+    source : where the digits come from
+    params : sizes and target; balanced bags are positive and negative in turn, as in the paper
+    count : number of bags
+    rng : decides all of it
+
+    Raises
+    ------
+    UsageError : `source` holds nothing but the target, or none of it
+    """
+    target = source.digits == params.target
+    if target.all() or not target.any():
+        raise UsageError(f"cannot draw bags: every digit, or none, is a {params.target}")
+    others = np.flatnonzero(~target)
+    bags: list[DigitBag] = []
+    while len(bags) < count:
+        size = max(1, round(rng.normal(params.mean_size, params.std_size)))
+        rows = rng.integers(len(target), size=size)
+        if params.balanced:
+            if len(bags) % 2:
+                rows = rng.choice(others, size)
+            elif not target[rows].any():
+                continue
+        label = POSITIVE if target[rows].any() else NEGATIVE
+        bags.append(DigitBag(source.images[rows], source.digits[rows], label))
+    return bags
+
+
+def draw_sets(
+    mnist: tuple[Digits, Digits], params: MnistParams, train_bags: int, seed: int
+) -> tuple[list[DigitBag], list[DigitBag], list[DigitBag]]:
+    """Training, validation and test bags of a trial: separate draws, the test bags of other digits.
+
+    Raises
+    ------
+    UsageError : the training or test bags drawn are all of one class
+    """
+    learn, unseen = mnist
+    train = draw_bags(learn, params.bags, train_bags, np.random.default_rng([seed, _TRAIN]))
+    val = draw_bags(learn, params.bags, params.val_bags, np.random.default_rng([seed, _VAL]))
+    test = draw_bags(unseen, params.bags, params.test_bags, np.random.default_rng([seed, _TEST]))
+    for name, bags in (("training", train), ("test", test)):
+        if len({bag.label for bag in bags}) < 2:
+            raise UsageError(
+                f"all {len(bags)} {name} bags drawn with seed {seed} are of one class; "
+                "give more bags, another size, or --balanced"
+            )
+    return train, val, test
+
+
+def run_trial(
+    mnist: tuple[Digits, Digits],
+    params: MnistParams,
+    train_bags: int,
+    seed: int,
+    on_epoch: Callable[[dict[str, float]], None] = lambda losses: None,
+) -> Trial:
+    """Draw bags, train on some, stop by others, and judge on bags of MNIST's test half.
+
+    Parameters
+    ----------
+    mnist : training and test half
+    params : of the benchmark
+    train_bags : how many to learn from
+    seed : of bags and training
+    on_epoch : told the losses after every epoch
+
+    Raises
+    ------
+    UsageError : the bags drawn are all of one class
+    """
+    train, val, test = draw_sets(mnist, params, train_bags, seed)
+    epochs = params.epochs_for(train_bags)
+    recipe = params.train.model_copy(update={"epochs": epochs})
+    task = Task(SHAPE, 2, NEGATIVE if params.presence else None, warp_pictures)
+    start = time.perf_counter()
+    trained = [
+        train_member(
+            [ArrayBag(bag.images, bag.label) for bag in train],
+            [ArrayBag(bag.images, bag.label) for bag in val],
+            task,
+            recipe,
+            seed_of(seed, number),
+            lambda epoch, losses: on_epoch(losses),
+        )
+        for number in range(recipe.members)
+    ]
+    seconds = time.perf_counter() - start
+    members = [member for member, _ in trained]
+    verdicts = judge_bags(members, [bag.images for bag in test])
+    lasted = max(len(history["loss"]) for _, history in trained)
+    return _judge_trial(train_bags, seed, params.bags.target, test, verdicts, members,
+                        (seconds, lasted))  # fmt: skip
+
+
+def _judge_trial(
+    train_bags: int,
+    seed: int,
+    target: int,
+    test: Sequence[DigitBag],
+    verdicts: Sequence[Verdict],
+    members: Sequence[Member],
+    took: tuple[float, int],
+) -> Trial:
+    labels = np.array([bag.label for bag in test])
+    probs = np.stack([verdict.probs for verdict in verdicts])
+    positive = [i for i, bag in enumerate(test) if bag.label == POSITIVE]
+    truth = [test[i].digits == target for i in positive]
+    return Trial(
+        train_bags=train_bags,
+        seed=seed,
+        auc=auc(labels, probs) or 0.0,
+        accuracy=accuracy(labels, probs),
+        loss=log_loss(labels, probs),
+        instance_auc=instance_auc(truth, [verdicts[i].attention for i in positive]),
+        contribution_auc=instance_auc(truth, [verdicts[i].evidence(POSITIVE) for i in positive]),
+        seconds=took[0],
+        epochs=took[1],
+        members=tuple(members),
+        test=tuple(test),
+        verdicts=tuple(verdicts),
+    )

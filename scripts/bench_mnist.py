@@ -1,0 +1,264 @@
+"""MNIST bags side by side: milpath, and others' code on the very same bags.
+
+python scripts/bench_mnist.py --data mnist.npz [--train-bags 50,100,200,500] [--seeds 5]
+    [--reference FOLDER] [--keras-example FILE.py] [--speed]
+
+--reference: a checkout of the paper authors' PyTorch code (its model.py), for which PyTorch must
+    be installed; trained as its main.py does: Adam 5e-4, weight decay 1e-4, a bag a step,
+    20 epochs.
+--keras-example: attention_mil_classification.py of Keras' own examples; its functions are run on
+    the bags of `milpath mnist --preset keras`, milpath beside it.
+--speed: 200 bags, how long until AUC .96; one model a seed, `SHORT` epochs of ours.
+
+One JSON line a model, and last the means and ratios. Seconds are of training alone, measured in
+turn in one run; the ratio is what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.util
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from numpy.typing import NDArray
+from repeated_cv import print_line
+
+from milpath.metrics import accuracy, auc, instance_auc, log_loss
+from milpath.nn.mnist import DigitBag, Digits, draw_sets, load_mnist, run_trial
+from milpath.params import MNIST_PRESETS, MnistParams
+
+REFERENCE_EPOCHS = 20
+SPEED_BAGS, SPEED_AUC = 200, 0.96
+SHORT = 10
+"""Epochs of ours when only AUC .96 is wanted."""
+SHORT_KERAS = 6
+"""Epochs of ours when only the example's accuracy is wanted."""
+
+Mnist = tuple[Digits, Digits]
+FIGURES = ("auc", "accuracy", "loss", "instance_auc", "seconds")
+
+
+def ours(mnist: Mnist, params: MnistParams, count: int, seed: int) -> dict[str, Any]:
+    """A trial of milpath as a line."""
+    trial = run_trial(mnist, params, count, seed)
+    figures = {name: getattr(trial, name) for name in FIGURES}
+    return {"who": "milpath", "train_bags": count, "seed": seed, **figures, "epochs": trial.epochs}
+
+
+# -- the paper authors' code ---------------------------------------------------------------------
+
+
+def load_module(path: Path) -> ModuleType:
+    """A module from a file outside this project."""
+    spec = importlib.util.spec_from_file_location("reference_model", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def reference(
+    folder: Path, mnist: Mnist, params: MnistParams, count: int, seed: int
+) -> dict[str, Any]:
+    """Their gated model on our bags; also when its test AUC first reached `SPEED_AUC`."""
+    import torch
+
+    train, _, test = draw_sets(mnist, params, count, seed)
+    target = params.bags.target
+    torch.manual_seed(seed)
+    model = load_module(folder / "model.py").GatedAttention()
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4, betas=(0.9, 0.999), weight_decay=1e-4)
+
+    def tensor(bag: DigitBag) -> Any:
+        pixels = (bag.images[..., 0].astype(np.float32) / 255 - 0.1307) / 0.3081
+        return torch.from_numpy(pixels)[None, :, None]
+
+    def judge() -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+        model.eval()
+        with torch.no_grad():
+            answers = [model(tensor(bag)) for bag in test]
+        probs = np.array([float(answer[0]) for answer in answers])
+        attention = [answer[2].numpy().ravel().astype(np.float64) for answer in answers]
+        return np.stack([1 - probs, probs], axis=1), attention
+
+    labels = np.array([bag.label for bag in test])
+    bags = [(tensor(bag), torch.tensor([bag.label])) for bag in train]
+    seconds, reached = 0.0, None
+    for epoch in range(REFERENCE_EPOCHS):
+        start = time.perf_counter()
+        model.train()
+        for place in np.random.default_rng([seed, epoch]).permutation(len(bags)):
+            optimizer.zero_grad()
+            loss, _ = model.calculate_objective(*bags[place])
+            loss.backward()
+            optimizer.step()
+        seconds += time.perf_counter() - start
+        if reached is None and (auc(labels, judge()[0]) or 0) >= SPEED_AUC:
+            reached = seconds
+    probs, attention = judge()
+    positive = [i for i, bag in enumerate(test) if bag.label == 1]
+    return {
+        "who": "reference",
+        "train_bags": count,
+        "seed": seed,
+        "auc": auc(labels, probs),
+        "accuracy": accuracy(labels, probs),
+        "loss": log_loss(labels, probs),
+        "instance_auc": instance_auc(
+            [test[i].digits == target for i in positive], [attention[i] for i in positive]
+        ),
+        "seconds": seconds,
+        "epochs": REFERENCE_EPOCHS,
+        "seconds_to_auc": reached,
+    }
+
+
+# -- Keras' example ------------------------------------------------------------------------------
+
+
+def load_example(path: Path) -> dict[str, Any]:
+    """The example's names, without running what it does: its definitions and constants only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kept = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            kept.append(node)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+            root = (node.module if isinstance(node, ast.ImportFrom) else names[0]) or ""
+            if importlib.util.find_spec(root.split(".")[0]):  # it shows its progress with tqdm
+                kept.insert(0, node)
+    names: dict[str, Any] = {}
+    exec(compile(ast.Module(kept, []), str(path), "exec"), names)
+    return names
+
+
+def keras_example(path: Path, mnist: Mnist, params: MnistParams, seed: int) -> dict[str, Any]:
+    """The example's model, trained by its own function, judged on our test bags."""
+    import keras
+
+    count = params.train_bags[0]
+    sets = draw_sets(mnist, params, count, seed)
+    keras.utils.set_random_seed(seed)
+    names = load_example(path)
+
+    def arrays(bags: Sequence[DigitBag]) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
+        images = np.stack([bag.images[..., 0] for bag in bags]) / 255.0
+        return list(images.swapaxes(0, 1)), np.array([[bag.label] for bag in bags])
+
+    (train, labels), (val, val_labels), (test, truth) = map(arrays, sets)
+    start = time.perf_counter()
+    model = names["create_model"](train[0][0].shape)
+    names["train"](train, labels, val, val_labels, model)
+    seconds = time.perf_counter() - start
+    probs = np.asarray(model.predict(test, verbose=0), np.float64)
+    return {
+        "who": "keras example",
+        "train_bags": count,
+        "seed": seed,
+        "auc": auc(truth.ravel(), probs),
+        "accuracy": accuracy(truth.ravel(), probs),
+        "loss": log_loss(truth.ravel(), probs),
+        "seconds": seconds,
+    }
+
+
+# -- the whole -----------------------------------------------------------------------------------
+
+
+def run(line: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+    print_line(line)
+    lines.append(line)
+
+
+def summarize(lines: Sequence[dict[str, Any]]) -> None:
+    """Means by system and number of bags."""
+    for who, count in dict.fromkeys((line["who"], line["train_bags"]) for line in lines):
+        some = [line for line in lines if (line["who"], line["train_bags"]) == (who, count)]
+        summary: dict[str, Any] = {"mean of": who, "train_bags": count, "seeds": len(some)}
+        for name in FIGURES:
+            values = [line[name] for line in some if line.get(name) is not None]
+            if values:
+                spread = {
+                    "mean": statistics.mean(values),
+                    "least": min(values),
+                    "most": max(values),
+                }
+                summary[name] = spread
+        print_line(summary)
+
+
+def ratio(
+    name: str, lines: Sequence[dict[str, Any]], slow: str, fast: str, key: str = "seconds"
+) -> None:
+    """How many times faster, pair by pair on the same bags; the median."""
+    by = {(line["who"], line["seed"]): line for line in lines}
+    pairs = [
+        by[slow, seed][key] / by[fast, seed]["seconds"]
+        for who, seed in by
+        if who == fast and by[slow, seed].get(key)
+    ]
+    print_line({"ratio": name, "median": statistics.median(pairs) if pairs else None,
+                "each": [round(pair, 2) for pair in pairs]})  # fmt: skip
+
+
+def main() -> None:
+    """Print one JSON line a model, then means and ratios."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="mnist.npz; Keras fetches it otherwise")
+    parser.add_argument("--train-bags", default="50,100,200,500")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--test-bags", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, help="fewer, to try it out")
+    parser.add_argument("--reference", type=Path)
+    parser.add_argument("--keras-example", type=Path)
+    parser.add_argument("--speed", action="store_true")
+    options = parser.parse_args()
+    mnist = load_mnist(options.data)
+    change = {"test_bags": options.test_bags, "epochs": options.epochs}
+    paper = MNIST_PRESETS["paper"].model_copy(update=change)
+    keras_way = MNIST_PRESETS["keras"].model_copy(update=change)
+    seeds = range(options.seeds)
+    if options.keras_example:
+        lines: list[dict[str, Any]] = []
+        few = keras_way.model_copy(update={"epochs": options.epochs or SHORT_KERAS, "val_bags": 0})
+        for seed in seeds:
+            run(keras_example(options.keras_example, mnist, keras_way, seed), lines)
+            run(ours(mnist, keras_way, keras_way.train_bags[0], seed), lines)
+            short = ours(mnist, few, few.train_bags[0], seed)
+            run({**short, "who": "milpath, few epochs"}, lines)
+        summarize(lines)
+        ratio("keras example / ours", lines, "keras example", "milpath, few epochs")
+        return
+    counts = [int(part) for part in options.train_bags.split(",")]
+    if options.speed:
+        counts = [SPEED_BAGS]
+        paper = paper.model_copy(update={"epochs": options.epochs or SHORT})
+    lines = []
+    for count in counts:
+        for seed in seeds:
+            run(ours(mnist, paper, count, seed), lines)
+            if options.reference:
+                run(reference(options.reference, mnist, paper, count, seed), lines)
+    summarize(lines)
+    if options.speed and options.reference:
+        ratio(f"reference / ours to AUC {SPEED_AUC}", lines, "reference", "milpath",
+              "seconds_to_auc")  # fmt: skip
+        ratio("reference, all its epochs / ours", lines, "reference", "milpath")
+
+
+if __name__ == "__main__":
+    main()

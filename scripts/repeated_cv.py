@@ -1,0 +1,107 @@
+"""Repeated cross-validation, honestly summed up: for the benchmarks on small sets of bags."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
+
+from milpath.metrics import accuracy, auc, f1, precision, recall
+from milpath.nn.data import ArrayBag, Augment
+from milpath.nn.judge import Verdict, judge_bags
+from milpath.nn.train import Task, seed_of, train_member
+from milpath.params import TrainParams
+
+Floats = NDArray[np.float64]
+Prepare = Callable[[Sequence[NDArray], Sequence[NDArray]], tuple[list[NDArray], list[NDArray]]]
+"""Training and test instances as the network takes them, learned from the training ones alone."""
+
+METRICS: dict[str, Callable[..., float | None]] = {
+    "auc": auc,
+    "accuracy": accuracy,
+    "precision": precision,
+    "recall": recall,
+    "f1": f1,
+}
+
+
+def split_folds(
+    labels: NDArray[np.int64], folds: int, seed: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Training and test rows, every row in one test set, classes in proportion."""
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    yield from splitter.split(np.zeros(len(labels)), labels)
+
+
+def cross_validate(
+    bags: Sequence[ArrayBag],
+    folds: int,
+    seed: int,
+    recipe: TrainParams,
+    negative: int | None,
+    augment: Augment | None = None,
+    prepare: Prepare = lambda train, test: (list(train), list(test)),
+) -> list[Verdict]:
+    """Every bag judged once, by an ensemble of `recipe.members` that has not seen it.
+
+    The number of epochs is fixed beforehand: no fold decides when to stop. `negative` is the class
+    whose bags hold no instance of the other, where that is true.
+    """
+    labels = np.array([bag.label for bag in bags])
+    verdicts: dict[int, Verdict] = {}
+    for fold, (train, test) in enumerate(split_folds(labels, folds, seed)):
+        learn, unseen = prepare(
+            [bags[i].instances for i in train], [bags[i].instances for i in test]
+        )
+        known = [ArrayBag(one, int(labels[i])) for one, i in zip(learn, train, strict=True)]
+        task = Task(known[0].instances.shape[1:], 2, negative, augment)
+        members = [
+            train_member(
+                known,
+                [],
+                task,
+                recipe,
+                seed_of(seed, fold * recipe.members + number),
+            )[0]
+            for number in range(recipe.members)
+        ]
+        verdicts.update(zip(test.tolist(), judge_bags(members, unseen), strict=True))
+    return [verdicts[i] for i in range(len(bags))]
+
+
+def measure(labels: NDArray[np.int64], probs: Floats) -> dict[str, float | None]:
+    """Every figure of one repeat, its folds' predictions taken together."""
+    return {name: metric(labels, probs) for name, metric in METRICS.items()}
+
+
+def summarize(
+    labels: NDArray[np.int64], repeats: Sequence[Floats], seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Mean of each figure over the repeats, with the 95 % interval over resampled bags."""
+    rng = np.random.default_rng(seed)
+    drawn = [rng.integers(len(labels), size=len(labels)) for _ in range(1000)]
+    drawn = [rows for rows in drawn if 0 < labels[rows].sum() < len(rows)]
+
+    def mean(name: str, rows: NDArray[np.int64]) -> float:
+        return float(np.mean([METRICS[name](labels[rows], probs[rows]) for probs in repeats]))
+
+    summary = {}
+    for name in METRICS:
+        low, high = np.quantile([mean(name, rows) for rows in drawn], [0.025, 0.975])
+        middle = mean(name, np.arange(len(labels)))
+        summary[name] = {"mean": middle, "low": float(low), "high": float(high)}
+    return summary
+
+
+def print_line(values: dict[str, object]) -> None:
+    """One JSON line, numbers to four places."""
+    print(json.dumps(_rounded(values)), flush=True)
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return round(value, 4) if isinstance(value, float) else value

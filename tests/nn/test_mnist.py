@@ -1,0 +1,254 @@
+"""The benchmark draws what it says, keeps its sets apart, finds the target, and shows it.
+
+Its digits are those that come with scikit-learn, 8 x 8, enlarged to MNIST's size.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+from sklearn.datasets import load_digits
+
+from milpath.errors import UsageError
+from milpath.nn.judge import judge_bags
+from milpath.nn.mnist import DigitBag, Digits, draw_bags, draw_sets, load_mnist, run_trial
+from milpath.params import MNIST_PRESETS, DigitBagParams, MnistParams
+
+BAGS = DigitBagParams(target=0, mean_size=6, std_size=2)
+QUICK = MnistParams(bags=BAGS, train_bags=(40,), test_bags=60, epochs=8)
+
+
+@cache
+def small_mnist() -> tuple[Digits, Digits]:
+    found = load_digits()
+    large = found.images.repeat(3, axis=1).repeat(3, axis=2) * 15.9
+    images = np.pad(large, [(0, 0), (2, 2), (2, 2)]).astype(np.uint8)[..., None]
+    digits = found.target.astype(np.uint8)
+    return Digits(images[:1200], digits[:1200]), Digits(images[1200:], digits[1200:])
+
+
+@pytest.fixture(scope="session")
+def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("digits") / "mnist.npz"
+    train, test = small_mnist()
+    np.savez_compressed(
+        path,
+        x_train=train.images[..., 0], y_train=train.digits,
+        x_test=test.images[..., 0], y_test=test.digits,
+    )  # fmt: skip
+    return path
+
+
+def drawn(params: DigitBagParams = BAGS, count: int = 300, seed: int = 0) -> list[DigitBag]:
+    return draw_bags(small_mnist()[0], params, count, np.random.default_rng(seed))
+
+
+# -- bags ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_a_bag_is_positive_when_the_target_is_in_it(balanced: bool) -> None:
+    for bag in drawn(BAGS.model_copy(update={"balanced": balanced})):
+        assert bag.label == int((bag.digits == 0).any())
+        assert bag.images.shape == (len(bag.digits), 28, 28, 1)
+
+
+def test_balanced_bags_are_positive_and_negative_in_turn() -> None:
+    assert [bag.label for bag in drawn(count=20)] == [1, 0] * 10
+
+
+def test_natural_bags_are_positive_as_often_as_chance_has_it() -> None:
+    params = DigitBagParams(target=0, mean_size=3, std_size=0, balanced=False)
+    share = np.mean([bag.label for bag in drawn(params, 3000)])
+    expected = 1 - (1 - np.mean(small_mnist()[0].digits == 0)) ** 3
+    assert share == pytest.approx(expected, abs=0.04)
+
+
+def test_sizes_follow_the_normal_distribution_and_no_bag_is_empty() -> None:
+    sizes = [len(bag.digits) for bag in drawn(BAGS.model_copy(update={"balanced": False}), 2000)]
+    assert np.mean(sizes) == pytest.approx(6, abs=0.2)
+    assert np.std(sizes) == pytest.approx(2, abs=0.2)
+    wide = DigitBagParams(target=0, mean_size=1, std_size=4, balanced=False)
+    assert min(len(bag.digits) for bag in drawn(wide)) == 1
+    fixed = DigitBagParams(target=0, mean_size=3, std_size=0)
+    assert {len(bag.digits) for bag in drawn(fixed)} == {3}
+
+
+def test_the_seed_decides_the_bags_and_the_three_sets_are_drawn_apart() -> None:
+    params = QUICK.model_copy(update={"val_bags": 40})
+    one, same, other = (draw_sets(small_mnist(), params, 40, seed) for seed in (1, 1, 2))
+    for left, right in zip(one, same, strict=True):
+        assert [bag.images.tobytes() for bag in left] == [bag.images.tobytes() for bag in right]
+    assert one[0][0].images.tobytes() != other[0][0].images.tobytes()
+    assert one[0][0].images.tobytes() != one[1][0].images.tobytes()
+
+
+def test_test_bags_hold_test_digits_only() -> None:
+    test_images = {image.tobytes() for image in small_mnist()[1].images}
+    train, _, test = draw_sets(small_mnist(), QUICK, 40, 0)
+    assert all(image.tobytes() in test_images for bag in test for image in bag.images)
+    taught = [image.tobytes() in test_images for bag in train for image in bag.images]
+    assert np.mean(taught) < 0.02  # scikit-learn's set holds a few digits twice
+
+
+def test_more_bags_are_drawn_as_a_longer_run_of_the_same() -> None:
+    few, many = (draw_sets(small_mnist(), QUICK, count, 3)[0] for count in (20, 40))
+    assert [bag.images.tobytes() for bag in few] == [bag.images.tobytes() for bag in many[:20]]
+
+
+# -- presets -------------------------------------------------------------------------------------
+
+
+def test_the_presets_are_the_published_protocols() -> None:
+    paper, theirs = MNIST_PRESETS["paper"], MNIST_PRESETS["keras"]
+    assert paper.bags == DigitBagParams(target=9, mean_size=10, std_size=2, balanced=True)
+    assert paper.train_bags == (50, 100, 150, 200, 300, 400, 500)
+    assert (paper.val_bags, paper.test_bags, paper.seeds) == (0, 1000, 5)
+    assert theirs.bags == DigitBagParams(target=1, mean_size=3, std_size=0, balanced=False)
+    assert (theirs.train_bags, theirs.val_bags) == ((1000,), 300)
+    assert theirs.train.class_weight == "balanced"
+
+
+def test_fewer_epochs_but_more_steps_are_taken_of_more_bags() -> None:
+    counts = (50, 100, 200, 500, 1000)
+    epochs = [QUICK.model_copy(update={"epochs": None}).epochs_for(count) for count in counts]
+    assert epochs == sorted(epochs, reverse=True)
+    steps = [count * each for count, each in zip(counts, epochs, strict=True)]
+    assert steps == sorted(steps)
+
+
+def test_one_training_bag_is_refused() -> None:
+    with pytest.raises(ValidationError, match="1 training bag cannot hold both classes"):
+        MnistParams(train_bags=(1,))
+
+
+# -- trials --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_trial_finds_the_target_and_the_trained_model_keeps_its_laws() -> None:
+    trial = run_trial(small_mnist(), QUICK, 40, 0)
+    assert trial.auc > 0.9
+    assert trial.instance_auc is not None
+    assert trial.instance_auc > 0.9
+    assert trial.epochs == 8
+    bag = max(trial.test, key=lambda bag: len(bag.digits)).images
+    order = np.random.default_rng(0).permutation(len(bag))
+    one, permuted = judge_bags(trial.members, [bag, bag[order]])
+    assert permuted.probs == pytest.approx(one.probs, abs=1e-6)
+    assert permuted.attention == pytest.approx(one.attention[order], abs=1e-6)
+    assert one.attention.sum() == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_trial_and_validation_stops_it() -> None:
+    change = {"val_bags": 20, "epochs": 3}
+    params = QUICK.model_copy(update=change)
+    one, same = (run_trial(small_mnist(), params, 20, 5) for _ in range(2))
+    assert (one.auc, one.loss, one.instance_auc) == (same.auc, same.loss, same.instance_auc)
+    rare = params.model_copy(
+        update={"epochs": 30, "train": params.train.model_copy(update={"patience": 1})}
+    )
+    assert run_trial(small_mnist(), rare, 20, 5).epochs < 30
+
+
+def test_bags_of_one_class_are_refused() -> None:
+    hopeless = QUICK.model_copy(
+        update={"bags": DigitBagParams(target=0, mean_size=200, std_size=0, balanced=False)}
+    )
+    with pytest.raises(UsageError, match="all 10 training bags drawn with seed 0 are of one class"):
+        draw_sets(small_mnist(), hopeless, 10, 0)
+    only = Digits(*(half[:5] for half in (np.zeros((9, 28, 28, 1), np.uint8), np.zeros(9, "u1"))))
+    with pytest.raises(UsageError, match="every digit, or none, is a 0"):
+        draw_bags(only, BAGS, 4, np.random.default_rng(0))
+
+
+# -- the file ------------------------------------------------------------------------------------
+
+
+def test_mnist_is_read_as_keras_keeps_it(npz: Path) -> None:
+    for read, made in zip(load_mnist(npz), small_mnist(), strict=True):
+        assert (read.images == made.images).all()
+        assert (read.digits == made.digits).all()
+
+
+def test_what_is_not_mnist_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+        load_mnist(path)
+    path.write_text("no archive")
+    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+        load_mnist(path)
+    np.savez(path, x_train=np.zeros(3))
+    with pytest.raises(UsageError, match="it needs x_train, y_train, x_test"):
+        load_mnist(path)
+    four = {name: np.zeros((2, 27, 27), np.uint8) for name in ("x_train", "x_test")}
+    np.savez(path, **four, y_train=np.zeros(2), y_test=np.zeros(2))
+    with pytest.raises(UsageError, match=r"expected images \(n, 28, 28\)"):
+        load_mnist(path)
+    np.savez(path, x_train=np.array([{}]), y_train=[0], x_test=[0], y_test=[0])
+    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+        load_mnist(path)  # nothing is unpickled
+
+
+def test_without_a_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise Exception("URL fetch failure on mnist.npz: None -- no route to host")
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
+    with pytest.raises(UsageError, match=r"MNIST cannot be fetched .*; give .* with --data"):
+        load_mnist()
+
+
+# -- the command ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_command_prints_a_table_or_lines_and_draws_pictures(npz: Path, tmp_path: Path) -> None:
+    words = ["mnist", "--data", str(npz), "--target", "0", "--mean-size", "4", "--std-size", "1"]
+    words += ["--train-bags", "12,20", "--test-bags", "30", "--seeds", "2", "--epochs", "2"]
+    for extra in ([], ["--json", "--plain", "--natural", "--members", "2", "--no-presence"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "milpath", *words, *extra, "--out", str(tmp_path / "out")],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        written = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in written]
+        assert [(one["train_bags"], one["seed"]) for one in records] == [
+            (12, 0), (12, 1), (20, 0), (20, 1),
+        ]  # fmt: skip
+        assert {"auc", "accuracy", "loss", "instance_auc", "seconds"} <= set(records[0])
+        if extra:
+            assert done.stdout.splitlines() == written
+        else:
+            assert "±" in done.stdout
+    for name in ("auc", "positive", "negative"):
+        with Image.open(tmp_path / "out" / f"{name}.png") as picture:
+            assert min(picture.size) > 200
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--train-bags", "50;100"], "--train-bags 50;100: expected numbers, such as 50,100,200"),
+        (["--target", "12"], "--target 12: Input should be less than or equal to 9"),
+        (["--class-weight", "odd"], "--class-weight odd: Input should be 'balanced' or 'none'"),
+    ],
+)
+def test_wrong_options_are_one_line(options: list[str], line: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "milpath", "mnist", *options],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.strip() == f"milpath: {line}"
