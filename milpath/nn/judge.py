@@ -26,7 +26,8 @@ class Verdict:
     ----------
     probs : (C,) of its classes, from the members' mean logits
     attention : (N,) mean over the members
-    contributions : (N, C) mean over the members
+    contributions : (N, C) mean over the members, the bias shared out by attention: an instance
+        adds ``a_k (w_c · h_k + b_c)``, and all of them together make the logits exactly
     """
 
     probs: Floats
@@ -60,8 +61,8 @@ def judge_bags(members: Sequence[Member], bags: Sequence[NDArray[Any]]) -> list[
     for some, its in zip(
         np.split(scores, cuts, axis=1), np.split(evidence, cuts, axis=1), strict=True
     ):
-        attention, contributions = pool_evidence(some, its)
-        logits = (contributions.sum(axis=1) + bias).mean(axis=0)
+        attention, contributions = pool_evidence(some, its + bias[:, None])
+        logits = contributions.sum(axis=1).mean(axis=0)
         verdicts.append(
             Verdict(softmax(logits), attention.mean(axis=0), contributions.mean(axis=0))
         )

@@ -38,7 +38,9 @@ def test_a_verdict_is_that_of_the_formula() -> None:
         assert verdict.attention == pytest.approx(attention, abs=1e-5)
         logits = attention @ hidden @ kernel + bias
         assert verdict.probs == pytest.approx(softmax(logits), abs=1e-5)
-        assert verdict.contributions.sum(axis=0) == pytest.approx(logits - bias, abs=1e-4)
+        assert verdict.contributions.sum(axis=0) == pytest.approx(logits, abs=1e-4)
+        each = attention[:, None] * (hidden @ kernel + bias)
+        assert verdict.contributions == pytest.approx(each, abs=1e-4)
 
 
 def test_evidence_is_what_a_contribution_adds_to_one_class_more_than_to_the_others() -> None:
