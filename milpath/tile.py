@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from milpath.bag import Bag, bag_fingerprint, write_bag
+from milpath.bag import Bag, bag_fingerprint, encode_patch, write_bag
 from milpath.cohort import SlideEntry
 from milpath.engine import Outcome
 from milpath.errors import SlideReadError, StoredFileError
@@ -90,7 +91,8 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
         remade = path.exists()
         plan = plan_slide(slide, params)
         discard(qc)  # an older one would say that all is done
-        patches = stream_patches(slide, plan.grid, threads)
+        encode = partial(encode_patch, params=params.pixels)
+        patches = stream_patches(slide, plan.grid, encode, threads)
         header = write_bag(path, facts, plan.grid, plan.tissue.background, patches, params)
         write_qc(qc, plan.overview, plan.tissue, plan.grid, entry.slide_id)
     count = len(plan.grid) - header.unreadable

@@ -44,7 +44,7 @@ def reading_threads() -> int:
 @pytest.mark.parametrize("count", [0, 1, 16, 17, 256])
 def test_every_patch_comes_once_and_in_order(path: Path, threads: int, count: int) -> None:
     with Slide(path) as slide:
-        found = list(stream_patches(slide, grid_over(count), threads))
+        found = list(stream_patches(slide, grid_over(count), np.array, threads))
     assert [row for row, _ in found] == list(range(count))
     assert all(np.array_equal(pixels, cut(row)) for row, pixels in found)
 
@@ -69,7 +69,7 @@ def test_a_few_unreadable_patches_are_left_out_and_told(
     grid = PatchGrid(kept, SIDE, SIDE, SIDE, (0, 0), 0.5, 0)
     bad = int((kept == 256).all(axis=1).argmax())
     with Slide(wide) as slide, caplog.at_level(logging.WARNING):
-        rows = [row for row, _ in stream_patches(slide, grid, 2)]
+        rows = [row for row, _ in stream_patches(slide, grid, np.array, 2)]
     assert set(range(len(grid))) - set(rows) == {bad}
     assert "1 of" in caplog.text
     assert "unreadable, left out" in caplog.text
@@ -82,13 +82,13 @@ def test_more_than_one_percent_unreadable_fails_the_slide(path: Path, threads: i
         Slide(path) as slide,
         pytest.raises(SlideReadError, match=r"n\.tif: cannot be read .*at most 1% of 256 may be"),
     ):
-        list(stream_patches(slide, grid_over(256), threads))
+        list(stream_patches(slide, grid_over(256), np.array, threads))
     assert reading_threads() == 0
 
 
 def test_a_consumer_that_stops_early_ends_the_threads(path: Path) -> None:
     with Slide(path) as slide:
-        stream = stream_patches(slide, grid_over(256), 3)
+        stream = stream_patches(slide, grid_over(256), np.array, 3)
         next(stream)
         assert reading_threads() > 0
         stream.close()  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +123,8 @@ class Classifier:
             )
         rows: list[int] = []
         # the model learned from patches as bags keep them, so it is shown them that way
-        patches = (
-            (row, as_kept(pixels, spec.tile.pixels))
-            for row, pixels in stream_patches(slide, plan.grid, self.threads)
-        )
+        kept = partial(as_kept, params=spec.tile.pixels)
+        patches = stream_patches(slide, plan.grid, kept, self.threads)
         scores, evidence = collect_evidence(self.evidence, _batches(patches, rows))
         attention, contributions = pool_evidence(scores, evidence)
         return Prediction(

@@ -1,0 +1,145 @@
+"""NativeLevel: a pyramid level whose tiles are decoded straight from its TIFF file.
+
+OpenSlide remains the reference: a level is read directly only after some of its tiles, those that
+hold the most detail, have come out exactly as OpenSlide gives them. What cannot be decoded here is
+for OpenSlide to read or to refuse.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tifffile import TiffFile, TiffPage
+
+from milpath.errors import SlideReadError
+from milpath.slide import Slide
+
+log = logging.getLogger(__name__)
+
+_PROBES = 3  # tiles that are compared
+_ALIGNED = 1 / 256  # of a level's pixel; OpenSlide interpolates what is further off the pixels
+
+Pixels = NDArray[np.uint8]
+
+
+class NativeLevel:
+    """One level of a tiled RGB TIFF; may be read by several threads at a time.
+
+    Attributes
+    ----------
+    size : (width, height) of the level
+    tile : (width, height) of a tile
+    counts : array (rows, cols), bytes of each tile in the file, 0 where a tile is missing
+    """
+
+    def __init__(self, path: Path, page: TiffPage) -> None:
+        self.size = int(page.imagewidth), int(page.imagelength)
+        self.tile = int(page.tilewidth), int(page.tilelength)
+        across, down = (-(-size // tile) for size, tile in zip(self.size, self.tile, strict=True))
+        self.counts = np.asarray(page.databytecounts, np.int64).reshape(down, across)
+        self._offsets = page.dataoffsets
+        self._decode = page.decode
+        self._tables = page.jpegtables
+        self._file = path.open("rb", buffering=0)
+        self._turn = threading.Lock()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read_tile(self, row: int, col: int) -> Pixels | None:
+        """A tile (height, width, 3), uncut at the level's edge; None where it is not to be had."""
+        index = row * self.counts.shape[1] + col
+        count = int(self.counts[row, col])
+        with self._turn:
+            self._file.seek(self._offsets[index])
+            data = self._file.read(count)
+        if count == 0 or len(data) < count:
+            return None
+        try:
+            pixels = self._decode(data, index, jpegtables=self._tables, _fullsize=True)[0]
+        except Exception:  # every codec has its own, and tifffile more
+            return None
+        return None if pixels is None else np.asarray(pixels[0])
+
+
+def open_native(slide: Slide, level: int) -> NativeLevel | None:
+    """A level to be read directly; None where only OpenSlide can be trusted with it."""
+    try:
+        with TiffFile(slide.path) as tiff:
+            found = [page for page in tiff.pages if _fits(page, slide.level_dimensions[level])]
+            if len(found) != 1:
+                return None
+            native = NativeLevel(slide.path, found[0])
+    except Exception:  # not a TIFF, or one that tifffile stumbles over in one of its many ways
+        return None
+    if _agrees(slide, level, native):
+        return native
+    native.close()
+    log.info("%s: level %d is read through OpenSlide", slide.slide_id, level)
+    return None
+
+
+def _fits(page: object, size: tuple[int, int]) -> bool:
+    return (
+        isinstance(page, TiffPage)
+        and page.is_tiled
+        and (page.imagewidth, page.imagelength) == size
+        and (page.samplesperpixel, page.planarconfig, page.tiledepth) == (3, 1, 1)
+        and page.dtype == np.uint8
+    )
+
+
+def _agrees(slide: Slide, level: int, native: NativeLevel) -> bool:
+    """Whether the tiles with the most detail are those that OpenSlide shows."""
+    downsample = slide.level_downsamples[level]
+    starts = [_aligned(downsample, *each) for each in zip(native.size, native.tile, strict=True)]
+    detail = native.counts * np.outer(starts[1] >= 0, starts[0] >= 0)
+    compared = 0
+    for index in np.argsort(detail, axis=None)[::-1][:_PROBES]:
+        row, col = (int(each) for each in np.unravel_index(index, detail.shape))
+        if detail[row, col] == 0:
+            continue
+        x, y = int(starts[0][col]), int(starts[1][row])
+        tile = native.read_tile(row, col)
+        own = None if tile is None else _cut(tile, native, x, y)
+        try:
+            at = round(x * downsample), round(y * downsample)
+            size = min(native.tile[0], native.size[0] - x), min(native.tile[1], native.size[1] - y)
+            shown = slide.read_level(at, level, size)
+        except SlideReadError:
+            if own is not None:
+                return False
+            continue
+        if own is None or not np.array_equal(own, shown[: own.shape[0], : own.shape[1]]):
+            return False
+        compared += 1
+    return compared > 0
+
+
+def _cut(tile: Pixels, native: NativeLevel, x: int, y: int) -> Pixels:
+    """The part of a tile from a pixel of the level on, without what lies beyond the level."""
+    (width, height), (across, down) = native.tile, native.size
+    part = tile[y % height :, x % width :]
+    return part[: down - y, : across - x]
+
+
+def _aligned(downsample: float, size: int, tile: int) -> NDArray[np.int64]:
+    """For each tile along an axis its first pixel that begins at a level-0 pixel; -1 for none."""
+    pixels = np.arange(size)
+    off = np.rint(pixels * downsample) / downsample - pixels
+    good = pixels[(off > -1e-6) & (off < _ALIGNED)]
+    first = np.full(-(-size // tile), -1)
+    first[good[::-1] // tile] = good[::-1]
+    return first
