@@ -219,6 +219,7 @@ def test_an_unreadable_patch_is_left_out(
     whole = read_prediction(classifier.out / "drawn-ü.prediction.h5")
     read = patch_stream.read_patch
     monkeypatch.setattr(patch_stream, "read_patch", read_patch)
+    monkeypatch.setattr(patch_stream, "open_native", lambda *_: None)
     with entry.open() as slide:
         found = classifier.predict(slide)
     rest = np.delete(np.arange(len(whole.grid)), 5)
