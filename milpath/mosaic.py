@@ -45,8 +45,9 @@ class Mosaic:
         self._first = windows.first
         self._extent = windows.extent
         tile, size = np.asarray(level.tile), np.asarray(level.size)
-        self._from = windows.first.clip(0, size) // tile
-        self._to = -(-(windows.first + windows.extent).clip(0, size) // tile)
+        begin, end = windows.first.clip(0, size), (windows.first + windows.extent).clip(0, size)
+        self._from = begin // tile
+        self._to = np.where(end > begin, -(-end // tile), self._from)
         self._awaited = self._count_windows(level.counts.shape)
 
     def _count_windows(self, shape: tuple[int, ...]) -> NDArray[np.int32]:

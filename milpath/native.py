@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import TiffFile, TiffPage
+from simplejpeg import decode_jpeg
+from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
 from milpath.errors import SlideReadError
 from milpath.slide import Slide
 
 log = logging.getLogger(__name__)
 
+_RGB_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"  # of Adobe's: no YCbCr
+_COMPRESSIONS = (COMPRESSION.NONE, COMPRESSION.JPEG, COMPRESSION.ADOBE_DEFLATE)
 _PROBES = 3  # tiles that are compared
 _ALIGNED = 1 / 256  # of a level's pixel; OpenSlide interpolates what is further off the pixels
 
@@ -44,8 +48,7 @@ class NativeLevel:
         across, down = (-(-size // tile) for size, tile in zip(self.size, self.tile, strict=True))
         self.counts = np.asarray(page.databytecounts, np.int64).reshape(down, across)
         self._offsets = page.dataoffsets
-        self._decode = page.decode
-        self._tables = page.jpegtables
+        self._decode = _choose_decoder(page)
         self._file = path.open("rb", buffering=0)
         self._turn = threading.Lock()
 
@@ -69,10 +72,22 @@ class NativeLevel:
         if count == 0 or len(data) < count:
             return None
         try:
-            pixels = self._decode(data, index, jpegtables=self._tables, _fullsize=True)[0]
-        except Exception:  # every codec has its own, and tifffile more
+            pixels = self._decode(data)
+        except Exception:  # every codec has its own
             return None
-        return None if pixels is None else np.asarray(pixels[0])
+        return pixels if pixels.shape == (self.tile[1], self.tile[0], 3) else None
+
+
+def _choose_decoder(page: TiffPage) -> Callable[[bytes], Pixels]:
+    """From a tile's bytes to its pixels; the decoder raises where the bytes are damaged."""
+    if page.compression != COMPRESSION.JPEG:
+        decode = page.decode
+        return lambda data: np.asarray(decode(data, 0, _fullsize=True)[0][0])
+    # an abbreviated stream: start of image, then the tables that all tiles share, then the tile
+    head = b"\xff\xd8" + (_RGB_MARKER if page.photometric == PHOTOMETRIC.RGB else b"")
+    head += (page.jpegtables or b"")[2:-2]
+    # strict, as OpenSlide is: libjpeg only warns of most damage and goes on with invented pixels
+    return lambda data: np.asarray(decode_jpeg(head + data[2:], strict=True))
 
 
 def open_native(slide: Slide, level: int) -> NativeLevel | None:
@@ -99,6 +114,7 @@ def _fits(page: object, size: tuple[int, int]) -> bool:
         and (page.imagewidth, page.imagelength) == size
         and (page.samplesperpixel, page.planarconfig, page.tiledepth) == (3, 1, 1)
         and page.dtype == np.uint8
+        and page.compression in _COMPRESSIONS
     )
 
 
