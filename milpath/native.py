@@ -82,7 +82,7 @@ def _choose_decoder(page: TiffPage) -> Callable[[bytes], Pixels]:
     """From a tile's bytes to its pixels; the decoder raises where the bytes are damaged."""
     if page.compression != COMPRESSION.JPEG:
         decode = page.decode
-        return lambda data: np.asarray(decode(data, 0, _fullsize=True)[0][0])
+        return lambda data: np.asarray(decode(data, 0, _fullsize=True)[0])[0]
     # an abbreviated stream: start of image, then the tables that all tiles share, then the tile
     head = b"\xff\xd8" + (_RGB_MARKER if page.photometric == PHOTOMETRIC.RGB else b"")
     head += (page.jpegtables or b"")[2:-2]
@@ -94,7 +94,10 @@ def open_native(slide: Slide, level: int) -> NativeLevel | None:
     """A level to be read directly; None where only OpenSlide can be trusted with it."""
     try:
         with TiffFile(slide.path) as tiff:
-            found = [page for page in tiff.pages if _fits(page, slide.level_dimensions[level])]
+            size = slide.level_dimensions[level]
+            found = [
+                page for page in tiff.pages if isinstance(page, TiffPage) and _fits(page, size)
+            ]
             if len(found) != 1:
                 return None
             native = NativeLevel(slide.path, found[0])
@@ -107,10 +110,10 @@ def open_native(slide: Slide, level: int) -> NativeLevel | None:
     return None
 
 
-def _fits(page: object, size: tuple[int, int]) -> bool:
+def _fits(page: TiffPage, size: tuple[int, int]) -> bool:
+    """Whether a page is a level of this size and holds plain tiles of RGB."""
     return (
-        isinstance(page, TiffPage)
-        and page.is_tiled
+        page.is_tiled
         and (page.imagewidth, page.imagelength) == size
         and (page.samplesperpixel, page.planarconfig, page.tiledepth) == (3, 1, 1)
         and page.dtype == np.uint8
