@@ -1,0 +1,153 @@
+"""What the benchmarks share: a large drawn slide, interleaved repeats, and JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tifffile import TiffFile, TiffWriter
+
+from milpath.synthetic import draw_slide
+
+BLOCK = 2048
+"""Pixels: a drawn slide repeats one piece of tissue of this side."""
+TILE = 256
+MPP = 0.25
+
+Pixels = NDArray[np.uint8]
+
+
+def say(**figures: object) -> None:
+    """One JSON line."""
+    print(json.dumps(figures), flush=True)
+
+
+def interleave(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each of several pieces of work, all of them once a round, in turning order."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    for number in range(repeats):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            start = time.perf_counter()
+            runs[name]()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def paired_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """Median over the rounds of how many times faster the second one was."""
+    return round(statistics.median(a / b for a, b in zip(slow, fast, strict=True)), 3)
+
+
+def peak_mb(command: Sequence[str]) -> tuple[float, float]:
+    """(seconds, peak resident MB) of a process of its own and its largest child."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{command} ended with {process.returncode}")
+    return round(seconds, 2), round(
+        used.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1024)
+    )
+
+
+def draw_large(path: Path, width: int, height: int) -> Path:
+    """A slide of one drawn piece of tissue over and over, glass between, a JPEG pyramid.
+
+    Tiles are encoded once and written many times, so that 40,000 px square take seconds.
+
+    Parameters
+    ----------
+    path : the TIFF
+    width, height : of level 0, rounded up to whole blocks
+    """
+    across, down = -(-width // BLOCK), -(-height // BLOCK)
+    tissue = _draw_block()
+    glass = np.full_like(tissue, np.median(tissue[:64, :64], axis=(0, 1)).astype(np.uint8))
+    rows, cols = np.mgrid[0:down, 0:across]
+    # an ellipse of tissue that fills about half of the slide
+    filled = np.hypot((rows + 0.5) / down - 0.5, (cols + 0.5) / across - 0.5) < 0.4
+    with TiffWriter(path, bigtiff=True) as tiff:
+        for level in range(4):
+            side = BLOCK >> (2 * level)
+            blocks = [_shrink(each, side) for each in (glass, tissue)]
+            shape = (down * side, across * side, 3)
+            tiff.write(
+                _tiles(blocks, filled) if side >= TILE else _tiles_of(_paste(blocks, filled)),
+                shape=shape,
+                dtype=np.uint8,
+                tile=(TILE, TILE),
+                photometric="ycbcr",
+                subsampling=(2, 2),
+                compression="jpeg",
+                subfiletype=1 if level else 0,
+                resolution=(1e4 / MPP / 4**level,) * 2,
+                resolutionunit="CENTIMETER",
+                metadata=None,
+                software=False,
+            )
+    return path
+
+
+def _draw_block() -> Pixels:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "block.tif"
+        draw_slide(path, seed=3, tumour=True, size_px=(BLOCK, BLOCK), mpp=0.5, artefacts=False)
+        with TiffFile(path) as tiff:
+            return np.array(tiff.pages[0].asarray())
+
+
+def _shrink(block: Pixels, side: int) -> Pixels:
+    return np.asarray(Image.fromarray(block).resize((side, side), Image.Resampling.BOX))
+
+
+def _paste(blocks: Sequence[Pixels], filled: NDArray[np.bool_]) -> Pixels:
+    return np.concatenate(
+        [np.concatenate([blocks[int(each)] for each in row], axis=1) for row in filled]
+    )
+
+
+def _encode(tile: Pixels) -> bytes:
+    return bytes(imagecodecs.jpeg8_encode(tile, level=80, subsampling="420"))
+
+
+def _tiles(blocks: Sequence[Pixels], filled: NDArray[np.bool_]) -> Iterator[bytes]:
+    """The tiles of a level whose blocks are whole tiles, in reading order."""
+    count = len(blocks[0]) // TILE
+    encoded = [
+        [
+            _encode(np.ascontiguousarray(row[:, x : x + TILE]))
+            for row in np.split(block, count)
+            for x in _starts(block)
+        ]
+        for block in blocks
+    ]
+    for row in filled:
+        for inner in range(count):
+            for each in row:
+                yield from encoded[int(each)][inner * count : (inner + 1) * count]
+
+
+def _starts(picture: Pixels) -> range:
+    return range(0, picture.shape[1], TILE)
+
+
+def _tiles_of(picture: Pixels) -> Iterator[bytes]:
+    padding = [(0, -size % TILE) for size in picture.shape[:2]]
+    whole = np.pad(picture, [*padding, (0, 0)], mode="edge")
+    for y in range(0, len(whole), TILE):
+        for x in _starts(whole):
+            yield _encode(np.ascontiguousarray(whole[y : y + TILE, x : x + TILE]))
