@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
+_Block = tuple[slice, slice, NDArray[np.float32]]
 
 _REACH = 2  # of the cubic, in pixels of the coarser grid
 _UNIT = 1 << 15  # Σ|w| · 2¹⁵ · 287 < 2²⁴, 287 being what a cubic can make of 255
 _ROWS = 256  # result rows at a time: this bounds the memory
-_COLS = 4  # result columns of one product; few enough that BLAS stays in its thread
+_BLOCK = 4  # rows or columns of one product; few enough that BLAS stays in its thread
 
 
 @dataclass(frozen=True)
@@ -94,47 +94,40 @@ def resample(pixels: Pixels, box: Box, size_px: tuple[int, int]) -> Pixels:
     rows, cols = pixels.shape[:2]
     flat = pixels.reshape(rows, cols * 3)
     result = np.empty((height, width * 3), np.uint8)
-    down, across = _down(top, bottom, rows, height), _across(left, right, cols, width)
-    for start, first, last, weights in down:
+    down, across = _blocks(top, bottom, rows, height, 1), _blocks(left, right, cols, width, 3)
+    for start in range(0, height, _ROWS):
+        some = down[start // _BLOCK : (start + _ROWS) // _BLOCK]
+        first = some[0][1].start
+        source = flat[first : some[-1][1].stop].astype(np.float32)
+        squeezed = np.empty((min(_ROWS, height - start), cols * 3), np.float32)
+        for out, used, weights in some:
+            part = source[used.start - first : used.stop - first]
+            np.matmul(weights.T, part, out=squeezed[out.start - start : out.stop - start])
         # rounded between the passes, as the second one's sums are exact for whole numbers only
-        squeezed = np.rint(weights @ flat[first:last].astype(np.float32))
+        np.rint(squeezed, out=squeezed)
         strip = np.empty((len(squeezed), width * 3), np.float32)
-        for out, source, matrix in across:
-            np.matmul(squeezed[:, source], matrix, out=strip[:, out])
+        for out, used, weights in across:
+            np.matmul(squeezed[:, used], weights, out=strip[:, out])
         np.rint(strip, out=strip)
         result[start : start + len(strip)] = np.clip(strip, 0, 255, out=strip)
     return result.reshape(height, width, 3)
 
 
-@lru_cache(maxsize=256)
-def _down(
-    low: float, high: float, length: int, count: int
-) -> tuple[tuple[int, int, int, csr_array], ...]:
-    """Strips of result rows: (first row, first and last + 1 source row, weights)."""
-    weights = _weights(low, high, length, count)
-    strips = []
-    for start in range(0, count, _ROWS):
-        first, last = _support(weights[start : start + _ROWS])
-        strips.append((start, first, last, csr_array(weights[start : start + _ROWS, first:last])))
-    return tuple(strips)
+@lru_cache(maxsize=512)
+def _blocks(low: float, high: float, length: int, count: int, channels: int) -> tuple[_Block, ...]:
+    """Along one axis: (where a few results go, what they are made of, weights (used, made)).
 
-
-@lru_cache(maxsize=256)
-def _across(
-    low: float, high: float, length: int, count: int
-) -> tuple[tuple[slice, slice, NDArray[np.float32]], ...]:
-    """Blocks of result columns: (where they go, what they are made of, weights), all interleaved.
-
-    The weights are for three channels side by side, zero between different ones.
+    With several channels side by side, the weights between different ones are zero.
     """
     weights = _weights(low, high, length, count)
     blocks = []
-    for start in range(0, count, _COLS):
-        some = weights[start : start + _COLS]
+    for start in range(0, count, _BLOCK):
+        some = weights[start : start + _BLOCK]
         first, last = _support(some)
-        matrix = np.kron(some[:, first:last].T, np.eye(3, dtype=np.float32))
-        out = slice(3 * start, 3 * (start + len(some)))
-        blocks.append((out, slice(3 * first, 3 * last), np.ascontiguousarray(matrix)))
+        matrix = np.kron(some[:, first:last].T, np.eye(channels, dtype=np.float32))
+        out = slice(channels * start, channels * (start + len(some)))
+        used = slice(channels * first, channels * last)
+        blocks.append((out, used, np.ascontiguousarray(matrix)))
     return tuple(blocks)
 
 

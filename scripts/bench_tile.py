@@ -141,9 +141,8 @@ def compare_rates(
         for threads in (1, 2):
             runs[f"limit 1, {threads}"] = partial(decode_only, level, grid, slide, threads)
             runs[f"limit 2, {threads}"] = partial(plain_loop, level, grid, slide, out, threads)
-    seconds = interleave(runs, repeats + 1)
+    seconds = interleave(runs, repeats)
     for name, each in seconds.items():
-        del each[0]  # the first round warms the file's cache
         rate = round(len(grid) / float(np.median(each)), 1)
         spread = [round(len(grid) / max(each), 1), round(len(grid) / min(each), 1)]
         say(slide=slide.slide_id, run=name, patches=len(grid), patches_per_s=rate, range=spread)
