@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ from milpath.grid import PatchGrid, plan_grid
 from milpath.overview import Overview, read_overview
 from milpath.params import MAX_UNREADABLE, MPP_SURPRISE, TileParams
 from milpath.patches import stream_patches
-from milpath.report import write_qc
+from milpath.report import draw_qc
+from milpath.sheet import write_png
 from milpath.slide import Slide, SlideFacts
 from milpath.store import discard
 from milpath.tissue import TissueMask, segment_tissue
@@ -93,8 +95,10 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
         discard(qc)  # an older one would say that all is done
         encode = partial(encode_patch, params=params.pixels)
         patches = stream_patches(slide, plan.grid, encode, threads)
-        header = write_bag(path, facts, plan.grid, plan.tissue.background, patches, params)
-        write_qc(qc, plan.overview, plan.tissue, plan.grid, entry.slide_id)
+        with ThreadPoolExecutor(1) as pool:  # matplotlib takes a second
+            picture = pool.submit(draw_qc, plan.overview, plan.tissue, plan.grid, entry.slide_id)
+            header = write_bag(path, facts, plan.grid, plan.tissue.background, patches, params)
+        write_png(qc, picture.result())
     count = len(plan.grid) - header.unreadable
     return Outcome(
         entry.slide_id,
