@@ -53,7 +53,7 @@ def paired_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
 def peak_mb(command: Sequence[str]) -> tuple[float, float]:
     """(seconds, peak resident MB) of a process of its own and its largest child."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
