@@ -9,6 +9,7 @@ compared ran once, in turning order.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import sys
@@ -121,8 +122,7 @@ def compare_stream(path: Path, options: argparse.Namespace) -> dict[str, float]:
             )
         seconds = interleave(runs, options.repeats)
     for name, each in seconds.items():
-        rate = round(count / float(np.median(each)), 1)
-        say(slide=path.stem, encoder=options.encoder, run=name, patches_per_s=rate)
+        say(slide=path.stem, encoder=options.encoder, run=name, **each.rates(count))
     ratio = paired_ratio(seconds["bare network"], seconds["stream"])
     return {"stream_to_bare_network": ratio}
 
@@ -158,7 +158,7 @@ def compare_pooling(rows: int, repeats: int) -> dict[str, float]:
 
     seconds = interleave({"stream": stream, "NumPy": at_once}, repeats)
     for name, each in seconds.items():
-        say(figure="pooling", run=name, rows=rows, seconds=round(float(np.median(each)), 3))
+        say(figure="pooling", run=name, rows=rows, seconds=round(float(np.median(each.seconds)), 3))
     (ours, logits), (theirs, expected) = answers["stream"], answers["NumPy"]
     difference = max(float(np.abs(logits - expected).max()), float(np.abs(ours / theirs - 1).max()))
     say(figure="pooling", largest_difference=difference)
@@ -179,8 +179,8 @@ def compare_memory(scratch: Path, counts: list[int]) -> float:
         side = math.ceil(math.sqrt(count * 3) * SMALL_PX * 0.5 / MPP / BLOCK) * BLOCK
         path = draw_large(scratch / f"{count}.tif", side, side)
         command = [sys.executable, __file__, "--classify", str(path)]
-        seconds, peak = peak_mb(command)
-        say(figure="memory", patches_about=count, side_px=side, seconds=seconds, peak_mb=peak)
+        seconds, peak, printed = peak_mb(command)
+        say(figure="memory", side_px=side, seconds=seconds, peak_mb=peak, **json.loads(printed))
         peaks.append(peak)
         path.unlink()
     return round(max(peaks) / peaks[0], 3)

@@ -143,9 +143,7 @@ def compare_rates(
             runs[f"limit 2, {threads}"] = partial(plain_loop, level, grid, slide, out, threads)
     seconds = interleave(runs, repeats)
     for name, each in seconds.items():
-        rate = round(len(grid) / float(np.median(each)), 1)
-        spread = [round(len(grid) / max(each), 1), round(len(grid) / min(each), 1)]
-        say(slide=slide.slide_id, run=name, patches=len(grid), patches_per_s=rate, range=spread)
+        say(slide=slide.slide_id, run=name, patches=len(grid), **each.rates(len(grid)))
     ratios = {"2_threads_to_script": paired_ratio(seconds["script"], seconds["milpath 2"])}
     for threads in (1, 2) if level is not None else ():
         for limit in (1, 2):
@@ -238,7 +236,12 @@ def compare_commands(path: Path, scratch: Path, mpp: float, repeats: int) -> dic
     runs = {"milpath": partial(run, "milpath", tile), "script": partial(run, "script", script)}
     seconds = interleave(runs, repeats)
     for name, each in seconds.items():
-        say(slide=path.stem, command=name, seconds=round(min(each), 2), peak_mb=peaks[name])
+        say(
+            slide=path.stem,
+            command=name,
+            seconds=round(float(np.median(each.seconds)), 2),
+            peak_mb=peaks[name],
+        )
     return {
         "command_to_two_process_script": round(
             1 / paired_ratio(seconds["script"], seconds["milpath"]), 3
@@ -252,7 +255,7 @@ def compare_memory(one: Path, two: Path, scratch: Path, mpp: float) -> dict[str,
     found = []
     for path in (one, two):
         command = [sys.executable, "-m", "milpath", "tile", str(path), "--mpp", str(mpp)]
-        seconds, peak = peak_mb([*command, "--out", str(scratch / "memory")])
+        seconds, peak, _ = peak_mb([*command, "--out", str(scratch / "memory")])
         say(slide=path.stem, figure="memory", seconds=seconds, peak_mb=peak)
         found.append(peak)
     return {"peak_mb_of_twice_as_large": found[1]}

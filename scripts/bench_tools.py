@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import imagecodecs
@@ -33,35 +34,62 @@ def say(**figures: object) -> None:
     print(json.dumps(figures), flush=True)
 
 
-def interleave(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each of several pieces of work, all of them once a round, in turning order."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+@dataclass
+class Spent:
+    """What the rounds of one piece of work took."""
+
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    """Of all threads, in seconds: steadier than the clock on a machine that others use."""
+
+    def rates(self, count: int) -> dict[str, float]:
+        """Median, least and greatest per second, and processor milliseconds of each."""
+        return {
+            "per_s": round(count / statistics.median(self.seconds), 1),
+            "least": round(count / max(self.seconds), 1),
+            "most": round(count / min(self.seconds), 1),
+            "cpu_ms": round(statistics.median(self.cpu) / count * 1e3, 3),
+        }
+
+
+def interleave(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Spent]:
+    """Several pieces of work, all of them once a round, in turning order.
+
+    A round before the counted ones warms the files' cache.
+    """
+    spent = {name: Spent() for name in runs}
     names = list(runs)
-    for number in range(repeats):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            start = time.perf_counter()
+    for number in range(-1, repeats):
+        turn = max(number, 0) % len(names)
+        for name in names[turn:] + names[:turn]:
+            start, used = time.perf_counter(), time.process_time()
             runs[name]()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+            if number >= 0:
+                spent[name].seconds.append(time.perf_counter() - start)
+                spent[name].cpu.append(time.process_time() - used)
+    return spent
 
 
-def paired_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+def paired_ratio(slow: Spent, fast: Spent) -> float:
     """Median over the rounds of how many times faster the second one was."""
-    return round(statistics.median(a / b for a, b in zip(slow, fast, strict=True)), 3)
+    pairs = zip(slow.seconds, fast.seconds, strict=True)
+    return round(statistics.median(a / b for a, b in pairs), 3)
 
 
-def peak_mb(command: Sequence[str]) -> tuple[float, float]:
-    """(seconds, peak resident MB) of a process of its own and its largest child."""
+def peak_mb(command: Sequence[str]) -> tuple[float, float, str]:
+    """(seconds, peak resident MB, what it printed) of a process of its own."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        printed = out.read().decode()
     if process.returncode:
         raise RuntimeError(f"{command} ended with {process.returncode}")
-    return round(seconds, 2), round(
-        used.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1024)
-    )
+    unit = 1 << 20 if sys.platform == "darwin" else 1024
+    return round(seconds, 2), round(used.ru_maxrss / unit), printed
 
 
 def draw_large(path: Path, width: int, height: int) -> Path:
