@@ -28,6 +28,7 @@ from milpath.slide import SlideFacts
 from milpath.store import fingerprint, open_h5, publish_h5
 
 BagStatus = Literal["ok", "no_tissue"]
+Encoded = bytes | NDArray[np.uint8]
 
 _APPEND_BYTES = 1 << 20
 
@@ -57,7 +58,7 @@ def write_bag(
     slide: SlideFacts,
     grid: PatchGrid,
     background: Literal["bright", "dark"],
-    patches: Iterable[tuple[int, NDArray[np.uint8]]],
+    patches: Iterable[tuple[int, Encoded]],
     params: TileParams,
 ) -> BagHeader:
     """Write a bag, whole or not at all.
@@ -67,8 +68,8 @@ def write_bag(
     path : its file
     slide, grid : whose patches these are; all of `grid`, the unreadable ones included
     background : of the slide
-    patches : (row of the grid, uint8 array (P, P, 3)) in the grid's order; rows that are missing
-        could not be read and are left out of the bag
+    patches : (row of the grid, what `encode_patch` made of it) in the grid's order; rows that are
+        missing could not be read and are left out of the bag
     params : what the grid and the pixels were made with
 
     Returns
@@ -92,20 +93,24 @@ def write_bag(
     return header
 
 
-def as_kept(pixels: NDArray[np.uint8], params: CodecParams) -> NDArray[np.uint8]:
-    """A patch (P, P, 3) as a bag would give it back: through the codec and out again."""
+def encode_patch(pixels: NDArray[np.uint8], params: CodecParams) -> Encoded:
+    """A patch (P, P, 3) as a bag holds it: JPEG bytes, or the pixels themselves."""
     if params.codec == "raw":
         return pixels
-    return np.asarray(imagecodecs.jpeg8_decode(_encode(pixels, params)))
-
-
-def _encode(pixels: NDArray[np.uint8], params: CodecParams) -> bytes:
     return bytes(imagecodecs.jpeg8_encode(pixels, level=params.quality, subsampling="444"))
+
+
+def as_kept(pixels: NDArray[np.uint8], params: CodecParams) -> NDArray[np.uint8]:
+    """A patch (P, P, 3) as a bag would give it back: through the codec and out again."""
+    encoded = encode_patch(pixels, params)
+    if isinstance(encoded, bytes):
+        return np.asarray(imagecodecs.jpeg8_decode(encoded))
+    return encoded
 
 
 def _write_patches(
     h5: h5py.File,
-    patches: Iterable[tuple[int, NDArray[np.uint8]]],
+    patches: Iterable[tuple[int, Encoded]],
     side: int,
     params: CodecParams,
 ) -> NDArray[np.int64]:
@@ -127,8 +132,8 @@ def _write_patches(
         )
         jpeg.attrs["codec"], jpeg.attrs["quality"] = "jpeg", params.quality
         waiting: list[bytes] = []
-        for row, pixels in patches:
-            waiting.append(_encode(pixels, params))
+        for row, encoded in patches:
+            waiting.append(bytes(encoded))
             rows.append(row)
             offsets.append(offsets[-1] + len(waiting[-1]))
             if offsets[-1] - len(jpeg) >= _APPEND_BYTES:

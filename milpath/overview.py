@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from milpath.errors import SlideReadError
 from milpath.slide import Slide
 
-_BLOCK_PX = 4096  # side of the source blocks in which an overview is read: 64 MB
+_BLOCK_PX = 1024  # side of the source blocks in which an overview is read: 4 MB, resampled 13
 _LEAST_BLOCK_PX = 32  # a block with a damaged tile is quartered down to this many overview pixels
 
 

@@ -41,14 +41,11 @@ _TISSUE, _PATCH, _PEN = "#00a040", "#1f5fbf", "#d000a0"
 # -- tiling --------------------------------------------------------------------------------------
 
 
-def write_qc(
-    path: Path, overview: Overview, tissue: TissueMask, grid: PatchGrid, title: str
-) -> None:
+def draw_qc(overview: Overview, tissue: TissueMask, grid: PatchGrid, title: str) -> Image.Image:
     """Draw what was cut from a slide: its overview, the tissue's outline, pen, and the patches.
 
     Parameters
     ----------
-    path : the PNG
     overview : the slide
     tissue : as `segment_tissue` found it
     grid : the patches, any number
@@ -64,7 +61,7 @@ def write_qc(
     _draw_mask(axes, tissue, tissue.mask, _TISSUE, fill=False)
     draw_scale_bar(sheet, overview.mpp)
     _draw_key(sheet, pen=bool(tissue.pen.any()))
-    write_png(path, finish_sheet(sheet))
+    return finish_sheet(sheet)
 
 
 def _shrink(overview: Overview, max_px: int) -> Overview:

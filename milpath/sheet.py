@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class Sheet:
     text_px : height of plain text; all distances follow it
     panels : (x, y) of the panels' top-left corners
     panel_size : (width, height) of each
+    pictures : (x, y, RGB array) of what lies below all that is drawn
     """
 
     figure: Figure
@@ -44,6 +45,7 @@ class Sheet:
     text_px: int
     panels: tuple[tuple[int, int], ...]
     panel_size: tuple[int, int]
+    pictures: list[tuple[int, int, NDArray[np.uint8]]] = field(default_factory=list)
 
     @property
     def footer_y(self) -> int:
@@ -68,7 +70,7 @@ def open_sheet(panel_size: tuple[int, int], count: int, title: str, footer: floa
     width = max(content, _LEAST_SHEET_PX) + 2 * text
     top = round(text * (2.6 + 1.5 * len(lines[1:])))
     height = top + down * h + (down - 1) * text + round(footer * text)
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="none")
     FigureCanvasAgg(figure)
     panels = tuple(
         (text + i * (w + text), top + j * (h + text)) for j in range(down) for i in range(across)
@@ -116,7 +118,7 @@ def draw_box(sheet: Sheet, x: float, y: float, w: float, h: float, **style: Any)
 def place_picture(sheet: Sheet, index: int, rgb: NDArray[np.uint8], *, frame: bool = True) -> None:
     """Put a picture of exactly the panels' size on a panel, pixel on pixel, in a thin frame."""
     (x, y), (w, h) = sheet.panels[index], sheet.panel_size
-    sheet.figure.figimage(rgb, x, sheet.height - y - h, origin="upper")
+    sheet.pictures.append((x, y, rgb))
     if frame:
         draw_box(sheet, x - 0.5, y - 0.5, w + 1, h + 1, fill=False, ec="#bbbbbb", lw=0.72)
 
@@ -143,7 +145,12 @@ def finish_sheet(sheet: Sheet) -> Image.Image:
 
     canvas: Any = FigureCanvasAgg(sheet.figure)
     canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    whole = Image.new("RGB", (sheet.width, sheet.height), "white")
+    for x, y, rgb in sheet.pictures:  # not by matplotlib: a picture of its own takes 100 bytes/px
+        whole.paste(Image.fromarray(rgb), (x, y))
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    whole.paste(drawn, mask=drawn.getchannel("A"))
+    return whole
 
 
 def write_png(path: Path, image: Image.Image) -> None:

@@ -20,11 +20,9 @@ from PIL import Image, ImageColor
 
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
 from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
+from milpath.resample import frame_windows, resample
 
 MppSource = Literal["slide", "cohort", "option"]
-
-_FILTER = Image.Resampling.BICUBIC  # straight lines stay straight; HAMMING shifts by 0.17 px
-_MARGIN = 2  # how far the filter may reach beyond its box, in result pixels
 
 
 @dataclass(frozen=True)
@@ -296,24 +294,27 @@ class Slide:
         SlideReadError : the file is damaged there
         """
         downsample = self.level_downsamples[level]
-        starts, boxes = [], []
-        for axis in (0, 1):
-            scale = size_l0[axis] / downsample / size_px[axis]
-            margin = math.ceil(_MARGIN * max(scale, 1.0))
-            first = math.floor(location_l0[axis] / downsample) - margin
-            start = round(first * downsample)
-            low = (location_l0[axis] - start) / downsample
-            high = low + size_l0[axis] / downsample
-            starts.append(start)
-            boxes.append((low, high, math.ceil(high) + margin))
-        (left, right, width), (top, bottom, height) = boxes
-        image = self._read_level((starts[0], starts[1]), level, (width, height))
-        resized = image.resize(size_px, _FILTER, box=(left, top, right, bottom))
-        return np.asarray(resized)
+        window = frame_windows(np.array([location_l0]), size_l0, size_px, downsample, snapped=True)
+        x, y = window.start_l0[0].astype(int).tolist()
+        width, height = window.extent[0].tolist()
+        pixels = self.read_level((x, y), level, (width, height))
+        return resample(pixels, window.box(0), size_px)
 
-    def _read_level(
+    def read_level(
         self, location_l0: tuple[int, int], level: int, size: tuple[int, int]
-    ) -> Image.Image:
+    ) -> NDArray[np.uint8]:
+        """Pixels of a level as OpenSlide gives them, over `background`.
+
+        Parameters
+        ----------
+        location_l0 : (x, y) of the top-left corner, level-0 pixels
+        level : the pyramid level
+        size : (width, height), pixels of the level
+
+        Raises
+        ------
+        SlideReadError : the file is damaged there
+        """
         try:
             rgba = self._handle.read_region(location_l0, level, size)
         except openslide.OpenSlideError as error:
@@ -327,10 +328,10 @@ class Slide:
             ) from None
         alpha = rgba.getchannel("A")
         if alpha.getextrema() == (255, 255):
-            return rgba.convert("RGB")
+            return np.asarray(rgba.convert("RGB"))
         canvas = Image.new("RGB", rgba.size, self.background)
         canvas.paste(rgba, mask=alpha)
-        return canvas
+        return np.asarray(canvas)
 
 
 def _one_line(error: Exception, path: Path) -> str:

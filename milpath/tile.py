@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from milpath.bag import Bag, bag_fingerprint, write_bag
+from milpath.bag import Bag, bag_fingerprint, encode_patch, write_bag
 from milpath.cohort import SlideEntry
 from milpath.engine import Outcome
 from milpath.errors import SlideReadError, StoredFileError
@@ -15,7 +17,8 @@ from milpath.grid import PatchGrid, plan_grid
 from milpath.overview import Overview, read_overview
 from milpath.params import MAX_UNREADABLE, MPP_SURPRISE, TileParams
 from milpath.patches import stream_patches
-from milpath.report import write_qc
+from milpath.report import draw_qc
+from milpath.sheet import write_png
 from milpath.slide import Slide, SlideFacts
 from milpath.store import discard
 from milpath.tissue import TissueMask, segment_tissue
@@ -90,9 +93,12 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
         remade = path.exists()
         plan = plan_slide(slide, params)
         discard(qc)  # an older one would say that all is done
-        patches = stream_patches(slide, plan.grid, threads)
-        header = write_bag(path, facts, plan.grid, plan.tissue.background, patches, params)
-        write_qc(qc, plan.overview, plan.tissue, plan.grid, entry.slide_id)
+        encode = partial(encode_patch, params=params.pixels)
+        patches = stream_patches(slide, plan.grid, encode, threads)
+        with ThreadPoolExecutor(1) as pool:  # matplotlib takes a second
+            picture = pool.submit(draw_qc, plan.overview, plan.tissue, plan.grid, entry.slide_id)
+            header = write_bag(path, facts, plan.grid, plan.tissue.background, patches, params)
+        write_png(qc, picture.result())
     count = len(plan.grid) - header.unreadable
     return Outcome(
         entry.slide_id,

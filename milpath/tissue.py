@@ -43,6 +43,7 @@ _DARKEST = 0.2  # black is no brighter than this: a camera's offset, autofluores
 _GREY = 0.15  # chroma over darkness; shadows, dust and carbon have less, every stain has more
 _OPAQUE = 0.25  # optical density above which even grey counts: a fold, a tattoo, ink on a margin
 _NEUTRAL = 0.7  # of its brightest channel, at least, has every channel of real glass
+_STRIP = 64  # rows done at a time where that saves memory
 _SAMPLE = 1_000_000  # cells that estimates are made from
 
 
@@ -108,7 +109,9 @@ def segment_tissue(overview: Overview, params: TissueParams) -> TissueMask:
             pen = _find_pen(od, valid, mpp)
             valid &= ~pen
         bounds = _OD_BOUNDS if glass is not None else _OD_BOUNDS[:1] * 2  # no glass, no noise of it
-        mask = _above_noise(_stain(od), valid, bounds, mpp, params)
+        stain = _stain(od)
+        del od  # the largest array here
+        mask = _above_noise(stain, valid, bounds, mpp, params)
     mask = _tidy(mask, mpp, params) & valid
     colour = None if glass is None else (int(glass[0]), int(glass[1]), int(glass[2]))
     return TissueMask(mask, overview.origin_l0, overview.cell_l0, background, pen, colour)
@@ -200,9 +203,12 @@ def _optical_density(planes: Pixels, glass: Pixels) -> Field:
 
 def _stain(od: Field) -> Field:
     """What a grey shadow has not: colour beyond a trace, or opacity; (rows, cols), density."""
-    dark = od.mean(axis=0)
-    chroma = od.max(axis=0) - od.min(axis=0)
-    stain: Field = np.maximum(chroma - _GREY * dark, dark - _OPAQUE)
+    stain = np.empty(od.shape[1:], np.float32)
+    for top in range(0, len(stain), _STRIP):  # what lies between stays in the processor's cache
+        some = od[:, top : top + _STRIP]
+        dark = some.mean(axis=0)
+        chroma = some.max(axis=0) - some.min(axis=0)
+        stain[top : top + _STRIP] = np.maximum(chroma - _GREY * dark, dark - _OPAQUE)
     return np.maximum(stain, 0, out=stain)
 
 

@@ -38,13 +38,11 @@ from milpath.metrics import instance_auc
 from milpath.nn.augment import augment_tissue
 from milpath.nn.data import ArrayBag
 from milpath.nn.judge import Verdict
-from milpath.params import HeadParams, TrainParams
+from milpath.params import TrainParams
 
 SIDE = 27
 NEGATIVE = 0  # an image without epithelium has no epithelial nucleus
-RECIPE = TrainParams(
-    encoder="centred", head=HeadParams(), epochs=30, patches_per_bag=64, bag_batch=4
-)
+RECIPE = TrainParams(encoder="centred", members=2, epochs=24, patches_per_bag=32, bag_batch=4)
 
 
 @dataclass(frozen=True, eq=False)

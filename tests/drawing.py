@@ -23,16 +23,22 @@ def write_levels(
     levels: Sequence[Pixels],
     mpp: tuple[float, float] | None = (0.5, 0.5),
     description: str | None = None,
+    compression: str = "zlib",
+    subsampling: tuple[int, int] | None = None,
 ) -> Path:
-    """A lossless tiled TIFF of the given levels (rows, cols, 3), `mpp` being (x, y) of level 0."""
+    """A tiled TIFF of the given levels (rows, cols, 3), `mpp` being (x, y) of level 0.
+
+    Lossless unless `compression` is "jpeg", which is RGB unless there is a chroma `subsampling`.
+    """
     with TiffWriter(path) as tiff:
         for index, level in enumerate(levels):
             down = levels[0].shape[1] / level.shape[1]
             tiff.write(
                 level,
                 tile=(256, 256),
-                photometric="rgb",
-                compression="zlib",
+                photometric="rgb" if subsampling is None else "ycbcr",
+                compression=compression,
+                subsampling=subsampling,
                 subfiletype=1 if index else 0,
                 resolution=None if mpp is None else (1e4 / mpp[0] / down, 1e4 / mpp[1] / down),
                 resolutionunit=None if mpp is None else "CENTIMETER",
@@ -57,6 +63,15 @@ def damage_tile(path: Path, *tiles: int, level: int = 0) -> None:
         for offset, count in spans:
             file.seek(offset)
             file.write(b"\xff" * count)
+
+
+def lose_tile(path: Path, tile: int, level: int = 0) -> None:
+    """Make a tile one that was never scanned: of no bytes."""
+    with TiffFile(path, mode="r+b") as tiff:
+        tag = tiff.pages[level].tags["TileByteCounts"]
+        counts = list(tag.value)
+        counts[tile] = 0
+        tag.overwrite(counts)
 
 
 def grid_of(count: int, patch_px: int = 32, across: int = 10) -> PatchGrid:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,15 @@ import pytest
 from drawing import FACTS, grid_of, noise
 from numpy.typing import NDArray
 
-from milpath.bag import Bag, BagHeader, bag_fingerprint, write_bag, write_features
+from milpath.bag import (
+    Bag,
+    BagHeader,
+    Encoded,
+    bag_fingerprint,
+    encode_patch,
+    write_bag,
+    write_features,
+)
 from milpath.errors import SlideReadError, StoredFileError
 from milpath.params import CodecParams, GridParams, TileParams
 from milpath.patches import read_patch
@@ -30,9 +38,13 @@ def pictures(count: int) -> list[tuple[int, Pixels]]:
     return [(row, noise(32, 32, seed=row)) for row in range(count)]
 
 
+def encoded(patches: Iterable[tuple[int, Pixels]], params: TileParams) -> list[tuple[int, Encoded]]:
+    return [(row, encode_patch(pixels, params.pixels)) for row, pixels in patches]
+
+
 def make(folder: Path, count: int = 7, params: TileParams = JPEG) -> Path:
     path = folder / "süd-7.h5"
-    write_bag(path, FACTS, grid_of(count), "bright", pictures(count), params)
+    write_bag(path, FACTS, grid_of(count), "bright", encoded(pictures(count), params), params)
     return path
 
 
@@ -210,7 +222,7 @@ def test_a_slide_without_tissue_is_a_bag_of_no_rows(tmp_path: Path, params: Tile
 def test_rows_that_could_not_be_read_are_left_out(tmp_path: Path, params: TileParams) -> None:
     path = tmp_path / "a.h5"
     came = [each for each in pictures(7) if each[0] not in (0, 4)]
-    header = write_bag(path, FACTS, grid_of(7), "bright", came, params)
+    header = write_bag(path, FACTS, grid_of(7), "bright", encoded(came, params), params)
     assert header.unreadable == 2
     with Bag(path) as bag:
         assert np.array_equal(bag.grid.coords, grid_of(7).coords[[1, 2, 3, 5, 6]])
@@ -219,7 +231,7 @@ def test_rows_that_could_not_be_read_are_left_out(tmp_path: Path, params: TilePa
 
 def test_a_slide_that_fails_midway_leaves_no_bag(tmp_path: Path) -> None:
     def failing() -> object:
-        yield from pictures(3)
+        yield from encoded(pictures(3), JPEG)
         raise SlideReadError("x")
 
     with pytest.raises(SlideReadError):
@@ -306,6 +318,7 @@ def test_a_damaged_patch_is_refused_and_the_others_are_read(tmp_path: Path) -> N
 
 def test_a_picture_of_another_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    write_bag(path, FACTS, grid_of(1), "bright", [(0, noise(40, 32))], JPEG)
+    patches = encoded([(0, noise(40, 32))], JPEG)
+    write_bag(path, FACTS, grid_of(1), "bright", patches, JPEG)
     with Bag(path) as bag, pytest.raises(StoredFileError, match="patch 0 is damaged"):
         bag.read_patches(np.array([0]))

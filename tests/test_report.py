@@ -14,7 +14,8 @@ from PIL import Image
 from milpath.grid import PatchGrid
 from milpath.overview import Overview
 from milpath.page import Section, write_page
-from milpath.report import write_curves, write_qc
+from milpath.report import draw_qc, write_curves
+from milpath.sheet import write_png
 from milpath.tissue import TissueMask
 
 
@@ -53,7 +54,7 @@ def pixels(path: Path) -> NDArray[np.int64]:
 @pytest.mark.parametrize("count", [0, 1, 20_000])
 def test_a_tiling_picture_is_drawn_for_any_number_of_patches(tmp_path: Path, count: int) -> None:
     overview = make_overview(600, 600)
-    write_qc(tmp_path / "q.png", overview, make_tissue(overview), make_grid(count), "S1")
+    write_png(tmp_path / "q.png", draw_qc(overview, make_tissue(overview), make_grid(count), "S1"))
     rgb = pixels(tmp_path / "q.png")
     assert max(rgb.shape) <= 1800
     assert bluish(rgb).any() == (count > 0)
@@ -62,7 +63,7 @@ def test_a_tiling_picture_is_drawn_for_any_number_of_patches(tmp_path: Path, cou
 def test_a_patch_is_drawn_over_its_own_square(tmp_path: Path) -> None:
     overview = make_overview(1000, 1000, 4.0)
     grid = PatchGrid(np.array([[1250, 2070]]), 256, 800, 800, (50, 70), 0.5, 0)
-    write_qc(tmp_path / "q.png", overview, make_tissue(overview, 0), grid, "S1")
+    write_png(tmp_path / "q.png", draw_qc(overview, make_tissue(overview, 0), grid, "S1"))
     rgb = pixels(tmp_path / "q.png")
     glass = (rgb == 240).all(axis=-1)  # the panel: text has no such long runs
     top, left = int((glass.sum(axis=1) > 300).argmax()), int((glass.sum(axis=0) > 300).argmax())
@@ -77,7 +78,7 @@ def test_tissue_and_pen_are_outlined_where_there_is_any(tmp_path: Path, share: f
     overview = make_overview()
     for pen in (False, True):
         tissue = make_tissue(overview, share, pen)
-        write_qc(tmp_path / f"{pen}.png", overview, tissue, make_grid(0), "S1")
+        write_png(tmp_path / f"{pen}.png", draw_qc(overview, tissue, make_grid(0), "S1"))
     without, with_pen = pixels(tmp_path / "False.png")[:-80], pixels(tmp_path / "True.png")[:-80]
     magenta = (with_pen[..., 0] - with_pen[..., 1] > 60) & (with_pen[..., 2] > 100)
     assert magenta.any()
@@ -88,7 +89,9 @@ def test_tissue_and_pen_are_outlined_where_there_is_any(tmp_path: Path, share: f
 def test_a_large_overview_is_shrunk_and_a_small_one_enlarged(tmp_path: Path) -> None:
     for name, rows, cols in (("large", 900, 4000), ("small", 16, 16), ("line", 1, 3000)):
         overview = make_overview(rows, cols)
-        write_qc(tmp_path / f"{name}.png", overview, make_tissue(overview), make_grid(4), name)
+        write_png(
+            tmp_path / f"{name}.png", draw_qc(overview, make_tissue(overview), make_grid(4), name)
+        )
         assert 640 <= pixels(tmp_path / f"{name}.png").shape[1] <= 1700
 
 

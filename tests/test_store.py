@@ -175,6 +175,11 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     with open_h5(made(tmp_path), "bag") as h5:
         assert h5.read("x", "int64", (None, 2)).tolist() == np.arange(10).reshape(5, 2).tolist()
         assert h5.read("x", "int64", (5, None), slice(1, 3)).tolist() == [[2, 3], [4, 5]]
+        scattered = h5.read("x", "int64", (5, None), np.array([4, 0, 0]))
+        assert scattered.tolist() == [[8, 9], [0, 1], [0, 1]]
+        assert scattered.flags.writeable
+        with pytest.raises(StoredFileError, match="cannot be read"):
+            h5.read("x", "int64", (5, None), np.array([5]))
         assert (h5.need("n"), h5.attr("word"), h5.attr("no"), h5.json("json")) == (
             *(3, "süß", None),
             {"a": [1]},

@@ -10,14 +10,16 @@ import numpy as np
 import openslide
 import pytest
 from drawing import damage_tile, write_levels
+from numpy.typing import NDArray
 
 from milpath.bag import Bag
 from milpath.cohort import SlideEntry
 from milpath.engine import Outcome
 from milpath.errors import MilpathError, OutputError, ResolutionError, SlideReadError
 from milpath.params import GridParams, TileParams
+from milpath.slide import Slide
 from milpath.synthetic import DrawnSlide, draw_slide
-from milpath.tile import bag_path, tile_slide
+from milpath.tile import bag_path, plan_slide, tile_slide
 
 SMALL = TileParams(grid=GridParams(mpp=2.0, patch_px=64))
 
@@ -133,6 +135,29 @@ def test_nothing_of_the_slides_own_words_reaches_a_bag(
         assert h5.attrs["vendor"] == "aperio"
     for name in files_in(tmp_path / "out"):
         assert b"DOEJANE" not in (tmp_path / "out" / name).read_bytes()
+
+
+def test_a_plan_reads_no_more_than_the_level_its_overview_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rgb = np.full((4096, 4096, 3), 235, np.uint8)
+    rgb[1000:3000, 1000:3000] = (180, 90, 150)
+    levels = [rgb[::step, ::step] for step in (1, 4, 16)]
+    read = Slide.read_level
+    pixels: list[int] = []
+
+    def counted(
+        slide: Slide, place: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        assert level == 2
+        pixels.append(size[0] * size[1])
+        return read(slide, place, level, size)
+
+    monkeypatch.setattr(Slide, "read_level", counted)
+    with Slide(write_levels(tmp_path / "s.tif", levels)) as slide:
+        plan = plan_slide(slide, TileParams())
+    assert len(plan.grid) > 20
+    assert sum(pixels) < 1.1 * 256 * 256
 
 
 # -- faults ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,14 @@ from milpath.tile import plan_slide
 Floats = NDArray[np.float64]
 
 BATCH = 64
+"""Patches that the network takes at a time."""
+
+EMBEDDINGS_BATCH = 2048
+"""Embeddings that it takes at a time: they are a thousand times smaller."""
 
 
 def collect_evidence(
-    model: keras.Model, batches: Iterable[NDArray[Any]], batch: int = BATCH
+    model: keras.Model, batches: Iterable[NDArray[Any]], batch: int | None = None
 ) -> tuple[Floats, Floats]:
     """Run an evidence model over a stream of instances.
 
@@ -40,24 +45,48 @@ def collect_evidence(
     Parameters
     ----------
     model : of `build_evidence`
-    batches : arrays (n, ...), n at most `batch`
-    batch : the size to which a short batch is filled up, so that the graph is traced once
+    batches : arrays (n, ...) of any n
+    batch : instances that the network is given at a time; by default `BATCH` of patches,
+        `EMBEDDINGS_BATCH` of embeddings
 
     Returns
     -------
     attention scores (M, N) and class evidence (M, N, C)
     """
     members, classes = model.output_shape[1][1:]
+    size = batch or (BATCH if len(model.input_shape) > 2 else EMBEDDINGS_BATCH)
     scores, evidence = [np.zeros((0, members))], [np.zeros((0, members, classes))]
-    for instances in batches:
-        count = len(instances)
-        if count < batch:
-            padding = [(0, batch - count)] + [(0, 0)] * (instances.ndim - 1)
-            instances = np.pad(instances, padding)
+    for instances, count in _fill(batches, size):
         some = model.predict_on_batch(instances)
         scores.append(np.asarray(some[0][:count], np.float64))
         evidence.append(np.asarray(some[1][:count], np.float64))
     return np.concatenate(scores).T, np.concatenate(evidence).swapaxes(0, 1)
+
+
+def _fill(batches: Iterable[NDArray[Any]], size: int) -> Iterator[tuple[NDArray[Any], int]]:
+    """The same instances, always `size` at a time, so that the graph is traced once.
+
+    Yields
+    ------
+    array (size, ...), the same one every time, and how many of its first rows are instances; the
+    rest of the last one is zero or left over
+    """
+    full: NDArray[Any] | None = None
+    count = 0
+    for batch in batches:
+        if full is None:
+            full = np.zeros((size, *batch.shape[1:]), batch.dtype)
+        taken = 0
+        while taken < len(batch):
+            some = batch[taken : taken + size - count]
+            full[count : count + len(some)] = some
+            count += len(some)
+            taken += len(some)
+            if count == size:
+                yield full, count
+                count = 0
+    if full is not None and count:
+        yield full, count
 
 
 def pool_evidence(scores: Floats, evidence: Floats) -> tuple[Floats, Floats]:
@@ -122,11 +151,9 @@ class Classifier:
             )
         rows: list[int] = []
         # the model learned from patches as bags keep them, so it is shown them that way
-        patches = (
-            (row, as_kept(pixels, spec.tile.pixels))
-            for row, pixels in stream_patches(slide, plan.grid, self.threads)
-        )
-        scores, evidence = collect_evidence(self.evidence, _batches(patches, rows))
+        kept = partial(as_kept, params=spec.tile.pixels)
+        patches = stream_patches(slide, plan.grid, kept, self.threads)
+        scores, evidence = collect_evidence(self.evidence, _noted(patches, rows))
         attention, contributions = pool_evidence(scores, evidence)
         return Prediction(
             slide=slide.facts,
@@ -206,14 +233,8 @@ def write_predictions(path: Path, outcomes: Sequence[Outcome], class_names: Sequ
     write_csv(path, ["slide", "predicted", *probabilities, *counts], rows)
 
 
-def _batches(patches: Iterator[Patch], rows: list[int]) -> Iterator[NDArray[np.uint8]]:
-    """A stream of patches in batches; notes the rows that came."""
-    waiting: list[NDArray[np.uint8]] = []
+def _noted(patches: Iterator[Patch], rows: list[int]) -> Iterator[NDArray[np.uint8]]:
+    """A stream of patches (1, P, P, 3); notes the rows that came."""
     for row, pixels in patches:
         rows.append(row)
-        waiting.append(pixels)
-        if len(waiting) == BATCH:
-            yield np.stack(waiting)
-            waiting.clear()
-    if waiting:
-        yield np.stack(waiting)
+        yield pixels[None]

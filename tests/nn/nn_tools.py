@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from milpath.bag import write_bag, write_features
+from milpath.bag import encode_patch, write_bag, write_features
 from milpath.cohort import Cohort, SlideEntry
 from milpath.grid import PatchGrid
 from milpath.model_spec import EncoderSpec
@@ -67,7 +67,9 @@ def make_bag(
     coords = np.stack([np.arange(count) * side, np.zeros(count)], axis=1).astype(np.int64)
     grid = PatchGrid(coords, side, side, side, (0, 0), 1.0, 0)
     path = folder / f"{slide_id}.h5"
-    write_bag(path, slide, grid, background, enumerate(patches), tile or raw_tile(side))
+    tile = tile or raw_tile(side)
+    encoded = ((row, encode_patch(each, tile.pixels)) for row, each in enumerate(patches))
+    write_bag(path, slide, grid, background, encoded, tile)
     if features is not None:
         write_features(path, [features], *encoder, dim=features.shape[1])
     return path

@@ -24,6 +24,7 @@ from milpath.grid import PatchGrid
 from milpath.nn.bundle import Bundle
 from milpath.nn.mil import build_evidence, build_mil
 from milpath.nn.predict import (
+    EMBEDDINGS_BATCH,
     Classifier,
     collect_evidence,
     pool_evidence,
@@ -219,6 +220,7 @@ def test_an_unreadable_patch_is_left_out(
     whole = read_prediction(classifier.out / "drawn-ü.prediction.h5")
     read = patch_stream.read_patch
     monkeypatch.setattr(patch_stream, "read_patch", read_patch)
+    monkeypatch.setattr(patch_stream, "open_native", lambda *_: None)
     with entry.open() as slide:
         found = classifier.predict(slide)
     rest = np.delete(np.arange(len(whole.grid)), 5)
@@ -276,23 +278,36 @@ def test_memory_does_not_grow_with_the_patches() -> None:
 
     collect_evidence(model, stream(2))
     tracemalloc.start()
-    scores, evidence = collect_evidence(model, stream(200))
+    scores, evidence = collect_evidence(model, stream(1000))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert alive == 202
-    assert scores.shape == (2, 200 * 64)
-    assert evidence.shape == (2, 200 * 64, 3)
+    assert alive == 1002
+    assert scores.shape == (2, 1000 * 64)
+    assert evidence.shape == (2, 1000 * 64, 3)
     kept = scores.nbytes + evidence.nbytes
-    assert kept == 200 * 64 * 2 * (1 + 3) * 8
-    assert peak < 3 * kept + 1_000_000 < 200 * 64 * 512 * 4 / 5
+    assert kept == 1000 * 64 * 2 * (1 + 3) * 8
+    batch = EMBEDDINGS_BATCH * 512 * 4
+    assert peak < 3 * kept + 2 * batch < 1000 * 64 * 512 * 4 / 5
 
 
-def test_a_short_batch_is_filled_up_without_a_trace() -> None:
+def test_batches_of_any_size_reach_the_network_at_one_size() -> None:
     keras.utils.set_random_seed(0)
     model = build_evidence((6,), [make_member(2, side=None, dim=6)])
     rows = np.random.default_rng(0).normal(size=(70, 6)).astype(np.float32)
-    one = collect_evidence(model, [rows[:64], rows[64:]])
-    other = collect_evidence(model, [rows], batch=70)
+    traced = 0
+    predict = model.predict_on_batch
+
+    def counted(batch: NDArray[np.float32]) -> object:
+        nonlocal traced
+        traced += 1
+        assert batch.shape == (32, 6)
+        return predict(batch)
+
+    model.predict_on_batch = counted
+    one = collect_evidence(model, [rows[:64], rows[64:65], rows[65:]], batch=32)
+    assert traced == 3
+    model.predict_on_batch = predict
+    other = collect_evidence(model, [rows])
     for left, right in zip(one, other, strict=True):
         assert left == pytest.approx(right, abs=1e-6)
 
