@@ -47,13 +47,6 @@ _OPTIONS = {"patch_px": "--patch-size", "overlap_px": "--overlap", "mode": "--fr
 """Options that are not named after their parameter."""
 
 
-def processors() -> int:
-    """Processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def checked(kind: type[_P], **values: Any) -> _P:
     """Options as a parameter value; raises `UsageError` in one line when they do not fit."""
     try:
@@ -154,10 +147,8 @@ def report_outcomes(
                 )
     words = {"ok": "done", "no_tissue": "without tissue", "skipped": "skipped", "failed": "failed"}
     counts = {name: sum(one.status == name for one in done) for name in words}
-    print(
-        f"{title}: " + ", ".join(f"{counts[name]} {words[name]}" for name in words if counts[name]),
-        file=sys.stderr,
-    )
+    said = ", ".join(f"{counts[name]} {words[name]}" for name in words if counts[name])
+    print(f"{title}: {said or 'nothing to do'}", file=sys.stderr)
     return done
 
 
