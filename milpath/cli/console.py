@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -153,22 +152,15 @@ def report_outcomes(
 
 
 def load_network() -> None:
-    """Import Keras and its backend, without the remarks their C++ writes to stderr meanwhile."""
+    """Import Keras and its backend, which takes some seconds."""
     from rich.console import Console
+
+    from milpath.nn.quiet import import_keras
 
     console = Console(stderr=True)
     if console.is_terminal:
         console.print("starting the network's library ...", style="dim")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        import keras  # noqa: F401
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
+    import_keras()
 
 
 def exit_with(outcomes: Iterable[Outcome]) -> None:

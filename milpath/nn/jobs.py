@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from milpath.cohort import SlideEntry
 from milpath.engine import Outcome
 from milpath.errors import StoredFileError, UsageError
+from milpath.nn.quiet import import_keras
 
 if TYPE_CHECKING:
     from milpath.nn.embed import Embedder
@@ -48,6 +49,7 @@ class EmbedJob:
 
 @lru_cache(maxsize=1)  # a process works for one run at a time
 def _load_classifier(job: ClassifyJob) -> Classifier:
+    import_keras()
     from milpath.nn.bundle import load_bundle
     from milpath.nn.predict import Classifier
 
@@ -61,6 +63,7 @@ def _load_classifier(job: ClassifyJob) -> Classifier:
 
 @lru_cache(maxsize=1)
 def _load_embedder(job: EmbedJob) -> Embedder:
+    import_keras()
     from milpath.nn.bundle import load_encoder
     from milpath.nn.embed import Embedder
 
