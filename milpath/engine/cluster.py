@@ -70,8 +70,9 @@ class Cluster:
     def run(self, job: Job, entries: Sequence[SlideEntry]) -> Iterator[Outcome]:
         """Every slide wherever there is room.
 
-        A worker that dies costs its slide a second try, which the scheduler arranges. A slide whose
-        second worker died too is done last and alone: if that fails as well, it is to blame.
+        A worker that dies costs its slide a second try, which the scheduler arranges (and a look at
+        those whose outcome it had not yet told). A slide whose second worker died too is done last
+        and alone: if that fails as well, it is to blame.
         """
         for suspect in (yield from self._spread(job, entries, _TRIES)):
             for culprit in (yield from self._spread(job, [suspect], _TRIES + 1)):
@@ -85,10 +86,11 @@ class Cluster:
         running: dict[_Future, SlideEntry] = {}
         done: SimpleQueue[_Future] = SimpleQueue()
         suspects = []
+        group = f"milpath-{uuid.uuid4().hex}"
         try:
             while waiting or running:
                 while waiting and len(running) < _AHEAD and done.empty():
-                    future = self._submit(job, waiting[0], tries)
+                    future = self._submit(job, waiting[0], tries, group)
                     running[future] = waiting.popleft()
                     future.add_done_callback(done.put)
                 future = self._next(done)
@@ -103,9 +105,9 @@ class Cluster:
                 self.client.cancel(list(running), force=True)
         return suspects
 
-    def _submit(self, job: Job, entry: SlideEntry, tries: int) -> _Future:
+    def _submit(self, job: Job, entry: SlideEntry, tries: int, group: str) -> _Future:
         entry = replace(entry, path=entry.path.absolute())
-        key = f"milpath-{entry.slide_id}-{uuid.uuid4().hex}"
+        key = (group, entry.slide_id)  # a common group: the scheduler keeps them till there is room
         return self.client.submit(_work, job, entry, self.claim, tries, key=key, pure=False)
 
     def _next(self, done: SimpleQueue[_Future]) -> _Future:

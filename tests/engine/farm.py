@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from milpath.cohort import SlideEntry
@@ -36,10 +36,14 @@ class Farm:
         self._start("worker", *place, *common)
 
     def stop(self) -> None:
-        """End every process."""
+        """End every process, and what they have started."""
         for process in reversed(self._started):
             process.terminate()
-        for process in self._started:
+        for process in reversed(self._started):
+            with suppress(subprocess.TimeoutExpired):  # a nanny whose scheduler went first waits on
+                process.wait(5)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait(PATIENCE)
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
@@ -49,6 +53,7 @@ class Farm:
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
                 stdout=subprocess.DEVNULL,
                 stderr=log,
+                start_new_session=True,
             )
         self._started.append(process)
         return process
