@@ -64,7 +64,16 @@ def test_help_lists_every_command_and_the_exit_codes() -> None:
 def test_help_loads_no_heavy_library() -> None:
     code = "import sys, milpath.cli; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"tensorflow", "keras", "numpy", "matplotlib", "skimage", "h5py", "openslide"}
+    heavy = {
+        "tensorflow",
+        "keras",
+        "numpy",
+        "matplotlib",
+        "skimage",
+        "h5py",
+        "openslide",
+        "distributed",
+    }
     assert not heavy & set(run.stdout.split())
 
 
@@ -92,6 +101,15 @@ def test_a_second_run_skips_what_is_done_and_says_so(slides: Path, tmp_path: Pat
     assert (tmp_path / "s1.h5").read_bytes() == before
     third = milpath("tile", slides, *options, "--overlap", "32")
     assert "made anew" in third.stdout
+
+
+def test_shards_together_are_the_whole(slides: Path, tmp_path: Path) -> None:
+    options = ["--out", tmp_path, "--mpp", "1", "--patch-size", "64"]
+    for shard in ("1/3", "2/3"):
+        assert "1 done" in milpath("tile", slides, *options, "--shard", shard).stderr
+    empty = milpath("tile", slides, *options, "--shard", "3/3")
+    assert (empty.returncode, empty.stderr) == (0, "tile: nothing to do\n")
+    assert "2 skipped" in milpath("tile", slides, *options).stderr
 
 
 def test_json_gives_one_object_a_slide(slides: Path, tmp_path: Path) -> None:
@@ -151,6 +169,10 @@ def test_exit_codes_tell_some_failed_from_all_failed(slides: Path, tmp_path: Pat
         (["heatmap", "p.h5", "--slide", "s", "--out", "o.jpg"], "ends in .png"),
         (["heatmap", "p.h5", "--slide", "s", "--out", "o.png", "--class", "x"], "attention is of"),
         (["tile"], "Missing argument"),
+        (["tile", "x.svs", "--out", "o", "--shard", "3/2"], "--shard 3/2: expected i/n"),
+        (["tile", "x.svs", "--out", "o", "--scheduler", "host"], "neither an address (tcp://ho"),
+        (["tile", "x.svs", "--out", "o", "--scheduler", "tcp://h:1", "-w", "2"], "give one of the"),
+        (["classify", "x.svs", "--model", "m", "--out", "o", "--shard", "0/2"], "--shard 0/2"),
     ],
 )
 def test_wrong_use_is_one_clear_line_and_exit_2(

@@ -59,14 +59,14 @@ def embed(
     entries = find_bags(bags)
     if not entries:
         raise UsageError(f"{bags}: no bags (*.h5) in this folder; run milpath tile first")
+    mine, _ = take_shard(entries, shard)
     network, spec = choose_encoder(encoder, weights, entries, seed)
     folder = (bags / "encoder").absolute()
     code = save_encoder(folder, network, spec)
-    entries, _ = take_shard(entries, shard)
     files = [folder / "encoder.h5"]
-    with open_backend(workers, scheduler, len(entries), bags, files) as backend:
+    with open_backend(workers, scheduler, len(mine), bags, files) as backend:
         # the network at hand serves here; elsewhere it is loaded from its folder
         here = isinstance(backend, Inline)
         job = Embedder(network, spec) if here else EmbedJob(folder, code)
-        done = report_outcomes(run_job(job, entries, backend), len(entries), "embed", as_json)
+        done = report_outcomes(run_job(job, mine, backend), len(mine), "embed", as_json)
     exit_with(done)

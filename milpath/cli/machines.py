@@ -74,7 +74,7 @@ def open_backend(
 
     Parameters
     ----------
-    workers, scheduler : as the user gave them; a scheduler has workers of its own
+    workers, scheduler : as the user gave them, 0 workers being one a processor
     slides : to be done
     out : folder of the results
     files : that the work reads, which other machines must see
@@ -86,10 +86,15 @@ def open_backend(
     if scheduler is None:
         from milpath.engine import choose_local
 
-        if min(workers, slides) > 1:
-            _share_machine(workers)
-        yield choose_local(workers, slides, processors())
+        processes = min(workers or processors(), slides)
+        if processes > 1:
+            _share_machine(processes)
+        yield choose_local(processes, slides, processors())
         return
+    if workers > 1:
+        raise UsageError(
+            f"--workers {workers} are of this machine, --scheduler has its own; give one of the two"
+        )
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said in our words
     try:
         from milpath.engine.cluster import join_cluster

@@ -21,7 +21,6 @@ from milpath.cli.machines import (
     SchedulerOption,
     ShardOption,
     open_backend,
-    processors,
     take_shard,
 )
 from milpath.params import CodecParams, GridParams, TileParams, TissueParams
@@ -90,7 +89,7 @@ def tile(
     show_warnings()
     entries, _ = take_shard(gather_slides(slides, slide_mpp), shard)
     files = [entry.path for entry in entries]
-    with open_backend(workers or processors(), scheduler, len(entries), out, files) as backend:
+    with open_backend(workers, scheduler, len(entries), out, files) as backend:
         job = partial(tile_slide, out=out.absolute(), params=params, threads=backend.threads)
         outcomes = run_job(job, entries, backend)
         done = report_outcomes(outcomes, len(entries), "tile", as_json)
