@@ -1,7 +1,8 @@
 """How tiling scales: with workers here and on Dask, with the size of a slide, with their number.
 
 One JSON line a figure; the last line holds the ratios, the one before it what 10,000 slides would
-take by these figures. Slides are drawn; every run is a `milpath tile` of its own, start-up included.
+take by these figures. Slides are drawn; every run is a `milpath tile` of its own, start-up
+included, and n workers are given n processors (on Linux), as machines of their own would have.
 
 python scripts/bench_scale.py [--quick] [--rounds 3] [--patches 5000] [--out FOLDER]
 """
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -48,8 +49,8 @@ class Plan:
     counts: tuple[int, ...]
 
 
-FULL = Plan(rounds=3, slides=16, slide_px=3072, sizes=(1024, 2048, 4096), counts=(10, 100, 1000))
-QUICK = Plan(rounds=1, slides=4, slide_px=1024, sizes=(512, 1536), counts=(2, 8))
+FULL = Plan(rounds=3, slides=24, slide_px=3072, sizes=(1024, 2048, 4096), counts=(10, 100, 1000))
+QUICK = Plan(rounds=1, slides=2, slide_px=1024, sizes=(512, 2048), counts=(2, 6))
 SMALL_PX = 512
 """Side of the slides that are many."""
 
@@ -104,7 +105,7 @@ def measure_workers(folder: Path, plan: Plan, rounds: int) -> dict[tuple[str, in
     runs: dict[tuple[str, int], list[Run]] = {}
     for _ in range(rounds):
         for count in WORKERS:
-            here = tile(slides, folder / "bags", "--workers", str(count))
+            here = tile(slides, folder / "bags", "--workers", str(count), processors=count)
             with open_cluster(folder, count) as scheduler:
                 there = tile(slides, folder / "bags", "--scheduler", str(scheduler))
             runs.setdefault(("local", count), []).append(here)
@@ -145,31 +146,28 @@ def measure_counts(folder: Path, plan: Plan, rounds: int) -> dict[int, Run]:
 def extrapolate(sizes: dict[int, Run], counts: dict[int, Run], patches: int) -> None:
     """What `COHORT` slides would take: so much a slide, so much a patch, both as measured.
 
-    A slide's own share is the slope over the number of slides, less its patches; a patch's is the
-    slope over the size. A straight line is all that is assumed, and slides as these are: drawn, in
-    tiles of JPEG, on a local disk.
+    A patch's share is the slope over the size of a slide; a slide's own is the slope over their
+    number, less its patches. A straight line is all that is assumed, and slides as these are:
+    drawn, in tiles of JPEG, on a local disk. Where the slope drowns in noise, nothing is told.
     """
-    a_patch = slope(
-        [run.patches for run in sizes.values()], [run.seconds for run in sizes.values()]
-    )
-    a_patch_cpu = slope(
-        [run.patches for run in sizes.values()], [run.cpu_seconds for run in sizes.values()]
-    )
-    a_patch_bytes = slope(
-        [run.patches for run in sizes.values()], [run.bytes for run in sizes.values()]
-    )
-    each = slope(list(counts), [run.seconds for run in counts.values()])
-    each_patches = slope(list(counts), [run.patches for run in counts.values()])
-    a_slide = max(0.0, each - each_patches * a_patch)
+    large, many = list(sizes.values()), list(counts.values())
+    each_patches = slope(list(counts), [run.patches for run in many])
+    shares = {}
+    for name in ("seconds", "cpu_seconds", "bytes"):
+        a_patch = slope([run.patches for run in large], [getattr(run, name) for run in large])
+        each = slope(list(counts), [getattr(run, name) for run in many])
+        shares[name] = (max(0.0, each - each_patches * a_patch), a_patch)
+    whole = {name: COHORT * (own + patches * a_patch) for name, (own, a_patch) in shares.items()}
+    clear = {name: a_patch > 0 for name, (_, a_patch) in shares.items()}
     tell(
         "extrapolation",
         slides=COHORT,
         patches_a_slide=patches,
-        ms_a_slide=a_slide * 1e3,
-        ms_a_patch=a_patch * 1e3,
-        hours_by_one_worker=COHORT * (a_slide + patches * a_patch) / 3600,
-        cpu_hours=COHORT * (a_slide + patches * a_patch_cpu) / 3600,
-        disk_gb=COHORT * patches * a_patch_bytes / 1e9,
+        ms_a_slide=shares["seconds"][0] * 1e3,
+        ms_a_patch=shares["seconds"][1] * 1e3,
+        hours_by_one_worker=whole["seconds"] / 3600 if clear["seconds"] else None,
+        cpu_hours=whole["cpu_seconds"] / 3600 if clear["cpu_seconds"] else None,
+        disk_gb=whole["bytes"] / 1e9 if clear["bytes"] else None,
     )
 
 
@@ -191,7 +189,7 @@ def draw(entry: SlideEntry, side: int) -> Outcome:
     return Outcome(entry.slide_id, "ok", "drawn")
 
 
-def tile(slides: Path, out: Path, *options: str) -> Run:
+def tile(slides: Path, out: Path, *options: str, processors: int | None = None) -> Run:
     """Tile a folder of slides from scratch."""
     shutil.rmtree(out, ignore_errors=True)
     words = ["tile", str(slides), "--out", str(out), "--json", "--mpp", str(MPP)]
@@ -201,6 +199,7 @@ def tile(slides: Path, out: Path, *options: str) -> Run:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        preexec_fn=partial(stay_on, range(processors)) if processors else None,
     )
     assert process.stdout is not None
     with process.stdout as lines:
@@ -228,19 +227,31 @@ def open_cluster(folder: Path, workers: int) -> Iterator[Path]:
     worker = ["worker", *place, "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
     started = []
     try:
-        for words in (scheduler, *[worker] * workers):
-            command = [sys.executable, "-m", "dask", *words]
-            started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+        for number, words in enumerate((*[worker] * workers, scheduler)):
+            own = range(number, number + 1) if words is worker else range(workers)
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "dask", *words],
+                    stderr=subprocess.DEVNULL,
+                    preexec_fn=partial(stay_on, own),
+                )
+            )
         while not file.exists():
             time.sleep(0.05)
         with Client(scheduler_file=str(file), set_as_default=False) as client:
             client.wait_for_workers(workers, timeout=60)
         yield file
     finally:
-        for process in reversed(started):
-            process.terminate()
         for process in started:
+            process.terminate()
             process.wait()
+
+
+def stay_on(processors: Iterable[int]) -> None:
+    """Keep this process to some of the processors it may use, where that can be done."""
+    if hasattr(os, "sched_setaffinity"):
+        usable = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {usable[number % len(usable)] for number in processors})
 
 
 def middle(runs: Sequence[Run]) -> Run:
