@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from milpath.cli.machines import open_backend
+from milpath.errors import UsageError
 from milpath.synthetic import DrawnSlide, draw_slide
 
 COMMANDS = ("tile", "embed", "train", "classify", "heatmap", "info", "demo")
@@ -184,6 +186,18 @@ def test_wrong_use_is_one_clear_line_and_exit_2(
     assert words in run.stderr
     assert "Traceback" not in run.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_cluster_without_its_library_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "milpath.engine.cluster", raising=False)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with (
+        pytest.raises(UsageError, match=r"needs the package distributed: pip install 'milp"),
+        open_backend(0, "tcp://127.0.0.1:1", 1, tmp_path, []),
+    ):
+        pass
 
 
 def test_info_says_what_each_file_is(drawn: DrawnSlide, tmp_path: Path) -> None:

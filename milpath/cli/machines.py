@@ -95,13 +95,13 @@ def open_backend(
         raise UsageError(
             f"--workers {workers} are of this machine, --scheduler has its own; give one of the two"
         )
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said in our words
     try:
         from milpath.engine.cluster import join_cluster
     except ModuleNotFoundError as error:
         raise UsageError(
             f"--scheduler needs the package {error.name}: pip install 'milpath[cluster]'"
         ) from None
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # we say it in our words
     with join_cluster(scheduler, out, files) as cluster:
         yield cluster
 
