@@ -78,6 +78,7 @@ def write_bag(
     """
     with publish_h5(path, "bag") as h5:
         rows = _write_patches(h5, patches, grid.patch_px, params.pixels)
+        h5.flush()  # else the layout hangs on who still holds the dataset: a profiler, a traceback
         kept = grid.select(rows)
         write_frame(h5, slide, kept)
         header = BagHeader(

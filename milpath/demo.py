@@ -25,6 +25,7 @@ from milpath.params import GridParams, TileParams, TrainParams
 from milpath.prediction import Prediction, read_prediction
 from milpath.sheet import draw_scale_bar, finish_sheet, open_sheet, place_picture, write_png
 from milpath.store import publish_text
+from milpath.summary import write_predictions
 from milpath.synthetic import DrawnSlide, draw_slide
 from milpath.table import write_csv
 from milpath.tile import tile_slide
@@ -101,7 +102,7 @@ def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult
     """
     # not at the top: the processes that draw and tile import this module, but need no network
     from milpath.nn.bundle import load_bundle
-    from milpath.nn.predict import Classifier, write_predictions
+    from milpath.nn.predict import Classifier
     from milpath.nn.train import train_cohort
 
     start = time.perf_counter()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from milpath.cli.machines import open_backend
+from milpath.errors import UsageError
 from milpath.synthetic import DrawnSlide, draw_slide
 
 COMMANDS = ("tile", "embed", "train", "classify", "heatmap", "info", "demo")
@@ -64,7 +66,16 @@ def test_help_lists_every_command_and_the_exit_codes() -> None:
 def test_help_loads_no_heavy_library() -> None:
     code = "import sys, milpath.cli; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"tensorflow", "keras", "numpy", "matplotlib", "skimage", "h5py", "openslide"}
+    heavy = {
+        "tensorflow",
+        "keras",
+        "numpy",
+        "matplotlib",
+        "skimage",
+        "h5py",
+        "openslide",
+        "distributed",
+    }
     assert not heavy & set(run.stdout.split())
 
 
@@ -92,6 +103,15 @@ def test_a_second_run_skips_what_is_done_and_says_so(slides: Path, tmp_path: Pat
     assert (tmp_path / "s1.h5").read_bytes() == before
     third = milpath("tile", slides, *options, "--overlap", "32")
     assert "made anew" in third.stdout
+
+
+def test_shards_together_are_the_whole(slides: Path, tmp_path: Path) -> None:
+    options = ["--out", tmp_path, "--mpp", "1", "--patch-size", "64"]
+    for shard in ("1/3", "2/3"):
+        assert "1 done" in milpath("tile", slides, *options, "--shard", shard).stderr
+    empty = milpath("tile", slides, *options, "--shard", "3/3")
+    assert (empty.returncode, empty.stderr) == (0, "tile: nothing to do\n")
+    assert "2 skipped" in milpath("tile", slides, *options).stderr
 
 
 def test_json_gives_one_object_a_slide(slides: Path, tmp_path: Path) -> None:
@@ -151,6 +171,10 @@ def test_exit_codes_tell_some_failed_from_all_failed(slides: Path, tmp_path: Pat
         (["heatmap", "p.h5", "--slide", "s", "--out", "o.jpg"], "ends in .png"),
         (["heatmap", "p.h5", "--slide", "s", "--out", "o.png", "--class", "x"], "attention is of"),
         (["tile"], "Missing argument"),
+        (["tile", "x.svs", "--out", "o", "--shard", "3/2"], "--shard 3/2: expected i/n"),
+        (["tile", "x.svs", "--out", "o", "--scheduler", "host"], "neither an address (tcp://ho"),
+        (["tile", "x.svs", "--out", "o", "--scheduler", "tcp://h:1", "-w", "2"], "give one of the"),
+        (["classify", "x.svs", "--model", "m", "--out", "o", "--shard", "0/2"], "--shard 0/2"),
     ],
 )
 def test_wrong_use_is_one_clear_line_and_exit_2(
@@ -162,6 +186,18 @@ def test_wrong_use_is_one_clear_line_and_exit_2(
     assert words in run.stderr
     assert "Traceback" not in run.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_cluster_without_its_library_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "milpath.engine.cluster", raising=False)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with (
+        pytest.raises(UsageError, match=r"needs the package distributed: pip install 'milp"),
+        open_backend(0, "tcp://127.0.0.1:1", 1, tmp_path, []),
+    ):
+        pass
 
 
 def test_info_says_what_each_file_is(drawn: DrawnSlide, tmp_path: Path) -> None:

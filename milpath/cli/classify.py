@@ -12,9 +12,15 @@ from milpath.cli.console import (
     SlideMppOption,
     exit_with,
     load_network,
-    processors,
     report_outcomes,
     show_warnings,
+)
+from milpath.cli.machines import (
+    NetworkWorkersOption,
+    SchedulerOption,
+    ShardOption,
+    open_backend,
+    take_shard,
 )
 from milpath.errors import StoredFileError, UsageError
 
@@ -40,6 +46,9 @@ def classify(
         Path, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)
     ],
     slide_mpp: SlideMppOption = None,
+    workers: NetworkWorkersOption = 1,
+    scheduler: SchedulerOption = None,
+    shard: ShardOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify slides straight from their files, and paint where the evidence lies.
@@ -48,29 +57,36 @@ def classify(
     beside its heatmap. Resolution, patch size and everything else come from the model.
     """
     from milpath.cohort import gather_slides
-    from milpath.engine import run_job
+    from milpath.engine import Inline, run_job
     from milpath.model_spec import read_bundle_spec
+    from milpath.nn.jobs import ClassifyJob
+    from milpath.summary import write_predictions
 
-    entries = gather_slides(slides, slide_mpp)
+    entries, share = take_shard(gather_slides(slides, slide_mpp), shard)
     try:
-        names = read_bundle_spec(model).class_names
+        spec = read_bundle_spec(model)
     except StoredFileError as error:
         raise UsageError(str(error)) from None
     show_warnings()
-    load_network()
-    from milpath.nn.bundle import load_bundle
-    from milpath.nn.predict import Classifier, write_predictions
-
-    job = Classifier(load_bundle(model), out, processors())
+    table = out / (share.file_name("predictions", ".csv") if share else "predictions.csv")
+    place = {entry.slide_id: number for number, entry in enumerate(entries)}
+    files = [model / "model.json", *(entry.path for entry in entries)]
     outcomes: list[Outcome] = []
 
-    def note() -> Iterator[Outcome]:
-        for outcome in run_job(job, entries):
+    def note(run: Iterator[Outcome]) -> Iterator[Outcome]:
+        for outcome in run:
             outcomes.append(outcome)
             yield outcome
 
-    try:
-        report_outcomes(note(), len(entries), "classify", as_json)
-    finally:  # an interrupted run leaves the table of what it has done
-        write_predictions(out / "predictions.csv", outcomes, names)
+    with open_backend(workers, scheduler, len(entries), out, files) as backend:
+        if isinstance(backend, Inline):
+            load_network()
+        job = ClassifyJob(model.absolute(), spec.fingerprint, out.absolute(), backend.threads)
+        try:
+            run = run_job(job, entries, backend)
+            report_outcomes(note(run), len(entries), "classify", as_json)
+        finally:  # an interrupted run leaves the table of what it has done
+            if outcomes or not entries:
+                outcomes.sort(key=lambda outcome: place[outcome.slide_id])
+                write_predictions(table, outcomes, spec.class_names)
     exit_with(outcomes)

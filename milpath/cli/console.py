@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -45,13 +44,6 @@ WorkersOption = Annotated[
 
 _OPTIONS = {"patch_px": "--patch-size", "overlap_px": "--overlap", "mode": "--from"}
 """Options that are not named after their parameter."""
-
-
-def processors() -> int:
-    """Processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def checked(kind: type[_P], **values: Any) -> _P:
@@ -154,30 +146,21 @@ def report_outcomes(
                 )
     words = {"ok": "done", "no_tissue": "without tissue", "skipped": "skipped", "failed": "failed"}
     counts = {name: sum(one.status == name for one in done) for name in words}
-    print(
-        f"{title}: " + ", ".join(f"{counts[name]} {words[name]}" for name in words if counts[name]),
-        file=sys.stderr,
-    )
+    said = ", ".join(f"{counts[name]} {words[name]}" for name in words if counts[name])
+    print(f"{title}: {said or 'nothing to do'}", file=sys.stderr)
     return done
 
 
 def load_network() -> None:
-    """Import Keras and its backend, without the remarks their C++ writes to stderr meanwhile."""
+    """Import Keras and its backend, which takes some seconds."""
     from rich.console import Console
+
+    from milpath.nn.quiet import import_keras
 
     console = Console(stderr=True)
     if console.is_terminal:
         console.print("starting the network's library ...", style="dim")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        import keras  # noqa: F401
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
+    import_keras()
 
 
 def exit_with(outcomes: Iterable[Outcome]) -> None:

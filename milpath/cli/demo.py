@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from milpath.cli.console import JsonOption, load_network, processors, progress, show_warnings
+from milpath.cli.console import JsonOption, load_network, progress, show_warnings
+from milpath.cli.machines import processors
 
 _OUT = Path("milpath-demo")
 _MOST = (1 << 22) - 1  # slides have seeds of their own, a thousand for each

@@ -8,6 +8,13 @@ from typing import Annotated
 import typer
 
 from milpath.cli.console import JsonOption, exit_with, load_network, report_outcomes, show_warnings
+from milpath.cli.machines import (
+    NetworkWorkersOption,
+    SchedulerOption,
+    ShardOption,
+    open_backend,
+    take_shard,
+)
 from milpath.errors import UsageError
 
 
@@ -31,6 +38,9 @@ def embed(
         ),
     ] = "imagenet",
     seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="Of random weights.")] = 0,
+    workers: NetworkWorkersOption = 1,
+    scheduler: SchedulerOption = None,
+    shard: ShardOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Turn the patches of bags into embeddings, kept in the bags.
@@ -38,17 +48,25 @@ def embed(
     Then milpath train --from features learns the attention head on them. The encoder is kept in
     BAGS/encoder, so that the model can take it along.
     """
-    from milpath.engine import run_job
+    from milpath.engine import Inline, run_job
 
     show_warnings()
     load_network()
     from milpath.nn.bundle import save_encoder
     from milpath.nn.embed import Embedder, choose_encoder, find_bags
+    from milpath.nn.jobs import EmbedJob
 
     entries = find_bags(bags)
     if not entries:
         raise UsageError(f"{bags}: no bags (*.h5) in this folder; run milpath tile first")
+    mine, _ = take_shard(entries, shard)
     network, spec = choose_encoder(encoder, weights, entries, seed)
-    save_encoder(bags / "encoder", network, spec)
-    outcomes = run_job(Embedder(network, spec), entries)
-    exit_with(report_outcomes(outcomes, len(entries), "embed", as_json))
+    folder = (bags / "encoder").absolute()
+    code = save_encoder(folder, network, spec)
+    files = [folder / "encoder.h5"]
+    with open_backend(workers, scheduler, len(mine), bags, files) as backend:
+        # the network at hand serves here; elsewhere it is loaded from its folder
+        here = isinstance(backend, Inline)
+        job = Embedder(network, spec) if here else EmbedJob(folder, code)
+        done = report_outcomes(run_job(job, mine, backend), len(mine), "embed", as_json)
+    exit_with(done)

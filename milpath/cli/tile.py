@@ -14,9 +14,14 @@ from milpath.cli.console import (
     WorkersOption,
     checked,
     exit_with,
-    processors,
     report_outcomes,
     show_warnings,
+)
+from milpath.cli.machines import (
+    SchedulerOption,
+    ShardOption,
+    open_backend,
+    take_shard,
 )
 from milpath.params import CodecParams, GridParams, TileParams, TissueParams
 
@@ -60,6 +65,8 @@ def tile(
     quality: Annotated[int, typer.Option(help="JPEG quality, 50 to 100.")] = _PIXELS.quality,
     slide_mpp: SlideMppOption = None,
     workers: WorkersOption = 0,
+    scheduler: SchedulerOption = None,
+    shard: ShardOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the tissue of slides and cut it into patches: one bag (HDF5 file) a slide.
@@ -80,8 +87,10 @@ def tile(
     from milpath.tile import tile_slide
 
     show_warnings()
-    entries = gather_slides(slides, slide_mpp)
-    processes = min(workers or processors(), len(entries))
-    threads = max(1, processors() // processes)
-    job = partial(tile_slide, out=out, params=params, threads=threads)
-    exit_with(report_outcomes(run_job(job, entries, processes), len(entries), "tile", as_json))
+    entries, _ = take_shard(gather_slides(slides, slide_mpp), shard)
+    files = [entry.path for entry in entries]
+    with open_backend(workers, scheduler, len(entries), out, files) as backend:
+        job = partial(tile_slide, out=out.absolute(), params=params, threads=backend.threads)
+        outcomes = run_job(job, entries, backend)
+        done = report_outcomes(outcomes, len(entries), "tile", as_json)
+    exit_with(done)

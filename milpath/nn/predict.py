@@ -22,7 +22,7 @@ from milpath.nn.mil import Member, build_evidence
 from milpath.patches import Patch, stream_patches
 from milpath.prediction import Prediction, read_prediction, write_prediction
 from milpath.slide import Slide
-from milpath.table import write_csv
+from milpath.summary import summary_of
 from milpath.tile import plan_slide
 
 Floats = NDArray[np.float64]
@@ -192,45 +192,6 @@ class Classifier:
         return Outcome(
             prediction.slide.slide_id, status, sentence, {"prediction": summary_of(prediction)}
         )
-
-
-def summary_of(prediction: Prediction) -> dict[str, Any]:
-    """A prediction as plain numbers and names."""
-    sure = prediction.predicted is not None
-    members = len(prediction.member_bias)
-    return {
-        "predicted": prediction.predicted,
-        "probs": dict(zip(prediction.class_names, map(float, prediction.probs), strict=True))
-        if sure
-        else None,
-        "spread": float(prediction.spread.max()) if sure and members > 1 else None,
-        "patches": len(prediction.grid),
-        "unreadable": prediction.unreadable,
-        "status": prediction.status,
-    }
-
-
-def write_predictions(path: Path, outcomes: Sequence[Outcome], class_names: Sequence[str]) -> None:
-    """The table of a run: a row a slide, the failed ones included."""
-    rows = []
-    for outcome in outcomes:
-        found = outcome.facts.get("prediction") or {}
-        probs = found.get("probs") or {}
-        rows.append(
-            [
-                outcome.slide_id,
-                found.get("predicted") or "",
-                *(f"{probs[name]:.6f}" if name in probs else "" for name in class_names),
-                f"{found['spread']:.6f}" if found.get("spread") is not None else "",
-                found.get("patches", ""),
-                found.get("unreadable", ""),
-                found.get("status", outcome.status),
-                outcome.message if outcome.status == "failed" else "",
-            ]
-        )
-    probabilities = [f"prob_{name}" for name in class_names]
-    counts = ["spread", "patches", "unreadable", "status", "message"]
-    write_csv(path, ["slide", "predicted", *probabilities, *counts], rows)
 
 
 def _noted(patches: Iterator[Patch], rows: list[int]) -> Iterator[NDArray[np.uint8]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,12 +27,11 @@ from milpath.nn.predict import (
     Classifier,
     collect_evidence,
     pool_evidence,
-    summary_of,
-    write_predictions,
 )
 from milpath.params import CodecParams, GridParams, TileParams
 from milpath.prediction import read_prediction
 from milpath.slide import Slide
+from milpath.summary import summary_of
 from milpath.synthetic import DrawnSlide, draw_slide
 from milpath.synthetic.pyramid import write_pyramid
 from milpath.tile import tile_slide
@@ -316,28 +314,3 @@ def test_scores_of_any_size_pool_without_overflow() -> None:
     scores: Floats = np.array([[1e4, 1e4 + 1, -1e4]])
     attention, _ = pool_evidence(scores, np.ones((1, 3, 2)))
     assert attention[0] == pytest.approx(softmax([0.0, 1.0, -np.inf]), abs=1e-12)
-
-
-# -- the table -----------------------------------------------------------------------------------
-
-
-def test_the_table_has_a_row_for_every_slide_the_failed_ones_too(tmp_path: Path) -> None:
-    sure = {"predicted": "b", "probs": {"a": 0.25, "b": 0.75}, "spread": 0.125}
-    sure |= {"patches": 9, "unreadable": 1, "status": "ok"}
-    none = {"predicted": None, "probs": None, "spread": None}
-    none |= {"patches": 0, "unreadable": 0, "status": "no_tissue"}
-    outcomes = [
-        Outcome("s1", "skipped", "done before", {"prediction": sure}),
-        Outcome("s2", "no_tissue", "no tissue", {"prediction": none}),
-        Outcome("s3", "failed", "s3: broken"),
-    ]
-    write_predictions(tmp_path / "table.csv", outcomes, ("a", "b"))
-    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    ends = ["unreadable", "status", "message"]
-    assert rows == [
-        ["slide", "predicted", "prob_a", "prob_b", "spread", "patches", *ends],
-        ["s1", "b", "0.250000", "0.750000", "0.125000", "9", "1", "ok", ""],
-        ["s2", "", "", "", "", "0", "0", "no_tissue", ""],
-        ["s3", "", "", "", "", "", "", "failed", "s3: broken"],
-    ]

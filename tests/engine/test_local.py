@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
-from collections.abc import Sequence
+import subprocess
+import sys
+import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
+from farm import entries, kill_victim, note_and_work, told, work
 
 from milpath.cohort import SlideEntry
-from milpath.engine import Outcome, run_job
-from milpath.errors import OutputError, SlideReadError
+from milpath.engine import Inline, Outcome, Processes, choose_local, run_job
+from milpath.errors import OutputError, UsageError
 
 WORKERS = pytest.mark.parametrize(
     "workers", [1, pytest.param(2, marks=pytest.mark.slow)], ids=["inline", "processes"]
 )
 
 
-def entries(*names: str) -> list[SlideEntry]:
-    return [SlideEntry(Path(name), name) for name in names]
-
-
-def work(entry: SlideEntry, mark: str = "") -> Outcome:
-    """A job whose slides do as they are called; at the top level, so that it can be pickled."""
-    name = entry.slide_id
-    if name.startswith("bad"):
-        raise SlideReadError(f"{name}: cannot be read")
-    if name.startswith("bug"):
-        raise KeyError("two\nlines")
-    if name.startswith("full"):
-        raise OutputError(f"{name}: cannot be written")
-    if name.startswith("die"):
-        os._exit(9)
-    return Outcome(name, "ok", f"done{mark}", {"letters": len(name)})
-
-
-def told(found: Sequence[Outcome]) -> dict[str, tuple[str, str]]:
-    return {one.slide_id: (one.status, one.message) for one in found}
-
-
 @WORKERS
 def test_a_failing_slide_does_not_stop_the_others(workers: int) -> None:
-    logging.getLogger("milpath.engine").setLevel(logging.CRITICAL)
+    logging.getLogger("milpath.engine.outcome").setLevel(logging.CRITICAL)
     found = list(run_job(partial(work, mark="!"), entries("a", "bad", "b", "bug", "c"), workers))
     assert len(found) == 5
     assert told(found) == {
@@ -64,7 +44,7 @@ def test_an_unexpected_error_is_told_in_one_line_and_logged_whole(
     def job(_: SlideEntry) -> Outcome:
         raise ValueError("first\n  second")
 
-    logging.getLogger("milpath.engine").setLevel(logging.NOTSET)
+    logging.getLogger("milpath.engine.outcome").setLevel(logging.NOTSET)
     (found,) = run_job(job, entries("a"))
     assert found.message == "a: unexpected ValueError: first second"
     assert "Traceback" in caplog.text
@@ -104,3 +84,37 @@ def test_a_worker_that_dies_costs_only_its_own_slide() -> None:
 def test_a_job_that_cannot_be_sent_is_a_bug_and_says_so() -> None:
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         list(run_job(lambda entry: work(entry), entries("a", "b"), 2))
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_its_slide_one_retry(tmp_path: Path) -> None:
+    names = ["a", "b", "victim", "c", "d"]
+    killer = threading.Thread(target=kill_victim, args=[tmp_path])
+    killer.start()
+    found = told(list(run_job(partial(note_and_work, notes=tmp_path), entries(*names), 2)))
+    killer.join()
+    assert found == dict.fromkeys(names, ("ok", "done"))
+    assert len(list(tmp_path.glob("victim.*"))) == 2
+
+
+@WORKERS
+def test_a_job_that_is_itself_wrong_stops_the_run(workers: int) -> None:
+    with pytest.raises(UsageError, match="no such model"):
+        list(run_job(misuse, entries("a", "b"), workers))
+
+
+def misuse(entry: SlideEntry) -> Outcome:
+    raise UsageError("no such model")
+
+
+def test_as_many_processes_are_used_as_are_of_use() -> None:
+    assert choose_local(4, 9, processors=8) == Processes(4, threads=2)
+    assert choose_local(4, 1, processors=8) == choose_local(1, 9, 8) == Inline(threads=8)
+    assert choose_local(4, 2, processors=2) == Processes(2, threads=1)
+    assert choose_local(4, 0) == Inline()
+
+
+def test_the_cluster_s_library_is_loaded_by_no_other_backend() -> None:
+    code = "import sys, milpath.engine; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"distributed", "dask"} & set(run.stdout.split())

@@ -1,0 +1,77 @@
+"""What became of one slide, and an attempt at one whose errors are its own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+from milpath.cohort import SlideEntry
+from milpath.errors import MilpathError, OutputError, UsageError
+
+log = logging.getLogger(__name__)
+
+Status = Literal["ok", "no_tissue", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one slide."""
+
+    slide_id: str
+    status: Status
+    message: str
+    """One line for people."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """For programs: numbers and names that can be JSON."""
+    seconds: float = 0.0
+
+
+Job = Callable[[SlideEntry], Outcome]
+
+
+class Backend(Protocol):
+    """Where the slides are done."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that the work on one slide may use there."""
+
+    def run(self, job: Job, entries: Sequence[SlideEntry]) -> Iterator[Outcome]:
+        """Do `job` for every slide; see `milpath.engine.run_job`."""
+
+
+def attempt_slide(job: Job, entry: SlideEntry) -> Outcome:
+    """Do one slide; whatever goes wrong with it is its outcome.
+
+    Raises
+    ------
+    OutputError, UsageError : what no other slide would change
+    """
+    start = time.perf_counter()
+    try:
+        outcome = job(entry)
+    except (OutputError, UsageError):
+        raise
+    except MilpathError as error:
+        outcome = Outcome(entry.slide_id, "failed", str(error))
+    except Exception as error:  # an unattended run goes on with the other slides
+        log.exception("unexpected error on %s", entry.slide_id)
+        outcome = Outcome(
+            entry.slide_id,
+            "failed",
+            f"{entry.slide_id}: unexpected {type(error).__name__}: {' '.join(str(error).split())}",
+        )
+    return replace(outcome, seconds=round(time.perf_counter() - start, 3))
+
+
+def blame_slide(entry: SlideEntry) -> Outcome:
+    """The outcome of a slide that kills whichever process works on it."""
+    return Outcome(
+        entry.slide_id,
+        "failed",
+        f"{entry.slide_id}: its worker process died (out of memory, or a crash in a library); "
+        "try it alone with --workers 1",
+    )

@@ -1,0 +1,20 @@
+"""The network's library, started without a word."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def import_keras() -> None:
+    """Import Keras and its backend, without the remarks their C++ writes to stderr meanwhile."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        import keras  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)

@@ -1,0 +1,118 @@
+"""A job that travels does what the one at home does."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+from nn_tools import make_bag, make_bundle, random_patches, raw_tile
+
+from milpath.cohort import SlideEntry
+from milpath.engine import run_job
+from milpath.errors import UsageError
+from milpath.model_spec import EncoderSpec
+from milpath.nn.bundle import save_encoder
+from milpath.nn.embed import Embedder, find_bags
+from milpath.nn.encoder import SMALL, build_encoder
+from milpath.nn.jobs import ClassifyJob, EmbedJob
+from milpath.nn.predict import Classifier
+from milpath.synthetic import DrawnSlide, draw_slide
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def encoder_in(folder: Path, seed: int = 0) -> tuple[keras.Model, EncoderSpec, EmbedJob]:
+    keras.utils.set_random_seed(seed)
+    network = build_encoder(SMALL, 16)
+    spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
+    return network, spec, EmbedJob(folder, save_encoder(folder, network, spec))
+
+
+def test_a_slide_is_classified_as_at_home_and_the_job_is_light(
+    drawn: DrawnSlide, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "model", members=2, tile=raw_tile(32, mpp=2.0))
+    entry = SlideEntry(drawn.path, "drawn")
+    here = Classifier(bundle, tmp_path / "here")(entry)
+    job = ClassifyJob(tmp_path / "model", bundle.spec.fingerprint, tmp_path / "there")
+    assert len(pickle.dumps(job)) < 1000
+    there = pickle.loads(pickle.dumps(job))(entry)
+    assert there == here
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+def test_a_bag_is_embedded_as_at_home(tmp_path: Path) -> None:
+    network, spec, job = encoder_in(tmp_path / "encoder")
+    for place in ("here", "there"):
+        make_bag(tmp_path / place, "s", random_patches(70))
+    here, there = (find_bags(tmp_path / place)[0] for place in ("here", "there"))
+    assert pickle.loads(pickle.dumps(job))(there) == Embedder(network, spec)(here)
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+def test_another_network_in_its_place_stops_the_run(tmp_path: Path) -> None:
+    make_bag(tmp_path, "s", random_patches(1))
+    *_, job = encoder_in(tmp_path / "encoder")
+    encoder_in(tmp_path / "encoder", seed=1)
+    with pytest.raises(UsageError, match="encoder: was replaced by another one during the run"):
+        list(run_job(job, find_bags(tmp_path)))
+    make_bundle(tmp_path / "model")
+    other = ClassifyJob(tmp_path / "model", "another", tmp_path)
+    with pytest.raises(UsageError, match="model: was replaced by another one during the run"):
+        list(run_job(other, find_bags(tmp_path)))
+
+
+def test_a_network_that_cannot_be_loaded_stops_the_run(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "model")
+    (tmp_path / "model" / "member-0.h5").write_text("damaged")
+    job = ClassifyJob(tmp_path / "model", bundle.spec.fingerprint, tmp_path / "out")
+    with pytest.raises(UsageError, match=r"member-0\.h5: not a weights file"):
+        list(run_job(job, [SlideEntry(tmp_path / "a.svs", "a")]))
+    with pytest.raises(UsageError, match="not a model folder"):
+        list(run_job(EmbedJob(tmp_path / "nothing", "code"), [SlideEntry(tmp_path / "a", "a")]))
+
+
+def test_who_only_sends_jobs_needs_no_network() -> None:
+    code = "import sys, milpath.nn.jobs, milpath.summary; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"keras", "tensorflow"} & set(run.stdout.split())
+
+
+@pytest.mark.slow
+def test_processes_classify_as_one_process_does_and_shards_leave_each_other_s_tables(
+    tmp_path: Path,
+) -> None:
+    make_bundle(tmp_path / "model", tile=raw_tile(32))
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for number in range(3):
+        draw_slide(slides / f"s{number}.tif", seed=number, tumour=False, size_px=(512, 512))
+
+    def classify(out: str, *options: str) -> dict[str, bytes]:
+        words = ["classify", "slides", "--model", "model", "--out", out, *options]
+        done = subprocess.run(
+            [sys.executable, "-m", "milpath", *words],
+            cwd=tmp_path, capture_output=True, text=True, check=True,
+            env={**os.environ, "TERM": "dumb"},
+        )  # fmt: skip
+        assert done.stderr.splitlines()[-1].startswith("classify: ")
+        assert len(done.stderr.splitlines()) == 1  # nor any word of the network's library
+        return contents(tmp_path / out)
+
+    one = classify("one")
+    half = classify("two", "--workers", "2", "--shard", "1/2")
+    rest = classify("two", "--shard", "2/2")
+    assert "predictions-1-of-2.csv" in half
+    tables = {"predictions-1-of-2.csv", "predictions-2-of-2.csv"}
+    assert set(rest) == {*one, *tables} - {"predictions.csv"}
+    assert {name: rest[name] for name in one if name in rest} | {
+        "predictions.csv": one["predictions.csv"]
+    } == one
+    assert classify("two")["predictions.csv"] == one["predictions.csv"]
