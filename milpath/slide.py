@@ -302,7 +302,9 @@ class Slide:
             margin = math.ceil(_MARGIN * max(scale, 1.0))
             first = math.floor(location_l0[axis] / downsample) - margin
             start = round(first * downsample)
-            low = (location_l0[axis] - start) / downsample
+            # OpenSlide puts what lies before the slide's edge at a whole number of pixels
+            origin = start / downsample if start >= 0 else -(-start // downsample)
+            low = location_l0[axis] / downsample - origin
             high = low + size_l0[axis] / downsample
             starts.append(start)
             boxes.append((low, high, math.ceil(high) + margin))
