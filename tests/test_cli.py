@@ -13,7 +13,9 @@ import pytest
 
 from milpath.synthetic import DrawnSlide, draw_slide
 
-COMMANDS = ("tile", "embed", "train", "classify", "heatmap", "info", "demo")
+COMMANDS = (
+    "tile", "embed", "train", "classify", "heatmap", "export", "view", "info", "demo",
+)  # fmt: skip
 PLAIN = {**os.environ, "COLUMNS": "120", "TERM": "dumb", "NO_COLOR": "1"}
 
 
