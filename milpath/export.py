@@ -7,7 +7,7 @@ level-0 pixels of the slide, as QuPath counts them, or µm and mm where the name
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -113,10 +113,19 @@ def _features(prediction: Prediction, rows: Rows | None) -> Iterator[dict[str, A
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def write_patches(path: Path, prediction: Prediction, rows: Rows | None = None) -> None:
+def write_patches(
+    path: Path,
+    prediction: Prediction,
+    rows: Rows | None = None,
+    remarks: Mapping[str, Sequence[str]] | None = None,
+) -> None:
     """Patches as a CSV table: number, place in pixels and mm, and every measurement.
 
-    Parameters and errors are those of `write_geojson`.
+    Parameters and errors are those of `write_geojson`; also
+
+    Parameters
+    ----------
+    remarks : further columns by name, a text a row
     """
     measured = measure_patches(prediction)
     chosen = np.arange(len(prediction.grid)) if rows is None else rows
@@ -130,10 +139,11 @@ def write_patches(path: Path, prediction: Prediction, rows: Rows | None = None) 
         [side] * len(chosen),
         *([f"{value:.6f}" for value in axis] for axis in centres.T),
         *([f"{value:.9g}" for value in values[chosen]] for values in measured.values()),
+        *(remarks or {}).values(),
     ]
     header = ["patch", "x_l0", "y_l0", "size_l0", "centre_x_mm", "centre_y_mm"]
     names = [name.replace(" ", "_", 1) for name in measured]
-    write_csv(path, [*header, *names], zip(*columns, strict=True))
+    write_csv(path, [*header, *names, *(remarks or {})], zip(*columns, strict=True))
 
 
 # -- images ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari.layers import Layer
+from napari.layers import Image, Layer
 
 from milpath.errors import ResolutionError, UsageError
 from milpath.heatmap import Heatmap
@@ -87,13 +87,15 @@ def frame(
     }
 
 
-def restyle(layer: Layer, shown: Shown) -> None:
-    """Give a layer new colours and limits, and new numbers only if they differ."""
+def restyle(layer: Image, shown: Shown) -> None:
+    """Give a layer other numbers, limits and colours, but only those that differ."""
     if shown.values is not layer.data:
         layer.data = shown.values
-    layer.contrast_limits_range = shown.limits
-    layer.contrast_limits = shown.limits
-    layer.colormap = shown.colormap
+    if tuple(layer.contrast_limits) != shown.limits:
+        layer.contrast_limits_range = shown.limits
+        layer.contrast_limits = shown.limits
+    if layer.colormap != shown.colormap:
+        layer.colormap = shown.colormap
 
 
 def pyramid_of(layer: Layer) -> Pyramid | None:

@@ -1,0 +1,54 @@
+"""Panel: the plugin's dock widget: what is inspected, the gallery, the models, as tabs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
+
+from napari_milpath.album import Album
+from napari_milpath.gallery import KEYS, Gallery
+from napari_milpath.inspection import Inspection
+from napari_milpath.inspector import Inspector
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+
+class Panel(QWidget):
+    """One viewer's panel.
+
+    Parameters
+    ----------
+    napari_viewer : given by napari
+    """
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.inspection = Inspection(napari_viewer)
+        self.album = Album(self.inspection)
+        self.inspector = Inspector(self.inspection)
+        self.gallery = Gallery(self.album)
+        self.tabs = QTabWidget()
+        self.tabs.addTab(self.inspector, "Inspect")
+        self.tabs.addTab(self.gallery, "Gallery")
+        QVBoxLayout(self).addWidget(self.tabs)
+        self._bind_keys()
+
+    def _bind_keys(self) -> None:
+        self.viewer.bind_key("n", lambda _: self.album.step(1), overwrite=True)
+        self.viewer.bind_key("p", lambda _: self.album.step(-1), overwrite=True)
+        for key, mark in KEYS.items():
+            self.viewer.bind_key(key, lambda _, mark=mark: self.album.mark(mark), overwrite=True)
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 (Qt's name)
+        """Napari takes the panel out of its dock: let go of the viewer."""
+        super().changeEvent(event)
+        gone = event is not None and event.type() == QEvent.Type.ParentChange
+        if gone and self.parent() is None:
+            self.gallery.stop()
+            self.inspection.close()
+            for key in ("n", "p", *KEYS):
+                self.viewer.bind_key(key, None, overwrite=True)
