@@ -84,7 +84,7 @@ def test_a_tile_is_read_once(pyramid: Pyramid) -> None:
     for _ in range(3):
         pyramid.levels[0][:TILE_PX, :TILE_PX]
         pyramid.levels[0][10:20, 30:40]
-    assert pyramid.tiles_read == 1
+    assert pyramid.reads == [1, 0]
 
 
 def test_what_was_used_longest_ago_makes_room() -> None:
@@ -107,10 +107,10 @@ def test_what_was_used_longest_ago_makes_room() -> None:
 
 def test_memory_stays_bounded_however_much_is_looked_at(slide_file: Path) -> None:
     with Slide(slide_file) as slide:
-        pyramid = Pyramid(slide, cache_bytes=1 << 20)
+        pyramid = Pyramid(slide, cache_bytes=4 << 20)
         pyramid.levels[0][:, :]
         pyramid.levels[1][:, :]
-        assert pyramid.cache.held_bytes <= 1 << 20
+        assert pyramid.cache.held_bytes <= 4 << 20
 
 
 def test_a_damaged_tile_is_hatched_and_the_rest_stays(slide_file: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_damaged_tile_is_hatched_and_the_rest_stays(slide_file: Path) -> None:
         whole = np.ones_like(hatched)
         whole[256 - 34 : 512 + 34, 512 - 34 : 768 + 34] = False
         np.testing.assert_array_equal(got[whole], expected[whole])
-        assert pyramid.damaged == 4
+        assert pyramid.damaged == 2  # the next tile's filter reaches into it
         assert (pyramid.levels[1][150:230, 270:370, 1] < 40).all()
 
 
@@ -132,4 +132,4 @@ def test_a_level_is_its_own_size_without_reading(pyramid: Pyramid) -> None:
     level = pyramid.levels[0]
     assert isinstance(level, Level)
     assert (len(level), level.size, level.nbytes) == (1100, 4950000, 4950000)
-    assert pyramid.tiles_read == 0
+    assert pyramid.reads == [0, 0]

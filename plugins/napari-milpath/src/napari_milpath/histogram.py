@@ -39,11 +39,15 @@ class Histogram(QWidget):
         self._shown: Shown | None = None
         self._counts = np.zeros(BINS, np.int64)
 
-    def show_scores(self, shown: Shown | None, values: NDArray[np.float64] | None) -> None:
-        """Show these scores, or nothing."""
-        self._shown = shown
+    def count(self, shown: Shown | None, values: NDArray[np.float64] | None) -> None:
+        """Count other scores (N,)."""
         if shown is not None and values is not None:
             self._counts = count_scores(shown, values)
+        self.colour(shown)
+
+    def colour(self, shown: Shown | None) -> None:
+        """Show other colours under the same bars; None shows nothing."""
+        self._shown = shown
         self.update()
 
     def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802 (Qt's name)

@@ -37,7 +37,10 @@ class Inspection:
     """
 
     changed = Signal()
-    """The predictions, or what is shown of them, have changed."""
+    """The predictions, or the scores that are shown of them, have changed."""
+
+    restyled = Signal()
+    """The same scores are shown in other colours."""
 
     moved = Signal(int)
     """Another patch is looked at: its row, -1 for none."""
@@ -153,7 +156,7 @@ class Inspection:
             bar = layer.colorbar
             bar.box, bar.box_color, bar.color, bar.visible = True, _GLASS, "black", True
         self._caption()
-        self.changed.emit()
+        (self.changed if new_scores else self.restyled).emit()
 
     def _caption(self) -> None:
         """On the canvas: what is seen, so that a screenshot explains itself."""

@@ -75,6 +75,7 @@ class Inspector(QWidget):
         self.threshold.valueChanged.connect(self._show)
         self.opacity.valueChanged.connect(self._fade)
         self.inspection.changed.connect(self.refresh)
+        self.inspection.restyled.connect(self.restyle)
         self.inspection.moved.connect(self._say_patch)
 
     # -- from the knobs to the inspection --------------------------------------------------------
@@ -115,13 +116,15 @@ class Inspector(QWidget):
         predicted = voice.prediction.predicted if voice else None
         _list(self.class_name, classes, now.look.class_name or predicted)
         self.class_name.setEnabled(now.look.score == "contribution")
-        self._turn_knobs()
+        self.restyle()
         scores = now.scores.values if now.scores is not None else None
-        self.histogram.show_scores(now.shown, scores)
+        self.histogram.count(now.shown, scores)
         self.label.setText(now.scores.label if now.scores else "")
         self._say(voice)
 
-    def _turn_knobs(self) -> None:
+    def restyle(self) -> None:
+        """Show the colours as they are now, of the same scores."""
+        self.histogram.colour(self.inspection.shown)
         look, layer = self.inspection.look, self.inspection.layer
         _list(self.score, list(_SCORES), _name_of(look.score, _SCORES))
         _list(self.scale, list(_SCALES), _name_of(look.scale, _SCALES))

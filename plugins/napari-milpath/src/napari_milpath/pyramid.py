@@ -26,7 +26,7 @@ Pixels = NDArray[np.uint8]
 Key = tuple[int, int, int]
 Size = tuple[int, int]
 
-TILE_PX = 512
+TILE_PX = 768
 """Side of a tile: a view is read in whole ones."""
 
 CACHE_BYTES = 256 << 20
@@ -154,14 +154,13 @@ class Pyramid:
     Attributes
     ----------
     levels : what napari takes as multiscale data
-    tiles_read : how many tiles were read from the file so far
+    reads : how many tiles of each level were read or made so far
     damaged : how many of them were painted, in part or whole, as unreadable
     """
 
     def __init__(self, slide: Slide, cache_bytes: int = CACHE_BYTES) -> None:
         self.slide = slide
         self.cache = TileCache(cache_bytes)
-        self.tiles_read = 0
         self.damaged = 0
         self._lock = threading.RLock()  # one reader at a time: a slide reopens after an error
         sizes = list(slide.level_dimensions)
@@ -169,6 +168,7 @@ class Pyramid:
         while max(sizes[-1]) > _COARSEST_PX:
             sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
         self.sizes: tuple[Size, ...] = tuple(sizes)
+        self.reads = [0] * len(sizes)
         self.levels = [Level(size, self._tiles_of(k)) for k, size in enumerate(sizes)]
 
     @property
@@ -186,7 +186,11 @@ class Pyramid:
         read = self._read if level < self._of_file else self._halve
 
         def tile(row: int, col: int) -> Pixels:
-            return self.cache.get((level, row, col), lambda: read(level, row, col))
+            return self.cache.get((level, row, col), lambda: count(row, col))
+
+        def count(row: int, col: int) -> Pixels:
+            self.reads[level] += 1
+            return read(level, row, col)
 
         return tile
 
@@ -202,7 +206,6 @@ class Pyramid:
         rgb = np.empty((height, width, 3), np.uint8)
         downsample = self.slide.level_downsamples[level]
         with self._lock:
-            self.tiles_read += 1
             whole = True
             for top, left, h, w in _blocks(height, width, self._reader(level, (x, y), downsample, rgb)):
                 whole = False
