@@ -173,7 +173,7 @@ def write_ome_tiff(
         "compression": "zlib",
         "resolutionunit": "CENTIMETER",
     }
-    with publish(path) as file, TiffWriter(file, ome=True) as tiff:  # type: ignore[arg-type]
+    with publish(path) as file, TiffWriter(file, ome=True) as tiff:
         for index, level in enumerate(levels):
             tiff.write(
                 level if coloured else level.astype(np.float32),

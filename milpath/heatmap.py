@@ -249,9 +249,7 @@ def spread(grid: PatchGrid, scores: Floats) -> Floats:
 # -- colours -------------------------------------------------------------------------------------
 
 
-def colour_scale(
-    heatmap: Heatmap, palette: str | None = None
-) -> tuple[Normalize, ListedColormap]:
+def colour_scale(heatmap: Heatmap, palette: str | None = None) -> tuple[Normalize, ListedColormap]:
     """How values become colours; the weak ones are the more transparent, so tissue stays visible.
 
     The relative scales have limits that do not follow the slide (attention: a tenth to ten times

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import xml.etree.ElementTree as ET
@@ -57,7 +58,7 @@ def test_every_patch_is_a_tile_with_its_measurements_in_qupaths_form(tmp_path: P
         assert feature["geometry"]["type"] == "Polygon"
         assert ring[0] == ring[-1] == [x, y]
         assert ring[2] == [x + 64, y + 64]
-        turn = sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, ring[1:], strict=False))
+        turn = sum(a[0] * b[1] - b[0] * a[1] for a, b in itertools.pairwise(ring))
         assert turn == 2 * 64 * 64  # closed, and not crossing itself
         says = feature["properties"]
         assert (says["objectType"], says["isLocked"]) == ("tile", True)

@@ -86,7 +86,6 @@ def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("huge") / "huge.tif"
     tile = noise(256, 256)
 
-
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for index, side in enumerate((1 << 16, 1 << 14, 1 << 12, 1 << 10)):
             tiff.write(

@@ -108,9 +108,7 @@ def test_hovering_finds_the_patch_whose_square_it_is(
     assert inspection.say_patch(-1) == ""
 
 
-def test_flying_to_a_patch_centres_and_frames_it(
-    viewer: ViewerModel, predict_slide: Make
-) -> None:
+def test_flying_to_a_patch_centres_and_frames_it(viewer: ViewerModel, predict_slide: Make) -> None:
     attention = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
     viewer.layers.selection = {attention}
     inspection = Inspection(viewer)

@@ -38,7 +38,9 @@ def test_a_hot_patch_covers_its_own_square_on_200_random_grids() -> None:
         mpp = tuple(rng.uniform(0.1, 2.0, 2))
         hot = int(rng.integers(len(grid)))
         prediction = predict(grid, np.where(np.arange(len(grid)) == hot, 1.0, 1e-9))
-        made = Layer.create(*heatmap_layer(prediction, rasterize(prediction, scale="raw"), "a", mpp))
+        made = Layer.create(
+            *heatmap_layer(prediction, rasterize(prediction, scale="raw"), "a", mpp)
+        )
         rows, cols = np.nonzero(np.nan_to_num(made.data) > 1e-6)
         # the corners of the hot cells, from napari's centres of pixels to micrometres
         low = made.data_to_world((rows.min() - 0.5, cols.min() - 0.5))

@@ -33,6 +33,9 @@ def test_level_0_is_the_slide_pixel_for_pixel(pyramid: Pyramid) -> None:
         np.s_[5:5, :],
         np.s_[:, 2000:],
         np.s_[10:20, 30:40, ...],
+        np.s_[..., 0],
+        np.s_[3, ..., 1],
+        np.s_[...],
         np.s_[0:3, 1000:1100, ::-1],
     ],
 )

@@ -95,7 +95,8 @@ def test_a_slide_without_its_resolution_says_so(
 def test_the_plugin_never_loads_the_network() -> None:
     code = (
         "import importlib, pkgutil, sys, napari_milpath as p\n"
-        "for m in pkgutil.iter_modules(p.__path__): importlib.import_module('napari_milpath.'+m.name)\n"
+        "for m in pkgutil.iter_modules(p.__path__):\n"
+        "    importlib.import_module('napari_milpath.' + m.name)\n"
         "print(*sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

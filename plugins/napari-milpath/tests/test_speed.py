@@ -21,6 +21,7 @@ from napari_milpath.layers import slide_layer
 from napari_milpath.pyramid import Pyramid
 from napari_milpath.reader import read_attention
 
+
 def test_a_huge_slide_opens_without_reading_its_largest_level(huge: Path) -> None:
     with Slide(huge) as slide:
         pyramid = Pyramid(slide)

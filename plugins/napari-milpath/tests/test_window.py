@@ -265,9 +265,7 @@ def test_a_damaged_slide_is_shown_where_it_can_be(
         viewer.layers.clear()
 
 
-def test_a_wrong_file_opens_nothing_and_the_viewer_lives_on(
-    viewer: Viewer, tmp_path: Path
-) -> None:
+def test_a_wrong_file_opens_nothing_and_the_viewer_lives_on(viewer: Viewer, tmp_path: Path) -> None:
     (tmp_path / "a.svs").write_bytes(b"<html>404</html>")
     with pytest.raises(UnsupportedSlideError, match="a web page"):
         viewer.open(tmp_path / "a.svs", plugin="napari-milpath")

@@ -61,8 +61,8 @@ class Inspector(QWidget):
         column = QVBoxLayout(self)
         column.addWidget(self.title)
         column.addLayout(form)
-        for widget in (self.histogram, self.label, self.facts, self.hover):
-            column.addWidget(widget)
+        for below in (self.histogram, self.label, self.facts, self.hover):
+            column.addWidget(below)
         column.addStretch()
 
     def _connect(self) -> None:

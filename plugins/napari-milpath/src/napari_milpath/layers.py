@@ -65,9 +65,7 @@ def heatmap_layer(prediction: Prediction, heatmap: Heatmap, name: str, mpp: Mpp)
     )
 
 
-def frame(
-    mpp: Mpp | None, origin_l0: tuple[int, int] = (0, 0), cell_l0: int = 1
-) -> dict[str, Any]:
+def frame(mpp: Mpp | None, origin_l0: tuple[int, int] = (0, 0), cell_l0: int = 1) -> dict[str, Any]:
     """`scale`, `translate` and `units` of an array of cells on the slide, in (y, x).
 
     Parameters

@@ -90,7 +90,7 @@ def subtract_voice(voice: Voice, other: Voice, look: Look) -> PatchScores:
     """
     own, theirs = score_voice(voice, look), score_voice(other, look)
     grid = voice.prediction.grid
-    rows = PatchLookup(other.prediction.grid).find(grid.coords + grid.patch_size_l0 / 2)
+    rows = PatchLookup(other.prediction.grid).find(grid.coords + np.float64(grid.patch_size_l0 / 2))
     difference = own.values - np.where(rows >= 0, theirs.values[rows], np.nan)
     label = f"{own.label}: {voice.name} less {other.name}"
     return replace(own, values=difference, label=label, signed=True)

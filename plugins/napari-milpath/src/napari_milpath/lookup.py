@@ -55,5 +55,7 @@ class PatchLookup:
         inside = ((place >= 0) & (place < (width, height))).all(axis=1)
         rows = np.full(len(place), -1, np.int64)
         rows[inside] = self._raster[place[inside, 1], place[inside, 0]]
-        away = np.abs(offset - place * self.grid.stride_l0 - self.grid.patch_size_l0 / 2).max(axis=1)
+        away = np.abs(offset - place * self.grid.stride_l0 - self.grid.patch_size_l0 / 2).max(
+            axis=1
+        )
         return np.where(away <= self.grid.patch_size_l0 / 2, rows, -1), away

@@ -106,9 +106,13 @@ class Level:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """As NumPy would; only the tiles under a slice along rows and columns are read."""
         keys = key if isinstance(key, tuple) else (key,)
-        plain = keys[:2] + (slice(None),) * (2 - len(keys[:2]))
-        spans, rest = zip(*(_span(k, n) for k, n in zip(plain, self.shape, strict=False)))
-        return self._read(*spans)[(*rest, *keys[2:])]
+        if Ellipsis in keys:
+            at, lacking = keys.index(Ellipsis), self.ndim + 1 - len(keys)
+            keys = (*keys[:at], *[slice(None)] * lacking, *keys[at + 1 :])
+        keys = (*keys, *[slice(None)] * (2 - len(keys)))
+        rows, down = _span(keys[0], self.shape[0])
+        cols, right = _span(keys[1], self.shape[1])
+        return self._read(rows, cols)[(down, right, *keys[2:])]
 
     def _read(self, rows: range, cols: range) -> Pixels:
         block = np.empty((len(rows), len(cols), 3), np.uint8)
@@ -207,7 +211,9 @@ class Pyramid:
         downsample = self.slide.level_downsamples[level]
         with self._lock:
             whole = True
-            for top, left, h, w in _blocks(height, width, self._reader(level, (x, y), downsample, rgb)):
+            for top, left, h, w in _blocks(
+                height, width, self._reader(level, (x, y), downsample, rgb)
+            ):
                 whole = False
                 rgb[top : top + h, left : left + w] = _hatching(y + top, x + left, h, w)
             self.damaged += not whole
@@ -271,4 +277,6 @@ def _blocks(
 def _hatching(top: int, left: int, height: int, width: int) -> Pixels:
     """Diagonal stripes that go on from block to block, (height, width, 3)."""
     place = np.add.outer(np.arange(top, top + height), np.arange(left, left + width))
-    return np.where((place // 8 % 2)[..., None], *np.array(_DAMAGED, np.uint8))
+    bright, dark = np.array(_DAMAGED, np.uint8)
+    striped: Pixels = np.where((place // 8 % 2)[..., None], bright, dark)
+    return striped
