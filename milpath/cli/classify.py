@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,16 @@ def classify(
         Path, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)
     ],
     slide_mpp: SlideMppOption = None,
+    tissue: Annotated[
+        Path | None,
+        typer.Option(
+            help="Outline of the tissue (GeoJSON, level-0 pixels), for one slide.",
+            show_default="found on the slide",
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also tell how far each slide is.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Classify slides straight from their files, and paint where the evidence lies.
@@ -50,13 +61,19 @@ def classify(
     from milpath.cohort import gather_slides
     from milpath.engine import run_job
     from milpath.model_spec import read_bundle_spec
+    from milpath.outline import read_outline
 
     entries = gather_slides(slides, slide_mpp)
+    if tissue is not None:
+        if len(entries) > 1:
+            raise UsageError(f"--tissue: an outline is of one slide, not of {len(entries)}")
+        read_outline(tissue)  # refused now, not after the network has been loaded
+        entries = [replace(entry, outline=tissue) for entry in entries]
     try:
         names = read_bundle_spec(model).class_names
     except StoredFileError as error:
         raise UsageError(str(error)) from None
-    show_warnings()
+    show_warnings(verbose=verbose)
     load_network()
     from milpath.nn.bundle import load_bundle
     from milpath.nn.predict import Classifier, write_predictions

@@ -71,7 +71,7 @@ def show_heatmap(heatmap: Heatmap, palette: str | None = None, threshold: float 
     label = heatmap.label
     if logarithmic:
         low, high = float(np.log10(low)), float(np.log10(high))
-        label = f"log₁₀ of {label}"
+        label = f"log10 of {label}"
     rgba = np.asarray(colours(np.arange(colours.N)))
     return Shown(
         values=values.astype(np.float32),

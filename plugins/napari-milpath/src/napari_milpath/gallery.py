@@ -133,7 +133,9 @@ class Gallery(QWidget):
                 np.ascontiguousarray(pixels).tobytes(),
                 width, height, 3 * width, QImage.Format.Format_RGB888,
             )  # fmt: skip
-            item.setIcon(QIcon(QPixmap.fromImage(picture)))
+            icon = QIcon(QPixmap.fromImage(picture))
+            icon.addPixmap(QPixmap.fromImage(picture), QIcon.Mode.Selected)  # not tinted
+            item.setIcon(icon)
         elif item is not None:
             item.setText(f"{item.text()}\nunreadable")
 

@@ -228,7 +228,7 @@ class Inspection:
             shape_type="rectangle",
             name=_BOX,
             edge_color=_BOX_COLOUR,
-            edge_width=float((high - low).max()) / 40,
+            edge_width=float((high - low).max()) / 25,
             face_color="transparent",
             units=("um", "um"),
             axis_labels=("y", "x"),
