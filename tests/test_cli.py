@@ -150,6 +150,10 @@ def test_exit_codes_tell_some_failed_from_all_failed(slides: Path, tmp_path: Pat
         (["tile", "x.svs", "--out", "o", "--patch-size", "8"], "--patch-size 8"),
         (["train", "a.csv", "--bags", "b", "--out", "o", "--seed", "-1"], "--seed -1"),
         (["embed", "b", "--encoder", "vgg16", "--seed", "-1"], "'--seed'"),
+        (["export", "p.h5", "--to", "png", "--out", "o.png"], "--slide: needed with --to png"),
+        (["export", "p.h5", "--to", "csv", "--out", "o", "--slide", "s"], "with nothing else"),
+        (["export", "p.h5", "--to", "csv", "--out", "o", "--coloured"], "only an ome-tiff"),
+        (["export", "p.h5", "--to", "ome-tiff", "--out", "o", "--top", "3"], "single patches"),
         (["heatmap", "p.h5", "--slide", "s", "--out", "o.jpg"], "ends in .png"),
         (["heatmap", "p.h5", "--slide", "s", "--out", "o.png", "--class", "x"], "attention is of"),
         (["tile"], "Missing argument"),
@@ -240,6 +244,21 @@ def test_the_whole_way_from_slides_to_a_class_and_its_heatmap(tmp_path: Path) ->
     )  # fmt: skip
     assert other.returncode == 2
     assert "another slide" in other.stderr
+    for form, name in (("geojson", "e.json"), ("csv", "e.csv"), ("ome-tiff", "e.ome.tif")):
+        exported = milpath(
+            "export", out / "s0.prediction.h5", "--to", form, "--out", tmp_path / name
+        )
+        assert exported.returncode == 0, exported.stderr
+        assert (tmp_path / name).exists()
+    square = [[[0, 0], [400, 0], [400, 400], [0, 400], [0, 0]]]
+    (tmp_path / "o.json").write_text(json.dumps({"type": "Polygon", "coordinates": square}))
+    outlined = milpath(
+        "classify", tmp_path / "slides" / "s0.tif", "--model", tmp_path / "model", "--out", out,
+        "--tissue", tmp_path / "o.json", "--verbose",
+    )  # fmt: skip
+    assert outlined.returncode == 0, outlined.stderr
+    assert " patches" in outlined.stderr
+    assert "done before" not in outlined.stdout
     assert json.loads(milpath("info", tmp_path / "model", "--json").stdout)["members"] == 2
     names = {path.name for path in tmp_path.rglob("*") if path.suffix == ".part"}
     assert not names

@@ -155,7 +155,7 @@ def test_closing_the_window_ends_the_child_at_once(
     with qtbot.waitSignal(job.progressed, timeout=20_000):
         pass
     pid = job.process.processId()
-    scratch = Path(panel.models._scratch.name)
+    scratch = panel.models._scratch_folder()
     assert scratch.is_dir()
     start = time.perf_counter()
     panel.viewer.close()

@@ -285,3 +285,15 @@ def test_no_prediction_of_another_slide_is_shown_unless_forced(
     panel = fill_viewer(viewer, slide_file, [tmp_path / "a.prediction.h5"], force=True)
     assert panel.inspection.layer is not None
     close_slides(viewer)
+
+
+def test_the_sample_is_a_slide_with_its_prediction(viewer: Viewer) -> None:
+    viewer.open_sample("napari-milpath", "drawn")
+    slide, attention = viewer.layers
+    panel = Panel(viewer)
+    assert panel.inspection.layer is attention
+    assert "tumour 1.000" in panel.inspector.title.text()
+    panel.inspection.close()
+    panel.deleteLater()
+    close_slides(viewer)
+    assert slide.name == "slide-051"

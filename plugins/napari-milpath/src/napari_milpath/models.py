@@ -43,7 +43,7 @@ class Models(QWidget):
         self.inspection, self.viewer = inspection, viewer
         self.job: ClassifyJob | None = None
         self.finder: FunctionWorker | None = None
-        self._scratch = tempfile.TemporaryDirectory(prefix="milpath-")
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self.model, self.out = QLineEdit(), QLineEdit()
         self.model.setPlaceholderText("a folder that milpath train has written")
         self.out.setPlaceholderText("kept until the viewer is closed")
@@ -136,7 +136,7 @@ class Models(QWidget):
         model = Path(self.model.text())
         if not self.model.text() or not (model / "model.json").is_file():
             raise UsageError("name a model first: a folder with a model.json")
-        scratch = Path(self._scratch.name)
+        scratch = self._scratch_folder()
         outline = None
         if self.edited.isChecked():
             drawn = [layer for layer in self.viewer.layers if is_tissue(layer)]
@@ -148,6 +148,10 @@ class Models(QWidget):
         mpp = mpp_of(pyramid) if given else self._mpp_of_prediction()
         out = Path(self.out.text()) if self.out.text() else scratch / "results"
         return Order(pyramid.path, model, out, mpp[0] if mpp else None, outline)
+
+    def _scratch_folder(self) -> Path:
+        self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="milpath-")
+        return Path(self._scratch.name)
 
     def _mpp_of_prediction(self) -> tuple[float, float] | None:
         """For a slide that does not say its resolution: that of its prediction."""
@@ -192,4 +196,6 @@ class Models(QWidget):
             for heard in (self.finder.returned, self.finder.errored, self.finder.finished):
                 heard.disconnect()
             self.finder = None
-        self._scratch.cleanup()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
