@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from drawing import noise, write_levels
 from napari.components import ViewerModel
 from napari.layers import Layer
 
+from milpath.errors import UsageError
 from milpath.prediction import Prediction
 from milpath.slide import Slide
 from napari_milpath.album import Album, read_thumbnails
+from napari_milpath.exporting import export_view
 from napari_milpath.histogram import count_scores, say_score
 from napari_milpath.inspection import Inspection, say_concentration, say_prediction
 from napari_milpath.layers import slide_layer
@@ -255,3 +258,35 @@ def test_thumbnails_are_the_patches_and_a_damaged_one_is_none(
     assert found[77] is not None
     assert found[77].shape == (128, 128, 3)
     assert found[77].mean() == pytest.approx(crop.mean(), abs=3)
+
+
+# -- exporting -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".geojson", ".ome.tif", ".csv"])
+def test_what_is_shown_is_exported_by_the_files_name(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path, suffix: str
+) -> None:
+    viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    inspection.show(score="contribution")
+    path = tmp_path / f"e{suffix}"
+    export_view(inspection, path)
+    if suffix == ".ome.tif":
+        np.testing.assert_array_equal(tifffile.imread(path), viewer.layers[-1].data)
+    assert path.stat().st_size > 500
+    assert [each.name for each in tmp_path.iterdir() if "part" in each.name] == []
+
+
+def test_an_export_without_a_prediction_or_a_known_format_is_refused(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path
+) -> None:
+    inspection = Inspection(viewer)
+    with pytest.raises(UsageError, match="no prediction is shown"):
+        export_view(inspection, tmp_path / "e.png")
+    viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    with pytest.raises(UsageError, match=r"^e\.gif: give a name that ends in \.png"):
+        export_view(inspection, tmp_path / "e.gif")
+    viewer.layers.pop(0)
+    with pytest.raises(UsageError, match="needs the slide"):
+        export_view(inspection, tmp_path / "e.png")

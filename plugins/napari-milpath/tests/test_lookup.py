@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
-from conftest import lattice
+from conftest import lattice, least_cpu_s
 
 from napari_milpath.lookup import PatchLookup
 
@@ -29,10 +27,7 @@ def test_it_agrees_with_looking_at_every_patch(side: int, stride: int) -> None:
 def test_among_a_million_patches_it_takes_under_a_millisecond() -> None:
     lookup = PatchLookup(lattice(1000, 1000))
     points = np.random.default_rng(0).uniform(0, 100_000, (200, 1, 2))
-    start = time.perf_counter()
-    for point in points:
-        lookup.find(point)
-    assert (time.perf_counter() - start) / 200 < 1e-3
+    assert least_cpu_s(lambda: [lookup.find(point) for point in points]) / 200 < 1e-3
 
 
 def test_where_there_are_no_patches_none_is_found() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
-from conftest import lattice
+from conftest import lattice, least_cpu_s
 
 from napari_milpath.picks import pick_patches
 
@@ -43,6 +41,5 @@ def test_fifty_of_a_million_overlapping_patches_are_picked_in_a_moment() -> None
     grid = lattice(1000, 1000, 160, 10)
     x, y = np.meshgrid(np.arange(1000), np.arange(1000))
     scores = np.sin(x / 90) * np.cos(y / 70)
-    start = time.perf_counter()
     assert len(pick_patches(grid, scores.ravel(), 50)) == 50
-    assert time.perf_counter() - start < 2.0
+    assert least_cpu_s(lambda: pick_patches(grid, scores.ravel(), 50), 2) < 2.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from napari.qt.threading import GeneratorWorker, create_worker
-from napari.utils.notifications import show_info
+from napari.utils.notifications import show_error, show_info
 from numpy.typing import NDArray
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QColor, QHideEvent, QIcon, QImage, QPixmap, QShowEvent
@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from milpath.errors import MilpathError
 from napari_milpath.album import THUMB_PX, Album, Mark, read_thumbnails
 
 KEYS: dict[str, Mark] = {"r": "relevant", "x": "not", "u": "unsure"}
@@ -166,5 +167,9 @@ class Gallery(QWidget):
     def _save(self) -> None:
         name, _ = QFileDialog.getSaveFileName(self, "Save marks", "marks.csv", "CSV (*.csv)")
         if name:
-            count = self.album.save_marks(Path(name))
-            show_info(f"{count} marked patches saved in {Path(name).name}")
+            try:
+                count = self.album.save_marks(Path(name))
+            except MilpathError as error:
+                show_error(str(error))
+            else:
+                show_info(f"{count} marked patches saved in {Path(name).name}")

@@ -6,6 +6,7 @@ No widget is needed for it; the widgets only show it and turn its knobs.
 from __future__ import annotations
 
 from dataclasses import replace
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from napari.layers import Image, Layer, Shapes
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from milpath.heatmap import PatchScores, lay_scores
+from milpath.heatmap import Heatmap, PatchScores, lay_scores
 from milpath.prediction import Prediction
 from napari_milpath.colours import Shown, show_heatmap
 from napari_milpath.layers import KEY, Mpp, frame, prediction_of, pyramid_of, restyle
@@ -24,8 +25,9 @@ from napari_milpath.pyramid import Pyramid
 
 _PATCH_ON_SCREEN_PX = 250  # a patch that is flown to is about so wide
 _BOX = "milpath patch"
+_CAPTION = 40  # letters in a line on the canvas
 _GLASS = "white"  # under legends: colours look on it as they do on a slide
-_BOX_COLOUR = "#00e5ff"  # not in H&E, nor in the colour maps
+_BOX_COLOUR = "black"  # seen on tissue, on glass and on every colour map
 
 
 class Inspection:
@@ -52,6 +54,7 @@ class Inspection:
         self.voice: Voice | None = None
         self.other: Voice | None = None
         self.scores: PatchScores | None = None
+        self.heatmap: Heatmap | None = None
         self.shown: Shown | None = None
         self.patch = -1
         self._lookup: PatchLookup | None = None
@@ -138,17 +141,17 @@ class Inspection:
     def _draw(self, *, new_scores: bool) -> None:
         layer, voice = self.layer, self.voice
         if voice is None or layer is None:
-            self.scores = self.shown = None
+            self.scores = self.heatmap = self.shown = None
         else:
-            if new_scores or self.scores is None:
+            if new_scores or self.scores is None or self.heatmap is None:
                 self.scores = (
                     subtract_voice(voice, self.other, self.look)
                     if self.other is not None
                     else score_voice(voice, self.look)
                 )
-                self._heatmap = lay_scores(voice.prediction.grid, self.scores)
+                self.heatmap = lay_scores(voice.prediction.grid, self.scores)
             palette = self.look.palette
-            made = show_heatmap(self._heatmap, palette, self.look.threshold)
+            made = show_heatmap(self.heatmap, palette, self.look.threshold)
             if not new_scores and self.shown is not None:
                 made = replace(made, values=self.shown.values)  # the same array: no new upload
             self.shown = made
@@ -161,11 +164,17 @@ class Inspection:
     def _caption(self) -> None:
         """On the canvas: what is seen, so that a screenshot explains itself."""
         text = self.viewer.canvas.overlays.text
-        text.visible = self.shown is not None
-        text.position = "top_left"
-        text.box, text.box_color, text.color = True, _GLASS, "black"
+        text.visible = False
         if self.voice is not None and self.shown is not None:
-            text.text = f"{say_prediction(self.voice)}\n{self.shown.label}"
+            lines = (say_prediction(self.voice), self.shown.label)
+            text.text = "\n".join(
+                f"{line}\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}"
+                for each in lines
+                for line in wrap(each, _CAPTION)
+            )
+            text.position, text.color = "bottom_left", "black"
+            text.box, text.box_color = True, _GLASS
+            text.visible = True  # last: its box is measured then
 
     def _fit_slide(self) -> None:
         """Give a slide that does not know its resolution that of its prediction."""

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSlider, QVBoxLayout, QWidget
+from pathlib import Path
 
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QLabel,
+    QPushButton,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
+
+from milpath.errors import MilpathError
 from napari_milpath.colours import PALETTES
+from napari_milpath.exporting import FORMATS, export_view
 from napari_milpath.histogram import Histogram
 from napari_milpath.inspection import Inspection, say_concentration, say_prediction
 from napari_milpath.look import Voice, say_agreement
@@ -32,6 +46,7 @@ class Inspector(QWidget):
         self.scale, self.palette_name = QComboBox(), QComboBox()
         self.threshold, self.opacity = _slider(0), _slider(100)
         self.histogram = Histogram()
+        self.export = QPushButton("Export …")
         self.label, self.facts, self.hover = _words(), _words(), _words()
         self.hover.setMinimumHeight(4 * self.hover.fontMetrics().lineSpacing())
         self._explain()
@@ -63,6 +78,7 @@ class Inspector(QWidget):
         column.addLayout(form)
         for below in (self.histogram, self.label, self.facts, self.hover):
             column.addWidget(below)
+        column.addWidget(self.export)
         column.addStretch()
 
     def _connect(self) -> None:
@@ -74,6 +90,7 @@ class Inspector(QWidget):
         self.palette_name.activated.connect(self._show)
         self.threshold.valueChanged.connect(self._show)
         self.opacity.valueChanged.connect(self._fade)
+        self.export.clicked.connect(self._export)
         self.inspection.changed.connect(self.refresh)
         self.inspection.restyled.connect(self.restyle)
         self.inspection.moved.connect(self._say_patch)
@@ -101,6 +118,20 @@ class Inspector(QWidget):
         layer = self.inspection.layer
         if layer is not None:
             layer.opacity = self.opacity.value() / 100
+
+    def _export(self) -> None:
+        filters = ";;".join(FORMATS.values())
+        name, chosen = QFileDialog.getSaveFileName(self, "Export", "", filters)
+        if not name:
+            return
+        if not name.lower().endswith((*FORMATS, ".ome.tiff")):
+            name += next(suffix for suffix, words in FORMATS.items() if words == chosen)
+        try:
+            export_view(self.inspection, Path(name))
+        except MilpathError as error:
+            show_error(str(error))
+        else:
+            show_info(f"exported {Path(name).name}")
 
     # -- from the inspection to what is seen -----------------------------------------------------
 
