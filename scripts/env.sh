@@ -80,7 +80,7 @@ have_display() {
 have_milpath() {
     [ -x "$BIN/python" ] || make_venv
     if [ "$1" = dev ]; then
-        install_milpath dev -e ".[dev,napari]" -e "plugins/napari-milpath[test]"
+        install_milpath dev -e ".[dev,napari]" -e "./plugins/napari-milpath[test]"
     else
         install_milpath run -e .
     fi

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from milpath.cli.view import view
+from milpath.errors import UsageError
 from milpath.synthetic import DrawnSlide, draw_slide
 
 COMMANDS = (
@@ -80,6 +82,34 @@ def test_tile_and_info_never_load_the_network(slides: Path, tmp_path: Path) -> N
     loaded |= loaded_after("info", tmp_path / "s0.h5") | loaded_after("info", slides / "s0.tif")
     assert "milpath.tile" in loaded
     assert not {"tensorflow", "keras", "milpath.nn"} & loaded
+
+
+def test_the_viewer_refuses_a_slide_that_is_none_in_one_line_and_loads_no_network(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.svs").write_bytes(b"<html>404</html>")
+    run = milpath("view", tmp_path / "a.svs")
+    assert run.returncode == 4
+    assert "a web page" in run.stderr
+    assert "Traceback" not in run.stderr
+    code = (
+        "import sys\nfrom milpath.cli import app\nfrom milpath.errors import MilpathError\n"
+        f"try: app(['view', {str(tmp_path / 'a.svs')!r}], standalone_mode=False)\n"
+        "except MilpathError: print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "napari_milpath.window" in loaded.stdout.split()
+    assert not {"tensorflow", "keras", "milpath.nn"} & set(loaded.stdout.split())
+
+
+def test_without_the_plugin_the_viewer_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("milpath.cli.view.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install '\.\[napari\]' \./plugins/napari-milpath"):
+        view(Path("a.svs"))
 
 
 def test_a_second_run_skips_what_is_done_and_says_so(slides: Path, tmp_path: Path) -> None:
