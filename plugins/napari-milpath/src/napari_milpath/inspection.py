@@ -66,9 +66,9 @@ class Inspection:
 
     def close(self) -> None:
         """Leave the viewer alone from here on."""
-        self.viewer.layers.events.inserted.disconnect(self.refresh)
-        self.viewer.layers.events.removed.disconnect(self.refresh)
         if self._on_mouse in self.viewer.mouse_move_callbacks:
+            self.viewer.layers.events.inserted.disconnect(self.refresh)
+            self.viewer.layers.events.removed.disconnect(self.refresh)
             self.viewer.mouse_move_callbacks.remove(self._on_mouse)
 
     # -- what there is ---------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class Inspection:
         found = [each for layer in self.viewer.layers if (each := pyramid_of(layer))]
         if self.voice is not None:
             code = self.voice.prediction.slide.quickhash
-            found = [each for each in found if each.slide.quickhash == code] or found
+            found = [each for each in found if each.quickhash == code] or found
         return found[-1] if found else None
 
     @property
@@ -125,6 +125,7 @@ class Inspection:
                 self.look = replace(self.look, class_name=None)
             for layer, found in self._listed:
                 layer.visible = found is voice.prediction
+            self.viewer.layers.selection = {self.layer}  # whose controls napari shows
             self._fit_slide()
         self._draw(new_scores=True)
 

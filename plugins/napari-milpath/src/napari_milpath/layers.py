@@ -110,7 +110,7 @@ def prediction_of(layer: Layer) -> Prediction | None:
 
 def require_same_slide(pyramid: Pyramid, prediction: Prediction) -> None:
     """Raise `UsageError` when a prediction was made of another slide."""
-    if pyramid.slide.quickhash != prediction.slide.quickhash:
+    if pyramid.quickhash != prediction.slide.quickhash:
         raise UsageError(
             f"the prediction of {prediction.slide.slide_id} was made of another slide than "
             f"{pyramid.path.name} (their contents differ); open the right one, or force it with "

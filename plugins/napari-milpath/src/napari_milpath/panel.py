@@ -70,11 +70,11 @@ class Panel(QWidget):
         gone = event is not None and event.type() == QEvent.Type.ParentChange
         if gone and self.parent() is None:
             self.stop()
-            self.inspection.close()
             for key in ("n", "p", *KEYS):
                 self.viewer.bind_key(key, None, overwrite=True)
 
     def stop(self) -> None:
-        """End all that runs in the background."""
+        """End all that runs in the background, and take no more notice of the layers."""
+        self.inspection.close()
         self.gallery.stop()
         self.models.stop()

@@ -158,12 +158,14 @@ class Pyramid:
     Attributes
     ----------
     levels : what napari takes as multiscale data
+    quickhash : which slide it is
     reads : how many tiles of each level were read or made so far
     damaged : how many of them were painted, in part or whole, as unreadable
     """
 
     def __init__(self, slide: Slide, cache_bytes: int = CACHE_BYTES) -> None:
         self.slide = slide
+        self.quickhash = slide.quickhash
         self.cache = TileCache(cache_bytes)
         self.damaged = 0
         self._lock = threading.RLock()  # one reader at a time: a slide reopens after an error

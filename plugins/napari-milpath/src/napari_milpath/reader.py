@@ -72,7 +72,7 @@ def _opened_slides() -> list[Pyramid]:
 
 def _require_a_place(opened: list[Pyramid], prediction: Prediction) -> None:
     """Raise unless a slide is open that the prediction was made of, or none at all."""
-    matching = [each for each in opened if each.slide.quickhash == prediction.slide.quickhash]
+    matching = [each for each in opened if each.quickhash == prediction.slide.quickhash]
     if opened and not matching:
         require_same_slide(opened[-1], prediction)
 
