@@ -35,6 +35,8 @@ class SlideEntry:
     mpp_source: MppSource = "slide"
     split: str | None = None
     site: str | None = None
+    outline: Path | None = None
+    """GeoJSON of its tissue, drawn by a person, in place of what would be found."""
 
     def open(self) -> Slide:
         """The slide itself; raises as `Slide` does."""

@@ -57,12 +57,28 @@ class Heatmap:
     cell_l0 : side of a cell (the grid's stride), level-0 pixels
     label : what the numbers are, for a colour bar
     signed : whether they lie on both sides of 0 (contributions)
-    scale : how the scores were scaled, see `rasterize`
+    scale : how the scores were scaled, see `score_patches`
     """
 
     values: Floats
     origin_l0: tuple[int, int]
     cell_l0: int
+    label: str
+    signed: bool
+    scale: Scale
+
+
+@dataclass(frozen=True)
+class PatchScores:
+    """One number a patch.
+
+    Attributes
+    ----------
+    values : float64 array (N,), in the order of the grid
+    label, signed, scale : as in `Heatmap`
+    """
+
+    values: Floats
     label: str
     signed: bool
     scale: Scale
@@ -79,6 +95,37 @@ def rasterize(
 
     Patches are scaled first and then averaged: where they overlap, a cell is the mean over the
     patches that cover it, weighted by the area they cover.
+
+    Parameters and errors are those of `score_patches`; also
+
+    Raises
+    ------
+    StoredFileError : a grid that no model of milpath gives
+    """
+    scores = score_patches(prediction, score, scale, class_name, member)
+    return lay_scores(prediction.grid, scores)
+
+
+def lay_scores(grid: PatchGrid, scores: PatchScores) -> Heatmap:
+    """Scores of a grid's patches on its raster; raises as `spread` does."""
+    return Heatmap(
+        values=spread(grid, scores.values),
+        origin_l0=grid.origin_l0,
+        cell_l0=grid.stride_l0,
+        label=scores.label,
+        signed=scores.signed,
+        scale=scores.scale,
+    )
+
+
+def score_patches(
+    prediction: Prediction,
+    score: Score = "attention",
+    scale: Scale = "relative",
+    class_name: str | None = None,
+    member: int | None = None,
+) -> PatchScores:
+    """The scores of a prediction's patches, in numbers that say what they are.
 
     Parameters
     ----------
@@ -97,7 +144,7 @@ def rasterize(
     Raises
     ------
     UsageError : no tissue and so nothing to show, or no such class or member
-    StoredFileError : scores or a grid that no model of milpath gives
+    StoredFileError : scores that no model of milpath gives
     """
     slide_id, count = prediction.slide.slide_id, len(prediction.grid)
     if count == 0:
@@ -116,14 +163,7 @@ def rasterize(
         scores = prediction.member_attention[pick].mean(axis=0)
     if not np.isfinite(scores).all():
         raise StoredFileError(f"{slide_id}: a patch's score is not a number; predict it again")
-    return Heatmap(
-        values=spread(prediction.grid, _rescale(scores, scale)),
-        origin_l0=prediction.grid.origin_l0,
-        cell_l0=prediction.grid.stride_l0,
-        label=_label(name, scale),
-        signed=signed,
-        scale=scale,
-    )
+    return PatchScores(_rescale(scores, scale), _label(name, scale), signed, scale)
 
 
 def _which_class(prediction: Prediction, wanted: str | None) -> str:
@@ -135,7 +175,7 @@ def _which_class(prediction: Prediction, wanted: str | None) -> str:
 
 
 def _rescale(scores: Floats, scale: Scale) -> Floats:
-    """(N,) scores in their scale; see `rasterize`."""
+    """(N,) scores in their scale; see `score_patches`."""
     if scale == "raw":
         return scores
     if scale == "relative":
@@ -209,18 +249,23 @@ def spread(grid: PatchGrid, scores: Floats) -> Floats:
 # -- colours -------------------------------------------------------------------------------------
 
 
-def colour_scale(heatmap: Heatmap) -> tuple[Normalize, ListedColormap]:
+def colour_scale(heatmap: Heatmap, palette: str | None = None) -> tuple[Normalize, ListedColormap]:
     """How values become colours; the weak ones are the more transparent, so tissue stays visible.
 
     The relative scales have limits that do not follow the slide (attention: a tenth to ten times
     the mean, logarithmic; contributions: at least ± 1 logit), so that an even slide looks even.
+
+    Parameters
+    ----------
+    heatmap : whose values
+    palette : one of matplotlib's colour maps; by default viridis, and RdBu_r for signed values
     """
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, LogNorm, Normalize
 
     place = np.linspace(0, 1, 256)
     size = np.nan_to_num(np.abs(heatmap.values))
-    colours = colormaps["RdBu_r" if heatmap.signed else "viridis"](place)
+    colours = colormaps[palette or ("RdBu_r" if heatmap.signed else "viridis")](place)
     colours[:, 3] = 0.15 + 0.6 * (np.abs(2 * place - 1) if heatmap.signed else place)
     if heatmap.scale == "percentile":
         top = 100.0

@@ -72,7 +72,10 @@ def frame_windows(
     margin = np.ceil(_REACH * np.maximum(covered / size_px, 1.0))
     first = np.floor(locations_l0 / downsample) - margin
     start = np.rint(first * downsample) if snapped else first * downsample
-    low = (locations_l0 - start) / downsample
+    origin = start / downsample
+    if snapped:  # OpenSlide puts what lies before the slide's edge at a whole number of pixels
+        origin = np.where(start < 0, np.ceil(origin), origin)
+    low = locations_l0 / downsample - origin
     high = low + covered
     extent = (np.ceil(high) + margin).astype(np.int64)
     return Windows(start, first.astype(np.int64), extent, low, high)

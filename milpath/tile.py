@@ -14,6 +14,7 @@ from milpath.cohort import SlideEntry
 from milpath.engine import Outcome
 from milpath.errors import SlideReadError, StoredFileError
 from milpath.grid import PatchGrid, plan_grid
+from milpath.outline import fill_outline, read_outline
 from milpath.overview import Overview, read_overview
 from milpath.params import MAX_UNREADABLE, MPP_SURPRISE, TileParams
 from milpath.patches import stream_patches
@@ -35,8 +36,11 @@ class Plan:
     grid: PatchGrid
 
 
-def plan_slide(slide: Slide, params: TileParams) -> Plan:
-    """Find the tissue and lay the grid; raises as `plan_grid` and `read_overview` do."""
+def plan_slide(slide: Slide, params: TileParams, outline: Path | None = None) -> Plan:
+    """Find the tissue, or take that of an outline's file, and lay the grid.
+
+    Raises as `plan_grid`, `read_overview` and `read_outline` do.
+    """
     slide.level_for(params.grid.mpp)  # an unfit resolution is refused before any pixel is read
     overview = read_overview(slide, params.tissue.overview_mpp)
     unreadable = float(overview.unreadable.mean())
@@ -46,6 +50,8 @@ def plan_slide(slide: Slide, params: TileParams) -> Plan:
             f"{MAX_UNREADABLE:.0%} may be; copy the slide again"
         )
     tissue = segment_tissue(overview, params.tissue)
+    if outline is not None:
+        tissue = fill_outline(overview, tissue, read_outline(outline))
     for doubt in _doubts(slide, overview, tissue):
         log.warning("%s: %s", slide.slide_id, doubt)
     return Plan(overview, tissue, plan_grid(slide, tissue, params.grid))

@@ -37,22 +37,51 @@ make_venv() {
     "$python" -m venv "$VENV"
 }
 
+# $1: a name for this set of packages; the rest: what pip installs
 install_milpath() {
     local stamp wanted
     stamp="$VENV/.milpath-$1"
-    wanted="$(cat pyproject.toml constraints.txt | cksum)"
+    shift
+    wanted="$(cat pyproject.toml plugins/*/pyproject.toml constraints.txt | cksum)"
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
     echo "installing milpath into $VENV ..." >&2
     if command -v uv >/dev/null 2>&1; then
-        uv pip install --quiet --python "$BIN/python" -c constraints.txt -e ".$2"
+        uv pip install --quiet --python "$BIN/python" -c constraints.txt "$@"
     else
-        "$BIN/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$2"
+        "$BIN/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@"
     fi
     echo "$wanted" >"$stamp"
+}
+
+# What windows need on Linux without a screen: Xvfb, software OpenGL, Qt's own libraries.
+DISPLAY_PACKAGES="xvfb xauth libgl1-mesa-dri libegl1 libfontconfig1 libglib2.0-0 libdbus-1-3
+    libxkbcommon0 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1
+    libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 libxcb-xkb1"
+
+have_display() {
+    [ "$(uname)" = Linux ] || return 0
+    local libraries
+    libraries="$(ldconfig -p 2>/dev/null || /sbin/ldconfig -p)"
+    if command -v Xvfb >/dev/null && [[ "$libraries" == *libxcb-cursor.so* ]] &&
+        [[ "$libraries" == *libEGL.so* ]] && [[ "$libraries" == *libxkbcommon-x11.so* ]]; then
+        return
+    fi
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        # shellcheck disable=SC2086 (a list of words)
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+            $DISPLAY_PACKAGES >/dev/null
+    else
+        echo "the viewer's tests need a virtual display: apt-get install" $DISPLAY_PACKAGES >&2
+        return 1
+    fi
 }
 
 # $1: "run" for what users need, "dev" for tests and checks too
 have_milpath() {
     [ -x "$BIN/python" ] || make_venv
-    if [ "$1" = dev ]; then install_milpath dev "[dev]"; else install_milpath run ""; fi
+    if [ "$1" = dev ]; then
+        install_milpath dev -e ".[dev,napari]" -e "./plugins/napari-milpath[test]"
+    else
+        install_milpath run -e .
+    fi
 }

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from milpath.cli.machines import open_backend
+from milpath.cli.view import view
 from milpath.errors import UsageError
 from milpath.synthetic import DrawnSlide, draw_slide
 
-COMMANDS = ("tile", "embed", "train", "classify", "heatmap", "info", "demo")
+COMMANDS = (
+    "tile", "embed", "train", "classify", "heatmap", "export", "view", "info", "demo",
+)  # fmt: skip
 PLAIN = {**os.environ, "COLUMNS": "120", "TERM": "dumb", "NO_COLOR": "1"}
 
 
@@ -89,6 +92,34 @@ def test_tile_and_info_never_load_the_network(slides: Path, tmp_path: Path) -> N
     loaded |= loaded_after("info", tmp_path / "s0.h5") | loaded_after("info", slides / "s0.tif")
     assert "milpath.tile" in loaded
     assert not {"tensorflow", "keras", "milpath.nn"} & loaded
+
+
+def test_the_viewer_refuses_a_slide_that_is_none_in_one_line_and_loads_no_network(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.svs").write_bytes(b"<html>404</html>")
+    run = milpath("view", tmp_path / "a.svs")
+    assert run.returncode == 4
+    assert "a web page" in run.stderr
+    assert "Traceback" not in run.stderr
+    code = (
+        "import sys\nfrom milpath.cli import app\nfrom milpath.errors import MilpathError\n"
+        f"try: app(['view', {str(tmp_path / 'a.svs')!r}], standalone_mode=False)\n"
+        "except MilpathError: print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "napari_milpath.window" in loaded.stdout.split()
+    assert not {"tensorflow", "keras", "milpath.nn"} & set(loaded.stdout.split())
+
+
+def test_without_the_plugin_the_viewer_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("milpath.cli.view.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install '\.\[napari\]' \./plugins/napari-milpath"):
+        view(Path("a.svs"))
 
 
 def test_a_second_run_skips_what_is_done_and_says_so(slides: Path, tmp_path: Path) -> None:
@@ -168,6 +199,10 @@ def test_exit_codes_tell_some_failed_from_all_failed(slides: Path, tmp_path: Pat
         (["tile", "x.svs", "--out", "o", "--patch-size", "8"], "--patch-size 8"),
         (["train", "a.csv", "--bags", "b", "--out", "o", "--seed", "-1"], "--seed -1"),
         (["embed", "b", "--encoder", "vgg16", "--seed", "-1"], "'--seed'"),
+        (["export", "p.h5", "--to", "png", "--out", "o.png"], "--slide: needed with --to png"),
+        (["export", "p.h5", "--to", "csv", "--out", "o", "--slide", "s"], "with nothing else"),
+        (["export", "p.h5", "--to", "csv", "--out", "o", "--coloured"], "only an ome-tiff"),
+        (["export", "p.h5", "--to", "ome-tiff", "--out", "o", "--top", "3"], "single patches"),
         (["heatmap", "p.h5", "--slide", "s", "--out", "o.jpg"], "ends in .png"),
         (["heatmap", "p.h5", "--slide", "s", "--out", "o.png", "--class", "x"], "attention is of"),
         (["tile"], "Missing argument"),
@@ -274,6 +309,21 @@ def test_the_whole_way_from_slides_to_a_class_and_its_heatmap(tmp_path: Path) ->
     )  # fmt: skip
     assert other.returncode == 2
     assert "another slide" in other.stderr
+    for form, name in (("geojson", "e.json"), ("csv", "e.csv"), ("ome-tiff", "e.ome.tif")):
+        exported = milpath(
+            "export", out / "s0.prediction.h5", "--to", form, "--out", tmp_path / name
+        )
+        assert exported.returncode == 0, exported.stderr
+        assert (tmp_path / name).exists()
+    square = [[[0, 0], [400, 0], [400, 400], [0, 400], [0, 0]]]
+    (tmp_path / "o.json").write_text(json.dumps({"type": "Polygon", "coordinates": square}))
+    outlined = milpath(
+        "classify", tmp_path / "slides" / "s0.tif", "--model", tmp_path / "model", "--out", out,
+        "--tissue", tmp_path / "o.json", "--verbose",
+    )  # fmt: skip
+    assert outlined.returncode == 0, outlined.stderr
+    assert " patches" in outlined.stderr
+    assert "done before" not in outlined.stdout
     assert json.loads(milpath("info", tmp_path / "model", "--json").stdout)["members"] == 2
     names = {path.name for path in tmp_path.rglob("*") if path.suffix == ".part"}
     assert not names

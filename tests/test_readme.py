@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line]
 # a reader trains before classifying, though the page shows off first
-ORDER = ("tile", "train", "classify", "embed", "heatmap", "info")
+ORDER = ("tile", "train", "classify", "embed", "heatmap", "export", "info")
 
 
 def run(command: str, folder: Path) -> None:

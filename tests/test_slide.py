@@ -126,6 +126,15 @@ def test_at_a_fractional_downsample_patches_join_within_openslides_interpolation
     assert seam.max() <= 16
 
 
+def test_at_the_slides_edge_a_fractional_downsample_shifts_nothing(tmp_path: Path) -> None:
+    rgb = noise(601, 1030)
+    third = np.ascontiguousarray(rgb[:200, :343])  # OpenSlide makes 3.004 of the two axes
+    with Slide(write_levels(tmp_path / "edge.tif", [rgb, third])) as slide:
+        down = slide.level_downsamples[1]
+        got = slide.read_region((0, 0), (343 * down, 200 * down), (343, 200), 1)
+    np.testing.assert_array_equal(got, third)
+
+
 @pytest.mark.parametrize("corner", [(-100, -50), (924, 974), (5000, 5000)])
 def test_outside_the_slide_is_background(noisy: Path, corner: tuple[int, int]) -> None:
     with Slide(noisy) as slide:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from milpath.cli import classify, demo, embed, heatmap, info, mnist, tile, train
+from milpath.cli import classify, demo, embed, export, heatmap, info, mnist, tile, train, view
 from milpath.errors import MilpathError, OutputError, UsageError
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ app.command("embed", short_help="Turn patches into embeddings.")(embed.embed)
 app.command("train", short_help="Learn a model from labelled slides.")(train.train)
 app.command("classify", short_help="Classify slides and paint heatmaps.")(classify.classify)
 app.command("heatmap", short_help="Paint one prediction onto its slide.")(heatmap.heatmap)
+app.command("export", short_help="Write a prediction for other programs.")(export.export)
+app.command("view", short_help="Look at a slide and its predictions.")(view.view)
 app.command("info", short_help="Say what a file holds.")(info.info)
 app.command("mnist", short_help="Measure the model on bags of digits.")(mnist.mnist)
 app.command("demo", short_help="Show the whole way; needs no data.")(demo.demo)

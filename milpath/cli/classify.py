@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,16 @@ def classify(
     workers: NetworkWorkersOption = 1,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
+    tissue: Annotated[
+        Path | None,
+        typer.Option(
+            help="Outline of the tissue (GeoJSON, level-0 pixels), for one slide.",
+            show_default="found on the slide",
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also tell how far each slide is.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Classify slides straight from their files, and paint where the evidence lies.
@@ -60,14 +71,20 @@ def classify(
     from milpath.engine import Inline, run_job
     from milpath.model_spec import read_bundle_spec
     from milpath.nn.jobs import ClassifyJob
+    from milpath.outline import read_outline
     from milpath.summary import write_predictions
 
     entries, share = take_shard(gather_slides(slides, slide_mpp), shard)
+    if tissue is not None:
+        if len(entries) > 1:
+            raise UsageError(f"--tissue: an outline is of one slide, not of {len(entries)}")
+        read_outline(tissue)  # refused now, not after the network has been loaded
+        entries = [replace(entry, outline=tissue) for entry in entries]
     try:
         spec = read_bundle_spec(model)
     except StoredFileError as error:
         raise UsageError(str(error)) from None
-    show_warnings()
+    show_warnings(verbose=verbose)
     table = out / (share.file_name("predictions", ".csv") if share else "predictions.csv")
     place = {entry.slide_id: number for number, entry in enumerate(entries)}
     files = [model / "model.json", *(entry.path for entry in entries)]

@@ -170,6 +170,8 @@ def exit_with(outcomes: Iterable[Outcome]) -> None:
         raise typer.Exit(4 if all(failed) else 3)
 
 
-def show_warnings() -> None:
-    """Send the library's warnings to stderr, a line each."""
+def show_warnings(*, verbose: bool = False) -> None:
+    """Send the library's warnings to stderr, a line each; if asked for, its progress too."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    if verbose:
+        logging.getLogger("milpath").setLevel(logging.INFO)

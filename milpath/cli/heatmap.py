@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from milpath.errors import UsageError
+
+if TYPE_CHECKING:
+    from milpath.prediction import Prediction
 
 
 class Score(StrEnum):
@@ -49,21 +52,35 @@ def heatmap(
     ] = Scale.relative,
 ) -> None:
     """Paint a prediction's own attention, or its evidence for a class, onto its slide."""
-    from milpath.heatmap import overlay_title, rasterize, write_overlay
     from milpath.prediction import read_prediction
-    from milpath.slide import Slide
 
     if class_name is not None and score is not Score.contribution:
         raise UsageError("--class: attention is of no class; give --score contribution too")
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: the picture is a PNG; give a name that ends in .png")
     found = read_prediction(prediction)
-    with Slide(slide, found.slide.slide_id, found.slide.mpp_x) as opened:
-        if opened.quickhash != found.slide.quickhash:
+    label = paint_over(found, slide, out, score, scale, class_name)
+    print(f"{out}: {label}")
+
+
+def paint_over(
+    prediction: Prediction, slide: Path, out: Path, score: Score, scale: Scale, name: str | None
+) -> str:
+    """Write the picture of a prediction over its slide; what its colours mean.
+
+    Raises
+    ------
+    UsageError : the slide is another one
+    """
+    from milpath.heatmap import overlay_title, rasterize, write_overlay
+    from milpath.slide import Slide
+
+    with Slide(slide, prediction.slide.slide_id, prediction.slide.mpp_x) as opened:
+        if opened.quickhash != prediction.slide.quickhash:
             raise UsageError(
-                f"{prediction.name} was made of another slide than {slide.name} "
+                f"the prediction was made of another slide than {slide.name} "
                 "(their contents differ); name the right one with --slide"
             )
-        made = rasterize(found, score.value, scale.value, class_name)
-        write_overlay(out, opened, made, overlay_title(found))
-    print(f"{out}: {made.label}")
+        made = rasterize(prediction, score.value, scale.value, name)
+        write_overlay(out, opened, made, overlay_title(prediction))
+    return made.label

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,18 @@ from milpath.bag import as_kept
 from milpath.cohort import SlideEntry
 from milpath.engine import Outcome
 from milpath.errors import StoredFileError, UnsupportedSlideError
+from milpath.grid import PatchGrid
 from milpath.heatmap import overlay_title, rasterize, write_overlay
 from milpath.nn.bundle import Bundle
 from milpath.nn.mil import Member, build_evidence
 from milpath.patches import Patch, stream_patches
 from milpath.prediction import Prediction, read_prediction, write_prediction
 from milpath.slide import Slide
+from milpath.store import fingerprint
 from milpath.summary import summary_of
 from milpath.tile import plan_slide
+
+log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
@@ -126,10 +132,11 @@ class Classifier:
         kept = None
         try:
             with entry.open() as slide:
-                kept = self._reusable(path, slide)
+                made_by = self._made_by(entry.outline)
+                kept = self._reusable(path, slide, made_by)
                 if kept is not None and (picture.exists() or kept.status == "no_tissue"):
                     return self._outcome(kept, "skipped")
-                prediction = kept or self.predict(slide)
+                prediction = kept or replace(self.predict(slide, entry.outline), model=made_by)
         finally:
             if kept is None:  # whatever comes now, an older answer must not pass for this one
                 picture.unlink(missing_ok=True)
@@ -140,10 +147,15 @@ class Classifier:
                 write_overlay(picture, slide, rasterize(prediction), overlay_title(prediction))
         return self._outcome(prediction, prediction.status)
 
-    def predict(self, slide: Slide) -> Prediction:
+    def _made_by(self, outline: Path | None) -> str:
+        """Fingerprint of the model, and of the outline that it was given."""
+        own = self.bundle.spec.fingerprint
+        return own if outline is None else fingerprint(own, outline.read_text("utf-8", "replace"))
+
+    def predict(self, slide: Slide, outline: Path | None = None) -> Prediction:
         """Tile, encode and pool a slide in one pass; raises `SlideError` as tiling does."""
         spec = self.bundle.spec
-        plan = plan_slide(slide, spec.tile)
+        plan = plan_slide(slide, spec.tile, outline)
         if len(plan.grid) and plan.tissue.background != spec.background:
             raise UnsupportedSlideError(
                 f"{slide.path.name}: has a {plan.tissue.background} background, the model was "
@@ -153,7 +165,7 @@ class Classifier:
         # the model learned from patches as bags keep them, so it is shown them that way
         kept = partial(as_kept, params=spec.tile.pixels)
         patches = stream_patches(slide, plan.grid, kept, self.threads)
-        scores, evidence = collect_evidence(self.evidence, _noted(patches, rows))
+        scores, evidence = collect_evidence(self.evidence, _noted(patches, rows, slide, plan.grid))
         attention, contributions = pool_evidence(scores, evidence)
         return Prediction(
             slide=slide.facts,
@@ -167,13 +179,13 @@ class Classifier:
             unreadable=len(plan.grid) - len(rows),
         )
 
-    def _reusable(self, path: Path, slide: Slide) -> Prediction | None:
+    def _reusable(self, path: Path, slide: Slide, made_by: str) -> Prediction | None:
         """A prediction this very model made of this very slide, when it is there."""
         try:
             prediction = read_prediction(path)
         except StoredFileError:
             return None
-        same = prediction.slide == slide.facts and prediction.model == self.bundle.spec.fingerprint
+        same = prediction.slide == slide.facts and prediction.model == made_by
         # one with holes is made anew: the slide may have been mended, as its user was told to
         return prediction if same and not prediction.unreadable else None
 
@@ -194,8 +206,12 @@ class Classifier:
         )
 
 
-def _noted(patches: Iterator[Patch], rows: list[int]) -> Iterator[NDArray[np.uint8]]:
-    """A stream of patches (1, P, P, 3); notes the rows that came."""
+def _noted(
+    patches: Iterator[Patch], rows: list[int], slide: Slide, grid: PatchGrid
+) -> Iterator[NDArray[np.uint8]]:
+    """A stream of patches (1, P, P, 3); notes the rows that came, and tells how far it is."""
     for row, pixels in patches:
         rows.append(row)
         yield pixels[None]
+        if len(rows) % BATCH == 0:
+            log.info("%s: %d of %d patches", slide.slide_id, len(rows), len(grid))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -28,6 +29,7 @@ from milpath.nn.predict import (
     collect_evidence,
     pool_evidence,
 )
+from milpath.outline import Polygon, write_outline
 from milpath.params import CodecParams, GridParams, TileParams
 from milpath.prediction import read_prediction
 from milpath.slide import Slide
@@ -160,6 +162,22 @@ def test_the_prediction_of_another_model_is_not_used_again(
     again = Classifier(other, tmp_path)(entry)
     assert again.status == "ok"
     assert read_prediction(tmp_path / "drawn-ü.prediction.h5").model == other.spec.fingerprint
+
+
+def test_an_outline_decides_what_is_tissue_and_is_part_of_what_made_the_prediction(
+    pair: Bundle, outcome: Outcome, entry: SlideEntry, tmp_path: Path
+) -> None:
+    left = Polygon(np.array([[0.0, 0.0], [500.0, 0.0], [500.0, 1500.0], [0.0, 1500.0]]))
+    write_outline(tmp_path / "left.geojson", [left])
+    classifier = Classifier(pair, tmp_path / "out")
+    classifier(replace(entry, outline=tmp_path / "left.geojson"))
+    path = tmp_path / "out" / "drawn-ü.prediction.h5"
+    outlined = read_prediction(path)
+    side = outlined.grid.patch_size_l0
+    assert (outlined.grid.coords[:, 0] + side * 0.25 <= 500).all()
+    assert len(outlined.grid) != outcome.facts["prediction"]["patches"]
+    assert classifier(entry).status == "ok"  # not "skipped": the tissue is another
+    assert read_prediction(path).model == pair.spec.fingerprint != outlined.model
 
 
 def test_a_damaged_prediction_is_made_again(

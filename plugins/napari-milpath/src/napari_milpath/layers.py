@@ -1,0 +1,118 @@
+"""Layers: slides and heatmaps as napari's layer tuples, registered in micrometres.
+
+napari centres pixel (0, 0) on its coordinate. A slide's pixels are laid out that way; a cell of c
+level-0 pixels whose corner is (x, y) therefore has its centre at x + (c - 1) / 2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari.layers import Image, Layer
+
+from milpath.errors import ResolutionError, UsageError
+from milpath.heatmap import Heatmap
+from milpath.prediction import Prediction
+from napari_milpath.colours import Shown, show_heatmap
+from napari_milpath.pyramid import Pyramid
+
+LayerData = tuple[Any, dict[str, Any], str]
+Mpp = tuple[float, float]
+
+KEY = "milpath"
+"""Where in a layer's metadata that is kept which it shows: a `Pyramid` or a `Prediction`."""
+
+
+def slide_layer(pyramid: Pyramid) -> LayerData:
+    """The slide itself; in pixels where it does not say its µm per pixel."""
+    return (
+        pyramid.levels,
+        {
+            "name": pyramid.slide.slide_id,
+            "multiscale": True,
+            "rgb": True,
+            "metadata": {KEY: pyramid},
+            **frame(mpp_of(pyramid)),
+        },
+        "image",
+    )
+
+
+def mpp_of(pyramid: Pyramid) -> Mpp | None:
+    """(x, y) µm per pixel; None where the slide does not say it, or says it wrong."""
+    try:
+        return pyramid.slide.mpp
+    except ResolutionError:
+        return None
+
+
+def heatmap_layer(prediction: Prediction, heatmap: Heatmap, name: str, mpp: Mpp) -> LayerData:
+    """A prediction's heatmap, one pixel a cell, exactly over the slide."""
+    shown = show_heatmap(heatmap)
+    return (
+        shown.values,
+        {
+            "name": name,
+            "rgb": False,
+            "interpolation2d": "nearest",
+            "blending": "translucent",
+            "contrast_limits": shown.limits,
+            "colormap": shown.colormap,
+            "metadata": {KEY: prediction},
+            **frame(mpp, heatmap.origin_l0, heatmap.cell_l0),
+        },
+        "image",
+    )
+
+
+def frame(mpp: Mpp | None, origin_l0: tuple[int, int] = (0, 0), cell_l0: int = 1) -> dict[str, Any]:
+    """`scale`, `translate` and `units` of an array of cells on the slide, in (y, x).
+
+    Parameters
+    ----------
+    mpp : (x, y) µm per pixel at level 0; None keeps pixels
+    origin_l0 : (x, y) of the corner of cell [0, 0], level-0 pixels
+    cell_l0 : side of a cell, level-0 pixels
+    """
+    unit = "pixel" if mpp is None else "um"
+    step_x, step_y = mpp or (1.0, 1.0)
+    shift = (cell_l0 - 1) / 2
+    return {
+        "scale": (cell_l0 * step_y, cell_l0 * step_x),
+        "translate": ((origin_l0[1] + shift) * step_y, (origin_l0[0] + shift) * step_x),
+        "units": (unit, unit),
+        "axis_labels": ("y", "x"),
+    }
+
+
+def restyle(layer: Image, shown: Shown) -> None:
+    """Give a layer other numbers, limits and colours, but only those that differ."""
+    if shown.values is not layer.data:
+        layer.data = shown.values
+    if tuple(layer.contrast_limits) != shown.limits:
+        layer.contrast_limits_range = shown.limits
+        layer.contrast_limits = shown.limits
+    if layer.colormap != shown.colormap:
+        layer.colormap = shown.colormap
+
+
+def pyramid_of(layer: Layer) -> Pyramid | None:
+    """The slide that a layer shows, if it shows one."""
+    found = layer.metadata.get(KEY)
+    return found if isinstance(found, Pyramid) else None
+
+
+def prediction_of(layer: Layer) -> Prediction | None:
+    """The prediction that a layer shows, if it shows one."""
+    found = layer.metadata.get(KEY)
+    return found if isinstance(found, Prediction) else None
+
+
+def require_same_slide(pyramid: Pyramid, prediction: Prediction) -> None:
+    """Raise `UsageError` when a prediction was made of another slide."""
+    if pyramid.quickhash != prediction.slide.quickhash:
+        raise UsageError(
+            f"the prediction of {prediction.slide.slide_id} was made of another slide than "
+            f"{pyramid.path.name} (their contents differ); open the right one, or force it with "
+            "milpath view --force"
+        )

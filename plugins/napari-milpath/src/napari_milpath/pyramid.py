@@ -1,0 +1,284 @@
+"""Pyramid: a slide as napari's multiscale data, read tile by tile and only where it is shown.
+
+A level of napari's data is an array (rows, cols, 3), drawn over the whole slide: its pixel (r, c)
+lies at (c, r) * (size of level 0 / size of the level). Those of the file are its own pixels. Below
+them further ones are made, halving, until one is small enough to be a thumbnail; where a size is
+odd they are resampled to just that place, so that nothing shifts.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from milpath.errors import SlideReadError
+from milpath.slide import Slide
+
+Pixels = NDArray[np.uint8]
+Key = tuple[int, int, int]
+Size = tuple[int, int]
+
+TILE_PX = 768
+"""Side of a tile: a view is read in whole ones."""
+
+CACHE_BYTES = 256 << 20
+"""What a slide may keep in memory of its tiles."""
+
+_COARSEST_PX = 1024  # longest side of the last level, which napari reads whole at once
+_LEAST_BLOCK_PX = 32  # a tile with damage is quartered down to this
+_FILTER = Image.Resampling.BICUBIC
+_MARGIN = 3  # pixels of the finer level around a box that its filter sees, per pixel of shrinking
+_DAMAGED = ((255, 0, 255), (96, 0, 96))  # hatching that no stain looks like
+
+
+class TileCache:
+    """The tiles used last, up to a number of bytes; safe among threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.held_bytes = 0
+        self._tiles: OrderedDict[Key, Pixels] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Key, read: Callable[[], Pixels]) -> Pixels:
+        """The tile, read if it is not here; what was used longest ago makes room for it."""
+        with self._lock:
+            if key in self._tiles:
+                self._tiles.move_to_end(key)
+                return self._tiles[key]
+        tile = read()
+        with self._lock:
+            if key not in self._tiles:
+                self._tiles[key] = tile
+                self.held_bytes += tile.nbytes
+            while self.held_bytes > self.max_bytes and len(self._tiles) > 1:
+                self.held_bytes -= self._tiles.popitem(last=False)[1].nbytes
+        return tile
+
+    def clear(self) -> None:
+        """Forget all tiles."""
+        with self._lock:
+            self._tiles.clear()
+            self.held_bytes = 0
+
+
+class Level:
+    """One level as the array that napari asks for; every index is read when it is asked for.
+
+    Parameters
+    ----------
+    size : (width, height)
+    tile : gives the tile (row, column) of the lattice of `TILE_PX`
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 3
+    chunks = (TILE_PX, TILE_PX, 3)
+
+    def __init__(self, size: Size, tile: Callable[[int, int], Pixels]) -> None:
+        self.shape = (size[1], size[0], 3)
+        self._tile = tile
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes, were it all read."""
+        return self.size
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:, :], dtype)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """As NumPy would; only the tiles under a slice along rows and columns are read."""
+        keys = key if isinstance(key, tuple) else (key,)
+        if Ellipsis in keys:
+            at, lacking = keys.index(Ellipsis), self.ndim + 1 - len(keys)
+            keys = (*keys[:at], *[slice(None)] * lacking, *keys[at + 1 :])
+        keys = (*keys, *[slice(None)] * (2 - len(keys)))
+        rows, down = _span(keys[0], self.shape[0])
+        cols, right = _span(keys[1], self.shape[1])
+        return self._read(rows, cols)[(down, right, *keys[2:])]
+
+    def _read(self, rows: range, cols: range) -> Pixels:
+        block = np.empty((len(rows), len(cols), 3), np.uint8)
+        if not block.size:
+            return block
+        for row in range(rows.start // TILE_PX, (rows.stop - 1) // TILE_PX + 1):
+            for col in range(cols.start // TILE_PX, (cols.stop - 1) // TILE_PX + 1):
+                tile = self._tile(row, col)
+                down, right = _meet(rows, row, tile.shape[0]), _meet(cols, col, tile.shape[1])
+                block[down[0], right[0]] = tile[down[1], right[1]]
+        return block
+
+
+def _span(key: Any, length: int) -> tuple[range, Any]:
+    """The pixels an index touches, and what is left of the index once those are read."""
+    if isinstance(key, slice):
+        touched = range(*key.indices(length))
+        if not touched:
+            return range(0), slice(None)
+        low, high = min(touched[0], touched[-1]), max(touched[0], touched[-1])
+        return range(low, high + 1), slice(None, None, touched.step)
+    place = int(key) + (length if key < 0 else 0)
+    if not 0 <= place < length:
+        raise IndexError(f"index {key} is out of bounds for an axis of size {length}")
+    return range(place, place + 1), 0
+
+
+def _meet(wanted: range, tile: int, length: int) -> tuple[slice, slice]:
+    """Where a tile's part of `wanted` goes in the block, and where it comes from in the tile."""
+    start = tile * TILE_PX
+    low, high = max(wanted.start, start), min(wanted.stop, start + length)
+    return slice(low - wanted.start, high - wanted.start), slice(low - start, high - start)
+
+
+class Pyramid:
+    """A slide's levels, from the largest to one of at most `_COARSEST_PX`.
+
+    Parameters
+    ----------
+    slide : read from here on by this alone; closed with it
+    cache_bytes : what may be kept in memory
+
+    Attributes
+    ----------
+    levels : what napari takes as multiscale data
+    quickhash : which slide it is
+    reads : how many tiles of each level were read or made so far
+    damaged : how many of them were painted, in part or whole, as unreadable
+    """
+
+    def __init__(self, slide: Slide, cache_bytes: int = CACHE_BYTES) -> None:
+        self.slide = slide
+        self.quickhash = slide.quickhash
+        self.cache = TileCache(cache_bytes)
+        self.damaged = 0
+        self._lock = threading.RLock()  # one reader at a time: a slide reopens after an error
+        sizes = list(slide.level_dimensions)
+        self._of_file = len(sizes)
+        while max(sizes[-1]) > _COARSEST_PX:
+            sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        self.sizes: tuple[Size, ...] = tuple(sizes)
+        self.reads = [0] * len(sizes)
+        self.levels = [Level(size, self._tiles_of(k)) for k, size in enumerate(sizes)]
+
+    @property
+    def path(self) -> Path:
+        """The slide's file."""
+        return self.slide.path
+
+    def close(self) -> None:
+        """Let go of the file and the memory."""
+        with self._lock:
+            self.slide.close()
+            self.cache.clear()
+
+    def _tiles_of(self, level: int) -> Callable[[int, int], Pixels]:
+        read = self._read if level < self._of_file else self._halve
+
+        def tile(row: int, col: int) -> Pixels:
+            return self.cache.get((level, row, col), lambda: count(row, col))
+
+        def count(row: int, col: int) -> Pixels:
+            self.reads[level] += 1
+            return read(level, row, col)
+
+        return tile
+
+    def _box(self, level: int, row: int, col: int) -> tuple[int, int, int, int]:
+        """(x, y, width, height) of a tile, in pixels of its level."""
+        width, height = self.sizes[level]
+        x, y = col * TILE_PX, row * TILE_PX
+        return x, y, min(TILE_PX, width - x), min(TILE_PX, height - y)
+
+    def _read(self, level: int, row: int, col: int) -> Pixels:
+        """A tile from the file; parts that it cannot give are hatched."""
+        x, y, width, height = self._box(level, row, col)
+        rgb = np.empty((height, width, 3), np.uint8)
+        downsample = self.slide.level_downsamples[level]
+        with self._lock:
+            whole = True
+            for top, left, h, w in _blocks(
+                height, width, self._reader(level, (x, y), downsample, rgb)
+            ):
+                whole = False
+                rgb[top : top + h, left : left + w] = _hatching(y + top, x + left, h, w)
+            self.damaged += not whole
+        return rgb
+
+    def _reader(
+        self, level: int, corner: tuple[int, int], downsample: float, into: Pixels
+    ) -> Callable[[int, int, int, int], bool]:
+        """Reads one block (top, left, height, width) of a tile into its place, if it can."""
+
+        def read(top: int, left: int, h: int, w: int) -> bool:
+            location = (corner[0] + left) * downsample, (corner[1] + top) * downsample
+            size = w * downsample, h * downsample
+            try:
+                into[top : top + h, left : left + w] = self.slide.read_region(
+                    location, size, (w, h), level
+                )
+            except SlideReadError:
+                return False
+            return True
+
+        return read
+
+    def _halve(self, level: int, row: int, col: int) -> Pixels:
+        """A tile of a level that the file lacks, from the next finer one."""
+        x, y, width, height = self._box(level, row, col)
+        finer = self.levels[level - 1]
+        spans, box = [], []
+        for start, length, axis in ((x, width, 0), (y, height, 1)):
+            scale = self.sizes[level - 1][axis] / self.sizes[level][axis]
+            low = max(0, math.floor(start * scale) - 2 * _MARGIN)
+            high = min(
+                self.sizes[level - 1][axis], math.ceil((start + length) * scale) + 2 * _MARGIN
+            )
+            spans.append(slice(low, high))
+            box.append((start * scale - low, (start + length) * scale - low))
+        picture = Image.fromarray(np.ascontiguousarray(finer[spans[1], spans[0]]))
+        (left, right), (top, bottom) = box
+        return np.asarray(picture.resize((width, height), _FILTER, box=(left, top, right, bottom)))
+
+
+def _blocks(
+    height: int, width: int, read: Callable[[int, int, int, int], bool]
+) -> Iterator[tuple[int, int, int, int]]:
+    """Read a tile whole, or in quarters of quarters around what fails; the failed blocks."""
+    waiting = [(0, 0, height, width)]
+    while waiting:
+        top, left, h, w = waiting.pop()
+        if read(top, left, h, w):
+            continue
+        if max(h, w) <= _LEAST_BLOCK_PX:
+            yield top, left, h, w
+            continue
+        halves = [(top, -(-h // 2)), (top + -(-h // 2), h // 2)]
+        for down, high in halves:
+            for right, wide in ((left, -(-w // 2)), (left + -(-w // 2), w // 2)):
+                if high and wide:
+                    waiting.append((down, right, high, wide))
+
+
+def _hatching(top: int, left: int, height: int, width: int) -> Pixels:
+    """Diagonal stripes that go on from block to block, (height, width, 3)."""
+    place = np.add.outer(np.arange(top, top + height), np.arange(left, left + width))
+    bright, dark = np.array(_DAMAGED, np.uint8)
+    striped: Pixels = np.where((place // 8 % 2)[..., None], bright, dark)
+    return striped

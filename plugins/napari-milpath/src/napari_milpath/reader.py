@@ -1,0 +1,102 @@
+"""Reader: slides and predictions that are dropped on napari."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import napari
+from napari.utils.notifications import show_warning
+
+from milpath.errors import UnsupportedSlideError, UsageError
+from milpath.heatmap import rasterize
+from milpath.prediction import Prediction, read_prediction
+from milpath.slide import Slide
+from napari_milpath.layers import (
+    KEY,
+    LayerData,
+    heatmap_layer,
+    mpp_of,
+    pyramid_of,
+    require_same_slide,
+    slide_layer,
+)
+from napari_milpath.pyramid import Pyramid
+
+Read = Callable[[str | list[str]], list[LayerData]]
+
+PREDICTION_SUFFIX = ".prediction.h5"
+_ALSO_PICTURES = {".tif", ".tiff", ".dcm"}  # may be what napari's own readers are for
+
+
+def get_reader(path: str | list[str]) -> Read | None:
+    """The function that reads these files; None when they are another reader's."""
+    paths = [path] if isinstance(path, str) else path
+    return read if all(_is_ours(Path(each)) for each in paths) else None
+
+
+def _is_ours(path: Path) -> bool:
+    if path.suffix.lower() not in _ALSO_PICTURES:
+        return True
+    try:
+        Slide(path).close()
+    except UnsupportedSlideError:
+        return False
+    return True
+
+
+def read(path: str | list[str]) -> list[LayerData]:
+    """Layers of the files, slides below predictions.
+
+    Raises
+    ------
+    SlideError, StoredFileError : no such slide or prediction
+    UsageError : a prediction of another slide than the one that is open
+    """
+    paths = [Path(each) for each in ([path] if isinstance(path, str) else path)]
+    predictions = [each for each in paths if each.name.endswith(PREDICTION_SUFFIX)]
+    layers = [read_slide(each) for each in paths if each not in predictions]
+    opened = [layer[1]["metadata"][KEY] for layer in layers]
+    for each in predictions:
+        found = read_prediction(each)
+        _require_a_place(opened + _opened_slides(), found)
+        layers.append(read_attention(found))
+    return layers
+
+
+def _opened_slides() -> list[Pyramid]:
+    viewer = napari.current_viewer()
+    found = [pyramid_of(layer) for layer in viewer.layers] if viewer else []
+    return [pyramid for pyramid in found if pyramid is not None]
+
+
+def _require_a_place(opened: list[Pyramid], prediction: Prediction) -> None:
+    """Raise unless a slide is open that the prediction was made of, or none at all."""
+    matching = [each for each in opened if each.quickhash == prediction.slide.quickhash]
+    if opened and not matching:
+        require_same_slide(opened[-1], prediction)
+
+
+def read_slide(path: Path, mpp: float | None = None) -> LayerData:
+    """A slide as a lazy layer; `mpp` overrides its own µm per pixel. Raises as `Slide` does."""
+    pyramid = Pyramid(Slide(path, mpp=mpp))
+    if mpp_of(pyramid) is None:
+        show_warning(
+            f"{path.name}: its µm per pixel are missing or cannot be right, so lengths are in "
+            "pixels; open it with milpath view --slide-mpp"
+        )
+    return slide_layer(pyramid)
+
+
+def read_attention(prediction: Prediction) -> LayerData:
+    """A prediction's attention as a layer.
+
+    Raises
+    ------
+    UsageError : there was no tissue, and so is nothing to show
+    """
+    if prediction.predicted is None:
+        raise UsageError(f"{prediction.slide.slide_id}: no tissue was found, nothing to show")
+    name = f"{prediction.slide.slide_id} attention"
+    mpp = (prediction.slide.mpp_x, prediction.slide.mpp_y)
+    return heatmap_layer(prediction, rasterize(prediction), name, mpp)

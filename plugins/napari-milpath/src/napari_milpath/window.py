@@ -1,0 +1,77 @@
+"""Window: a viewer opened on a slide and its predictions, for `milpath view`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import napari
+from napari.layers import Layer
+from qtpy.QtCore import QTimer
+
+from milpath.prediction import read_prediction
+from milpath.slide import Slide
+from napari_milpath.layers import pyramid_of, require_same_slide
+from napari_milpath.panel import Panel
+from napari_milpath.reader import read_attention, read_slide
+
+TITLE = "milpath"
+
+
+def open_window(
+    slide: Path, predictions: Sequence[Path], mpp: float | None = None, *, force: bool = False
+) -> None:
+    """Show a slide and its predictions until the window is closed.
+
+    Parameters
+    ----------
+    slide, predictions : their files
+    mpp : µm per pixel in place of the slide's own
+    force : also show predictions of another slide
+
+    Raises
+    ------
+    SlideError, StoredFileError, UsageError : as the reader does, before a window opens
+    """
+    Slide(slide).close()
+    viewer = napari.Viewer(title=TITLE, show=False)
+    try:
+        fill_viewer(viewer, slide, predictions, mpp, force=force)
+    except Exception:
+        viewer.close()
+        raise
+    viewer.show()
+    QTimer.singleShot(0, viewer.reset_view)  # once the window has its size
+    napari.run()
+
+
+def fill_viewer(
+    viewer: napari.Viewer,
+    slide: Path,
+    predictions: Sequence[Path],
+    mpp: float | None = None,
+    *,
+    force: bool = False,
+) -> Panel:
+    """Put a slide, its predictions and the panel into a viewer; see `open_window`."""
+    found = [read_prediction(each) for each in predictions]
+    layer = Layer.create(*read_slide(slide, mpp))
+    pyramid = pyramid_of(layer)
+    assert pyramid is not None
+    for each in found:
+        if not force:
+            require_same_slide(pyramid, each)
+    viewer.add_layer(layer)
+    for each in found:
+        viewer.add_layer(Layer.create(*read_attention(each)))
+    show_scale_bar(viewer)
+    panel = Panel(viewer)
+    viewer.window.add_dock_widget(panel, name=TITLE, area="right")
+    viewer.reset_view()
+    return panel
+
+
+def show_scale_bar(viewer: napari.Viewer) -> None:
+    """In black on white, to be read on slides and beside them."""
+    bar = viewer.canvas.overlays.scale_bar
+    bar.visible, bar.box, bar.box_color, bar.color, bar.colored = True, True, "white", "black", True

@@ -1,0 +1,114 @@
+"""What the plugin's tests share: small slides, and predictions of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from drawing import FACTS, noise, write_levels
+from numpy.typing import NDArray
+
+from milpath.grid import PatchGrid
+from milpath.prediction import Prediction
+from milpath.slide import Slide
+from napari_milpath.pyramid import Pyramid
+
+
+@pytest.fixture
+def slide_file(tmp_path: Path) -> Path:
+    """A slide of noise, 1500 x 1100 px at 0.5 µm, with one level of its own."""
+    return write_levels(tmp_path / "noise-ü.tif", [noise(1100, 1500)])
+
+
+@pytest.fixture
+def pyramid(slide_file: Path) -> Iterator[Pyramid]:
+    opened = Pyramid(Slide(slide_file))
+    yield opened
+    opened.close()
+
+
+def least_cpu_s(work: Callable[[], object], times: int = 5) -> float:
+    """Seconds of processor time that some work takes, at best; what else runs does not count."""
+
+    def once() -> float:
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+
+    return min(once() for _ in range(times))
+
+
+def lattice(
+    cols: int, rows: int, side: int = 100, stride: int = 100, origin: tuple[int, int] = (50, 20)
+) -> PatchGrid:
+    """All patches of a lattice, in reading order."""
+    places = np.stack(np.meshgrid(np.arange(cols), np.arange(rows)), axis=-1).reshape(-1, 2)
+    coords = np.asarray(origin) + stride * places.astype(np.int64)
+    return PatchGrid(coords, side, side, stride, origin, 0.5, 0)
+
+
+def predict(
+    grid: PatchGrid, attention: NDArray[np.float64] | None = None, seed: int = 0, members: int = 2
+) -> Prediction:
+    """A prediction of `FACTS`' slide: what a model could have said."""
+    rng = np.random.default_rng(seed)
+    weights = np.tile(rng.random(len(grid)) if attention is None else attention, (members, 1))
+    weights = weights * rng.uniform(0.9, 1.1, weights.shape)
+    weights /= weights.sum(axis=1, keepdims=True)
+    evidence = rng.normal(size=(members, len(grid), 2))
+    return Prediction(
+        slide=FACTS,
+        grid=grid,
+        status="ok" if len(grid) else "no_tissue",
+        class_names=("normal", "tumour"),
+        member_attention=weights,
+        member_contributions=weights[..., None] * evidence,
+        member_bias=rng.normal(size=(members, 2)),
+        model="m",
+    )
+
+
+@pytest.fixture
+def predict_slide(slide_file: Path) -> Callable[..., Prediction]:
+    """Makes predictions of `slide_file`: 13 x 10 patches of 100 px."""
+    with Slide(slide_file) as slide:
+        facts = slide.facts
+
+    def make(**options: object) -> Prediction:
+        return replace(predict(lattice(13, 10), **options), slide=facts)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def million() -> Prediction:
+    """A prediction of a million patches."""
+    return predict(lattice(1000, 1000), members=1)
+
+
+@pytest.fixture(scope="session")
+def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A slide of 65,536 px a side with levels of 1, 4, 16 and 64: one tile of noise, repeated."""
+    path = tmp_path_factory.mktemp("huge") / "huge.tif"
+    tile = noise(256, 256)
+
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        for index, side in enumerate((1 << 16, 1 << 14, 1 << 12, 1 << 10)):
+            tiff.write(
+                encoded(tile, (side // 256) ** 2), shape=(side, side, 3), dtype=np.uint8,
+                tile=(256, 256), photometric="rgb", compression="jpeg", subfiletype=min(index, 1),
+                resolution=(2e4 / 4**index,) * 2, resolutionunit="CENTIMETER", metadata=None,
+            )  # fmt: skip
+    return path
+
+
+def encoded(tile: np.ndarray, count: int) -> Iterator[bytes]:
+    data = imagecodecs.jpeg8_encode(tile, level=60)
+    for _ in range(count):
+        yield data

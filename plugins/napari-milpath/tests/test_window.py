@@ -1,0 +1,303 @@
+"""With a real window: what is drawn lies where it should, and closing hangs on nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import lattice, least_cpu_s, predict
+from drawing import write_levels
+from napari import Viewer
+from napari.layers import Layer
+from numpy.typing import NDArray
+from pytestqt.qtbot import QtBot
+
+from milpath.errors import UnsupportedSlideError
+from milpath.heatmap import rasterize
+from milpath.prediction import Prediction, write_prediction
+from milpath.slide import Slide
+from napari_milpath.layers import heatmap_layer, pyramid_of, slide_layer
+from napari_milpath.panel import Panel
+from napari_milpath.pyramid import Pyramid
+from napari_milpath.reader import read_attention
+from napari_milpath.window import fill_viewer
+
+SQUARE = (1024, 1536, 512)
+"""Row, column and side of a black square, level-0 pixels: whole pixels on every level."""
+
+
+@pytest.fixture
+def viewer(make_napari_viewer: Callable[..., Viewer]) -> Viewer:
+    made = make_napari_viewer(show=True)
+    made.window.resize(1100, 800)
+    return made
+
+
+@pytest.fixture
+def square_slide(tmp_path: Path) -> Path:
+    """White, 4096 px a side, with a black square; levels of 1, 4 and 16."""
+    rgb = np.full((4096, 4096, 3), 255, np.uint8)
+    top, left, side = SQUARE
+    rgb[top : top + side, left : left + side] = 0
+    levels = [np.ascontiguousarray(rgb[::step, ::step]) for step in (1, 4, 16)]
+    return write_levels(tmp_path / "square.tif", levels, mpp=(0.5, 0.502))
+
+
+def picture(viewer: Viewer) -> NDArray[np.int64]:
+    return np.asarray(viewer.screenshot(flash=False), np.int64)[..., :3]
+
+
+def edges(found: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Top, left, bottom, right of what is found, canvas pixels."""
+    rows, cols = np.nonzero(found)
+    return np.array([rows.min(), cols.min(), rows.max() + 1, cols.max() + 1], float)
+
+
+@pytest.mark.parametrize("zoom", [8.0, 1.0, 0.5, 0.2, 0.09])
+def test_a_hot_patch_is_drawn_over_its_own_pixels_at_every_zoom(
+    viewer: Viewer, square_slide: Path, zoom: float
+) -> None:
+    top, left, side = SQUARE
+    grid = lattice(8, 8, side, side, (0, 0))
+    hot = (grid.coords == (left, top)).all(axis=1)
+    prediction = predict(grid, np.where(hot, 1.0, 1e-9))
+    viewer.theme = "light"
+    with Slide(square_slide) as slide:
+        pyramid = Pyramid(slide)
+        ground = viewer.add_layer(Layer.create(*slide_layer(pyramid)))
+        heat = Layer.create(*heatmap_layer(prediction, rasterize(prediction), "h", slide.mpp))
+        viewer.add_layer(heat)
+        mpp = np.array(slide.mpp[::-1])
+        low = (np.array([top, left]) - 0.5) * mpp
+        high = low + side * mpp
+        look_at = low + (3 / mpp if zoom > 1 else (high - low) / 2)  # near: one corner is enough
+        viewer.scene.camera.center = (0, *look_at)
+        viewer.scene.camera.zoom = zoom / mpp[1]  # zoom: canvas pixels a level-0 pixel
+        heat.visible = False
+        dark = (picture(viewer) < 60).all(axis=-1)
+        heat.visible, ground.visible = True, False
+        coloured = np.ptp(picture(viewer), axis=-1) > 60
+        viewer.layers.clear()
+    size = np.array(dark.shape)
+    expected = np.concatenate([(edge - look_at) * zoom / mpp[1] + size / 2 for edge in (low, high)])
+    expected = expected.clip(0, np.tile(size, 2))
+    # a pixel is drawn when its centre lies inside: half a pixel each way
+    assert edges(dark) == pytest.approx(expected, abs=0.55)
+    assert edges(coloured) == pytest.approx(expected, abs=0.55)
+    np.testing.assert_allclose(edges(dark), edges(coloured), atol=1)
+
+
+def test_where_there_is_no_patch_the_slide_is_seen_unchanged(
+    viewer: Viewer, square_slide: Path
+) -> None:
+    grid = lattice(8, 8, 512, 512, (0, 0)).select(np.array([0]))
+    prediction = predict(grid)
+    with Slide(square_slide) as slide:
+        viewer.add_layer(Layer.create(*slide_layer(Pyramid(slide))))
+        viewer.scene.camera.zoom = 3
+        viewer.scene.camera.center = (0, 600, 900)
+        before = picture(viewer)
+        viewer.add_layer(
+            Layer.create(*heatmap_layer(prediction, rasterize(prediction), "h", slide.mpp))
+        )
+        np.testing.assert_array_equal(picture(viewer), before)
+        viewer.layers.clear()
+
+
+def test_a_hundred_pans_at_full_size_read_at_most_ten_tiles(viewer: Viewer, huge: Path) -> None:
+    with Slide(huge) as slide:
+        pyramid = Pyramid(slide)
+        viewer.add_layer(Layer.create(*slide_layer(pyramid)))
+        camera = viewer.scene.camera
+        camera.zoom = 1 / slide.mpp[0]
+        camera.center = (0, 15_000, 10_000)
+        picture(viewer)
+        before = pyramid.reads[0]
+        assert 0 < before <= 12
+        for _ in range(100):
+            camera.center = (0, camera.center[1], camera.center[2] + 20 * slide.mpp[0])
+            picture(viewer)
+        assert pyramid.reads[0] - before <= 10
+        viewer.layers.clear()
+
+
+def test_a_million_patches_are_on_screen_in_a_moment(viewer: Viewer, million: Prediction) -> None:
+    picture(viewer)  # the window itself is not what is timed
+
+    def add() -> None:
+        viewer.layers.clear()
+        viewer.add_layer(Layer.create(*read_attention(million)))
+        picture(viewer)
+
+    assert least_cpu_s(add, 2) < 1.5
+    panel = Panel(viewer)
+    picture(viewer)
+    places = iter(range(10, 100, 10))
+
+    def move() -> None:
+        panel.inspector.threshold.setValue(next(places))
+        picture(viewer)
+
+    assert least_cpu_s(move) < 0.2
+    panel.inspection.close()
+    panel.deleteLater()
+
+
+def test_the_panel_shows_what_is_inspected_and_its_knobs_turn_it(
+    viewer: Viewer, slide_file: Path, tmp_path: Path, predict_slide: Callable[..., Prediction]
+) -> None:
+    for seed in (0, 1):
+        write_prediction(tmp_path / f"{seed}.prediction.h5", predict_slide(seed=seed))
+    files = [tmp_path / f"{seed}.prediction.h5" for seed in (0, 1)]
+    panel = fill_viewer(viewer, slide_file, files)
+    inspector, inspection = panel.inspector, panel.inspection
+    assert inspector.voice.count() == 6
+    assert inspector.title.text().startswith("noise-ü: ")
+    assert "patches" in inspector.facts.text()
+    choose(inspector.score, "evidence for a class")
+    choose(inspector.class_name, "normal")
+    choose(inspector.scale, "raw")
+    assert inspector.label.text() == "contribution to normal (logit)"
+    choose(inspector.palette_name, "PuOr_r")
+    inspector.opacity.setValue(40)
+    assert inspection.look.palette == "PuOr_r"
+    assert inspection.layer is not None
+    assert inspection.layer.opacity == pytest.approx(0.4)
+    choose(inspector.voice, "noise-ü attention, member 1")
+    choose(inspector.other, "noise-ü attention [1]")
+    assert inspector.label.text().endswith("noise-ü attention, member 1 less noise-ü attention [1]")
+    assert "rank correlation" in inspector.facts.text()
+    inspection.moved.emit(29)
+    assert "patch 29" in inspector.hover.text()
+    close_slides(viewer)
+
+
+def choose(box: Any, text: str) -> None:
+    """As a user does."""
+    box.setCurrentText(text)
+    assert box.currentText() == text
+    box.activated.emit(box.currentIndex())
+
+
+def close_slides(viewer: Viewer) -> None:
+    for layer in list(viewer.layers):
+        pyramid = pyramid_of(layer)
+        if pyramid is not None:
+            viewer.layers.remove(layer)
+            pyramid.close()
+
+
+def test_the_gallery_fills_in_the_background_and_flies_where_it_is_clicked(
+    viewer: Viewer,
+    slide_file: Path,
+    tmp_path: Path,
+    predict_slide: Callable[..., Prediction],
+    qtbot: QtBot,
+) -> None:
+    write_prediction(tmp_path / "a.prediction.h5", predict_slide())
+    panel = fill_viewer(viewer, slide_file, [tmp_path / "a.prediction.h5"])
+    panel.tabs.setCurrentWidget(panel.gallery)
+    pictures = panel.gallery.pictures
+    assert pictures.count() == 20
+    qtbot.waitUntil(lambda: panel.gallery.worker is not None)
+    with qtbot.waitSignal(panel.gallery.worker.finished, timeout=20_000):  # type: ignore[union-attr]
+        pass
+    seen = pictures.item(3).icon().pixmap(128, 128).toImage()
+    assert len({seen.pixel(x, 64) for x in range(128)}) > 20  # noise, not the grey of a blank
+    pictures.itemClicked.emit(pictures.item(3))
+    assert panel.inspection.patch == panel.album.rows[3]
+    panel.album.mark("relevant")
+    assert pictures.item(3).text().startswith("✔")
+    panel.album.step(1)
+    assert pictures.currentRow() == 4
+    close_slides(viewer)
+
+
+def test_a_window_closed_while_pictures_load_hangs_on_nothing(
+    make_napari_viewer: Callable[..., Viewer],
+    slide_file: Path,
+    tmp_path: Path,
+    predict_slide: Callable[..., Prediction],
+    qtbot: QtBot,
+) -> None:
+    write_prediction(tmp_path / "a.prediction.h5", predict_slide())
+    viewer = make_napari_viewer(show=True)
+    panel = fill_viewer(viewer, slide_file, [tmp_path / "a.prediction.h5"])
+    panel.gallery.count.setValue(100)
+    panel.tabs.setCurrentWidget(panel.gallery)
+    qtbot.waitUntil(lambda: panel.gallery.worker is not None)
+    worker: Any = panel.gallery.worker
+    close_slides(viewer)
+    start = time.perf_counter()
+    viewer.close()
+    assert time.perf_counter() - start < 2
+    qtbot.waitUntil(lambda: not worker.is_running, timeout=5000)
+    assert panel.gallery.worker is None
+
+
+def test_a_panel_that_is_closed_lets_go_of_the_viewer(
+    viewer: Viewer, slide_file: Path, tmp_path: Path, predict_slide: Callable[..., Prediction]
+) -> None:
+    write_prediction(tmp_path / "a.prediction.h5", predict_slide())
+    callbacks = len(viewer.mouse_move_callbacks)
+    panel = fill_viewer(viewer, slide_file, [tmp_path / "a.prediction.h5"])
+    assert len(viewer.mouse_move_callbacks) == callbacks + 1
+    viewer.window.remove_dock_widget(panel)
+    assert len(viewer.mouse_move_callbacks) == callbacks
+    panel.deleteLater()
+    close_slides(viewer)
+
+
+def test_a_damaged_slide_is_shown_where_it_can_be(
+    viewer: Viewer, slide_file: Path, predict_slide: Callable[..., Prediction]
+) -> None:
+    from drawing import damage_tile
+
+    damage_tile(slide_file, 8)
+    with Slide(slide_file) as slide:
+        pyramid = Pyramid(slide)
+        viewer.add_layer(Layer.create(*slide_layer(pyramid)))
+        shown = picture(viewer)
+        magenta = (shown[..., 0] > 90) & (shown[..., 1] < 60) & (shown[..., 2] > 90)
+        assert 0.01 < magenta.mean() < 0.2
+        viewer.layers.clear()
+
+
+def test_a_wrong_file_opens_nothing_and_the_viewer_lives_on(viewer: Viewer, tmp_path: Path) -> None:
+    (tmp_path / "a.svs").write_bytes(b"<html>404</html>")
+    with pytest.raises(UnsupportedSlideError, match="a web page"):
+        viewer.open(tmp_path / "a.svs", plugin="napari-milpath")
+    assert len(viewer.layers) == 0
+    assert threading.active_count() < 20
+
+
+def test_no_prediction_of_another_slide_is_shown_unless_forced(
+    viewer: Viewer, slide_file: Path, tmp_path: Path, predict_slide: Callable[..., Prediction]
+) -> None:
+    prediction = predict_slide()
+    other = replace(prediction, slide=replace(prediction.slide, quickhash="0ther"))
+    write_prediction(tmp_path / "a.prediction.h5", other)
+    with pytest.raises(Exception, match="another slide"):
+        fill_viewer(viewer, slide_file, [tmp_path / "a.prediction.h5"])
+    assert len(viewer.layers) == 0
+    panel = fill_viewer(viewer, slide_file, [tmp_path / "a.prediction.h5"], force=True)
+    assert panel.inspection.layer is not None
+    close_slides(viewer)
+
+
+def test_the_sample_is_a_slide_with_its_prediction(viewer: Viewer) -> None:
+    viewer.open_sample("napari-milpath", "drawn")
+    slide, attention = viewer.layers
+    panel = Panel(viewer)
+    assert panel.inspection.layer is attention
+    assert "tumour 1.000" in panel.inspector.title.text()
+    panel.inspection.close()
+    panel.deleteLater()
+    close_slides(viewer)
+    assert slide.name == "slide-051"

@@ -1,0 +1,178 @@
+"""What other programs are given is what the prediction says, where it says it."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from drawing import FACTS, grid_of
+
+from milpath.errors import UsageError
+from milpath.export import (
+    measure_patches,
+    pick_strongest,
+    write_geojson,
+    write_ome_tiff,
+    write_patches,
+)
+from milpath.heatmap import PatchScores, rasterize, score_patches
+from milpath.prediction import Prediction
+from milpath.slide import Slide
+
+
+def predict(count: int, across: int = 10) -> Prediction:
+    rng = np.random.default_rng(count)
+    attention = rng.dirichlet(np.ones(count), 2) if count else np.zeros((2, 0))
+    return Prediction(
+        slide=FACTS,
+        grid=grid_of(count, across=across),
+        status="ok" if count else "no_tissue",
+        class_names=("normal", "=tumour"),
+        member_attention=attention,
+        member_contributions=attention[..., None] * rng.normal(size=(2, count, 2)),
+        member_bias=np.zeros((2, 2)),
+        model="m",
+    )
+
+
+def test_every_patch_is_a_tile_with_its_measurements_in_qupaths_form(tmp_path: Path) -> None:
+    prediction = predict(37)
+    path = tmp_path / "p.geojson"
+    write_geojson(path, prediction)
+    found = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert found["type"] == "FeatureCollection"
+    assert len(found["features"]) == 37
+    for row, feature in enumerate(found["features"]):
+        assert set(feature) == {"type", "geometry", "properties"}
+        assert feature["type"] == "Feature"
+        (ring,) = feature["geometry"]["coordinates"]
+        x, y = prediction.grid.coords[row].tolist()
+        assert feature["geometry"]["type"] == "Polygon"
+        assert ring[0] == ring[-1] == [x, y]
+        assert ring[2] == [x + 64, y + 64]
+        turn = sum(a[0] * b[1] - b[0] * a[1] for a, b in itertools.pairwise(ring))
+        assert turn == 2 * 64 * 64  # closed, and not crossing itself
+        says = feature["properties"]
+        assert (says["objectType"], says["isLocked"]) == ("tile", True)
+        assert all(math.isfinite(value) for value in says["measurements"].values())
+        assert says["measurements"]["attention"] == prediction.attention[row]
+        assert says["measurements"]["contribution =tumour"] == prediction.contributions[row, 1]
+
+
+def test_relative_attention_has_a_mean_of_one_and_percentiles_of_fifty() -> None:
+    measured = measure_patches(predict(50))
+    assert measured["relative attention"].mean() == pytest.approx(1)
+    assert measured["attention percentile"].mean() == pytest.approx(50)
+
+
+def test_the_strongest_are_picked_by_size_and_kept_in_order() -> None:
+    scores = PatchScores(np.array([0.1, -5.0, 2.0, 0.0, 2.0]), "x", True, "raw")
+    assert pick_strongest(scores, 3).tolist() == [1, 2, 4]
+    assert pick_strongest(scores, 2).tolist() == [1, 2]
+    assert pick_strongest(scores, None).tolist() == pick_strongest(scores, 99).tolist()
+
+
+def test_some_patches_can_be_written_alone(tmp_path: Path) -> None:
+    prediction = predict(37)
+    rows = pick_strongest(score_patches(prediction), 5)
+    write_geojson(tmp_path / "p.geojson", prediction, rows)
+    found = json.loads((tmp_path / "p.geojson").read_text(encoding="utf-8"))
+    names = [feature["properties"]["name"] for feature in found["features"]]
+    assert names == [f"patch {row}" for row in rows]
+
+
+def test_a_table_has_a_row_a_patch_in_pixels_and_millimetres(tmp_path: Path) -> None:
+    prediction = predict(12)
+    write_patches(tmp_path / "p.csv", prediction)
+    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    for row, (x, y) in zip(rows, prediction.grid.coords.tolist(), strict=True):
+        assert (int(row["x_l0"]), int(row["y_l0"])) == (x, y)
+        assert float(row["centre_x_mm"]) == pytest.approx((x + 32) * 0.25e-3, abs=1e-6)
+        assert float(row["centre_y_mm"]) == pytest.approx((y + 32) * 0.251e-3, abs=1e-6)
+    total = sum(float(row["attention"]) for row in rows)
+    assert total == pytest.approx(1, abs=1e-7)
+    assert all(f"contribution_{name}" in rows[0] for name in prediction.class_names)
+
+
+@pytest.mark.parametrize("across", [10, 300])
+def test_the_numbers_come_back_from_an_ome_tiff_with_their_physical_size(
+    tmp_path: Path, across: int
+) -> None:
+    heatmap = rasterize(predict(across * 4 - 3, across))
+    path = tmp_path / "h.ome.tif"
+    write_ome_tiff(path, heatmap, FACTS)
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.is_ome
+        series = tiff.series[0]
+        np.testing.assert_array_equal(series.asarray(), heatmap.values.astype(np.float32))
+        assert len(series.levels) == (1 if across <= 256 else 2)
+        pixels = ome_pixels(str(tiff.ome_metadata))
+    assert pixels["PhysicalSizeX"] == pytest.approx(64 * 0.25)
+    assert pixels["PhysicalSizeY"] == pytest.approx(64 * 0.251)
+    assert pixels["PositionX"] == pytest.approx(20 * 0.25)
+    assert pixels["PositionY"] == pytest.approx(40 * 0.251)
+
+
+def ome_pixels(xml: str) -> dict[str, float]:
+    """Sizes and positions in µm that an OME-XML gives."""
+    found: dict[str, float] = {}
+    for element in ET.fromstring(xml).iter():
+        for name, value in element.attrib.items():
+            if name.startswith(("PhysicalSize", "Position")):
+                if name.endswith("Unit"):
+                    assert value == "µm"
+                else:
+                    found[name] = float(value)
+    return found
+
+
+def test_a_reduced_level_is_the_mean_of_the_cells_that_have_a_patch(tmp_path: Path) -> None:
+    heatmap = rasterize(predict(300 * 4 - 3, 300))
+    write_ome_tiff(tmp_path / "h.ome.tif", heatmap, FACTS)
+    with tifffile.TiffFile(tmp_path / "h.ome.tif") as tiff:
+        half = tiff.series[0].levels[1].asarray()
+    assert half.shape == (2, 150)
+    for row, col in ((0, 0), (1, 148), (1, 149)):
+        block = heatmap.values[2 * row : 2 * row + 2, 2 * col : 2 * col + 2]
+        assert half[row, col] == pytest.approx(np.nanmean(block), rel=1e-6)
+
+
+def test_openslide_reads_the_coloured_one_at_its_own_resolution(tmp_path: Path) -> None:
+    prediction = predict(90)
+    square = replace(FACTS, mpp_y=0.25)
+    heatmap = rasterize(prediction)
+    path = tmp_path / "c.ome.tif"
+    write_ome_tiff(path, heatmap, square, coloured=True)
+    stored = tifffile.imread(path)
+    with Slide(path) as slide:
+        assert slide.dimensions == heatmap.values.shape[::-1]
+        assert slide.mpp == pytest.approx((16, 16), rel=1e-4)
+        rows, cols = heatmap.values.shape
+        seen = slide.read_region((0, 0), (cols, rows), (cols, rows), 0)
+    np.testing.assert_array_equal(seen, stored)
+    hottest = np.unravel_index(np.nanargmax(heatmap.values), heatmap.values.shape)
+    assert int(stored[hottest][2]) < stored[hottest][1] - 50  # greenish to yellow
+
+
+@pytest.mark.parametrize("write", [write_geojson, write_patches])
+def test_no_tissue_is_refused_and_leaves_nothing(tmp_path: Path, write: object) -> None:
+    with pytest.raises(UsageError, match="no tissue"):
+        write(tmp_path / "x", predict(0))  # type: ignore[operator]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_prediction_gives_the_same_bytes(tmp_path: Path) -> None:
+    heatmap = rasterize(predict(60))
+    for name in ("a", "b"):
+        write_ome_tiff(tmp_path / name, heatmap, FACTS)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
