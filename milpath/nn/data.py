@@ -115,6 +115,7 @@ class BagSequence(keras.utils.PyDataset):
         self.seed = seed
         self.augment = augment
         self.negative = negative
+        self.share = float(np.mean([bag.label == negative for bag in bags]))
         self.epoch = 0
         self.error: MilpathError | None = None
         """What went wrong in a thread of Keras, which buries it in a text of fifty lines."""
@@ -154,13 +155,15 @@ class BagSequence(keras.utils.PyDataset):
         before = np.roll(labels, 1)
         both = np.where(before == self.negative, labels, before)
         clear = (labels == self.negative) | (before == self.negative) | (labels == before)
+        # a pair is more rarely negative than a bag; weighed so that both are as often
+        prior = np.where(both == self.negative, 1 / max(self.share, 1e-6), 1 / (1 + self.share))
         known = mask & (labels == self.negative)[:, None]
         return (
             {"bag": labels, "instance": np.repeat(labels[:, None], self.width, 1), "joint": both},
             {
                 "bag": weight,
                 "instance": known.astype(np.float32),
-                "joint": clear * self.class_weight[both],
+                "joint": (clear * prior * self.class_weight[both]).astype(np.float32),
             },
         )
 

@@ -191,7 +191,8 @@ def build_mil(
     mask = keras.Input((None,), dtype="bool", name="mask")
     embeddings = instances if encoder is None else PerInstance(encoder, name="encoder")(instances)
     if presence:
-        head.build(embeddings.shape)
+        if not head.built:
+            head.build(embeddings.shape)
         hidden = head.hidden(embeddings)
         logits: Any = {
             "bag": head.pool(hidden, mask),

@@ -174,7 +174,18 @@ def test_a_bag_joined_with_a_negative_one_keeps_its_class() -> None:
     _, labels, weights = BagSequence(bags, weight, 6, 2, negative=0)[0]
     # each with the one before it, the first with the last
     assert labels["joint"].tolist() == [0, 1, 1, 2, 2, 0]
-    assert weights["joint"].tolist() == [1, 2, 0, 3, 3, 1]  # of a 1 and a 2 nobody knows
+    # half of the bags are negative: a negative pair weighs 1 / 0.5, any other 1 / 1.5; and of a 1
+    # and a 2 nobody knows
+    expected = np.array([1 / 0.5, 2 / 1.5, 0, 3 / 1.5, 3 / 1.5, 1 / 0.5])
+    assert weights["joint"] == pytest.approx(expected)
+
+
+def test_pairs_weigh_as_if_they_were_negative_as_often_as_bags() -> None:
+    labels = np.random.default_rng(0).permutation([0] * 300 + [1] * 700)
+    bags = [ArrayBag(np.zeros((1, 2), np.float32), int(label)) for label in labels]
+    _, answers, weights = BagSequence(bags, EVEN, 1000, 1, negative=0)[0]
+    negative = weights["joint"][answers["joint"] == 0].sum()
+    assert negative / weights["joint"].sum() == pytest.approx(0.3, abs=0.02)
 
 
 def test_a_bag_in_memory_is_drawn_like_a_stored_one(records: list[LabelledBag]) -> None:
