@@ -63,7 +63,7 @@ def warp_pictures(
     ----------
     pictures : (n, P, P, 1), 0..255
     strength : scales all of them; at 1 they reach 12 degrees, 12 %, 0.12 and 7 % of the side, and
-        the displacement has a standard deviation of 5 % of the side at its nodes
+        the displacement has a standard deviation of 2.5 % of the side at its nodes
     """
     count, side = pictures.shape[:2]
     if count == 0:
@@ -76,7 +76,7 @@ def warp_pictures(
     middle = (side - 1) / 2
     places = np.indices((side, side)).reshape(2, -1) - middle
     sources = np.moveaxis(matrix, -1, 0) @ places + middle + shift
-    nodes = rng.normal(0, 0.05 * strength * side, (count, 2, _NODES, _NODES))
+    nodes = rng.normal(0, 0.025 * strength * side, (count, 2, _NODES, _NODES))
     spread = ndimage.zoom(np.eye(_NODES), (side / _NODES, 1), order=3)  # nodes to places, smoothly
     sources += (spread @ nodes @ spread.T).reshape(count, 2, -1)
     which = np.broadcast_to(np.arange(count)[:, None], (count, side * side))
