@@ -135,7 +135,8 @@ def test_json_goes_to_stdout_whole_also_under_a_progress_bar(slides: Path, tmp_p
     import pty
 
     screen, terminal = pty.openpty()
-    reader = threading.Thread(target=read_all, args=[screen], daemon=True)  # a full terminal stops its writer
+    # a full terminal stops its writer
+    reader = threading.Thread(target=read_all, args=[screen], daemon=True)
     reader.start()
     command = [sys.executable, "-m", "milpath", "tile", str(slides), "--out", str(tmp_path)]
     run = subprocess.run(
