@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -153,11 +155,20 @@ def test_json_gives_one_object_a_slide(slides: Path, tmp_path: Path) -> None:
     assert all(outcome["facts"]["patches"] > 0 for outcome in outcomes)
 
 
+def read_all(terminal: int) -> None:
+    with suppress(OSError):  # which is how a terminal ends
+        while os.read(terminal, 4096):
+            pass
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 def test_json_goes_to_stdout_whole_also_under_a_progress_bar(slides: Path, tmp_path: Path) -> None:
     import pty
 
     screen, terminal = pty.openpty()
+    # a full terminal stops its writer
+    reader = threading.Thread(target=read_all, args=[screen], daemon=True)
+    reader.start()
     command = [sys.executable, "-m", "milpath", "tile", str(slides), "--out", str(tmp_path)]
     run = subprocess.run(
         [*command, "--mpp", "1", "--patch-size", "64", "--json"],
@@ -167,6 +178,7 @@ def test_json_goes_to_stdout_whole_also_under_a_progress_bar(slides: Path, tmp_p
         check=True,
     )
     os.close(terminal)
+    reader.join()
     os.close(screen)
     assert [json.loads(line)["status"] for line in run.stdout.splitlines()] == ["ok", "ok"]
 
