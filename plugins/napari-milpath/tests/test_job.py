@@ -89,7 +89,7 @@ def test_the_childs_progress_is_shown_and_its_answer_opened(
     seen: list[tuple[int, int]] = []
     assert panel.models.job is not None
     panel.models.job.progressed.connect(lambda *both: seen.append(both))
-    qtbot.waitUntil(lambda: panel.models.job is None, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.models.job is None, timeout=60_000)
     assert seen == [(64, 130), (128, 130)]
     assert panel.models.word.text() == "tumour (0.9)"
     assert panel.inspection.voice is not None
@@ -116,7 +116,7 @@ def test_a_child_that_fails_is_a_notification(
     monkeypatch.setattr("napari_milpath.models.show_error", heard.append)
     child(then)
     panel.models.classify()
-    qtbot.waitUntil(lambda: panel.models.job is None, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.models.job is None, timeout=60_000)
     assert len(heard) == 1
     assert any(part in heard[0] for part in said.split("|"))
     assert panel.models.run.isEnabled()
@@ -128,11 +128,11 @@ def test_a_child_is_cancelled(panel: Panel, child: Callable[[str], None], qtbot:
     panel.models.classify()
     job = panel.models.job
     assert job is not None
-    with qtbot.waitSignal(job.progressed, timeout=20_000):
+    with qtbot.waitSignal(job.progressed, timeout=60_000):
         pass
     pid = job.process.processId()
     panel.models.cancel.click()
-    qtbot.waitUntil(lambda: panel.models.job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: panel.models.job is None, timeout=60_000)
     assert panel.models.word.text() == "cancelled"
     assert not lives(pid)
 
@@ -152,14 +152,14 @@ def test_closing_the_window_ends_the_child_at_once(
     panel.models.classify()
     job = panel.models.job
     assert job is not None
-    with qtbot.waitSignal(job.progressed, timeout=20_000):
+    with qtbot.waitSignal(job.progressed, timeout=60_000):
         pass
     pid = job.process.processId()
     scratch = panel.models._scratch_folder()
     assert scratch.is_dir()
     start = time.perf_counter()
     panel.viewer.close()
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 5  # no hang; machines may be busy
     assert not lives(pid)
     assert not scratch.exists()
 
@@ -197,7 +197,7 @@ def test_a_python_that_is_not_there_is_told(
     heard: list[tuple[object, str]] = []
     job = ClassifyJob(Order(tmp_path / "s", tmp_path / "m", tmp_path))
     job.ended.connect(lambda *both: heard.append(both))
-    qtbot.waitUntil(lambda: bool(heard), timeout=5000)
+    qtbot.waitUntil(lambda: bool(heard), timeout=30_000)
     assert heard[0][1].endswith("could not be started")
 
 
@@ -218,4 +218,4 @@ def test_the_outline_that_is_shown_is_the_one_that_is_used(
     low = layer.data_to_world(layer.data[0].min(axis=0))
     assert low == pytest.approx((199.5 * 2, 299.5 * 2), abs=24)
     panel.models.show_tissue()
-    qtbot.waitUntil(panel.models.tissue.isEnabled, timeout=20_000)
+    qtbot.waitUntil(panel.models.tissue.isEnabled, timeout=60_000)

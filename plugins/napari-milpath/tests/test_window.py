@@ -205,8 +205,8 @@ def test_the_gallery_fills_in_the_background_and_flies_where_it_is_clicked(
     panel.tabs.setCurrentWidget(panel.gallery)
     pictures = panel.gallery.pictures
     assert pictures.count() == 20
-    qtbot.waitUntil(lambda: panel.gallery.worker is not None)
-    with qtbot.waitSignal(panel.gallery.worker.finished, timeout=20_000):  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: panel.gallery.worker is not None, timeout=30_000)
+    with qtbot.waitSignal(panel.gallery.worker.finished, timeout=60_000):  # type: ignore[union-attr]
         pass
     seen = pictures.item(3).icon().pixmap(128, 128).toImage()
     assert len({seen.pixel(x, 64) for x in range(128)}) > 20  # noise, not the grey of a blank
@@ -231,13 +231,13 @@ def test_a_window_closed_while_pictures_load_hangs_on_nothing(
     panel = fill_viewer(viewer, slide_file, [tmp_path / "a.prediction.h5"])
     panel.gallery.count.setValue(100)
     panel.tabs.setCurrentWidget(panel.gallery)
-    qtbot.waitUntil(lambda: panel.gallery.worker is not None)
+    qtbot.waitUntil(lambda: panel.gallery.worker is not None, timeout=30_000)
     worker: Any = panel.gallery.worker
     close_slides(viewer)
     start = time.perf_counter()
     viewer.close()
-    assert time.perf_counter() - start < 2
-    qtbot.waitUntil(lambda: not worker.is_running, timeout=5000)
+    assert time.perf_counter() - start < 5  # no hang; machines may be busy
+    qtbot.waitUntil(lambda: not worker.is_running, timeout=30_000)
     assert panel.gallery.worker is None
 
 
