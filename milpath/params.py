@@ -99,7 +99,7 @@ class TrainParams(Params):
     """How a model is trained; see `milpath.nn.train`."""
 
     mode: Literal["pixels", "features"] = "pixels"
-    """`pixels`: the small CNN and the head learn together. `features`: the head alone."""
+    """`pixels`: a CNN and the head learn together. `features`: the head alone."""
     encoder: Literal["small", "centred"] = "small"
     """The CNN that learns from pixels: `small` for tissue, `centred` for patches that show one
     thing in their middle, such as a nucleus."""
@@ -129,6 +129,14 @@ class TrainParams(Params):
     class_weight: Literal["balanced", "none"] = "balanced"
     stain_jitter: float = Field(0.2, ge=0, le=1)
     """Strength of the stain augmentation; 0 turns it off."""
+
+    @model_validator(mode="after")
+    def _pairs_can_be_made(self) -> TrainParams:
+        if self.negative is not None and self.bag_batch < 2:
+            raise ValueError(
+                "a negative class is learned by joining bags: give --bag-batch 2 or more"
+            )
+        return self
 
 
 class DigitBagParams(Params):

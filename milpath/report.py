@@ -280,6 +280,7 @@ def write_learning_curve(
     for count in counts:
         axes.plot([count] * len(points[count]), points[count], "o", mfc="none", color=_PATCH, ms=6)
     axes.plot(counts, [np.mean(points[count]) for count in counts], "-", color=_PATCH, lw=1.6)
+    axes.set_ylim(top=min(axes.get_ylim()[1], 1.001))  # nothing lies above 1
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(counts))
     axes.xaxis.set_minor_locator(NullLocator())

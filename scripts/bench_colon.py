@@ -3,9 +3,11 @@
 The task of Ilse, Tomczak & Welling 2018 on the images of Sirinukunwattana et al. 2016: an image is
 a bag of patches of 27 x 27 px, positive if any of its nuclei is epithelial. Repeated 10-fold
 cross-validation, every image judged once a repeat by a model that has not seen it; a fixed number
-of epochs, so that no fold decides when to stop. Beside it, on the same folds, a logistic
-regression on 15 colour statistics of the whole image. One JSON line a repeat, and last the means
-with 95 % bootstrap intervals over images.
+of epochs, so that no fold decides when to stop. Two cautions: the recipe was chosen by repeats of
+this very cross-validation, for want of other images; and which images are of one patient is not
+published, so that a patient can stand on both sides of a fold, here as in the paper. Beside it, on
+the same folds, a logistic regression on 15 colour statistics of the whole image. One JSON line a
+repeat, and last the means with 95 % bootstrap intervals over images.
 
 python scripts/bench_colon.py --data FOLDER [--kind nuclei] [--repeats 5]
 

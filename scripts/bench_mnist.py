@@ -9,6 +9,7 @@ python scripts/bench_mnist.py --data mnist.npz [--train-bags 50,100,200,500] [--
 --keras-example: attention_mil_classification.py of Keras' own examples; its functions are run on
     the bags of `milpath mnist --preset keras`, milpath beside it.
 --speed: 200 bags, how long until AUC .96; one model a seed, `SHORT` epochs of ours.
+--first-seed: ours were tuned on draws 0 to 4; give 100 for draws that nobody has looked at.
 
 One JSON line a model, and last the means and ratios. Seconds are of training alone, measured in
 turn in one run; the ratio is what counts.
@@ -22,7 +23,7 @@ import importlib.util
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -130,18 +131,21 @@ def reference(
 def load_example(path: Path) -> dict[str, Any]:
     """The example's names, without running what it does: its definitions and constants only."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    kept = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            kept.append(node)
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [alias.name for alias in node.names]
-            root = (node.module if isinstance(node, ast.ImportFrom) else names[0]) or ""
-            if importlib.util.find_spec(root.split(".")[0]):  # it shows its progress with tqdm
-                kept.insert(0, node)
     names: dict[str, Any] = {}
+    kept = [node for node in tree.body if _defines(node)]
     exec(compile(ast.Module(kept, []), str(path), "exec"), names)
     return names
+
+
+def _defines(node: ast.stmt) -> bool:
+    """Whether a statement only gives something a name, without work."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        root = (module or "").split(".")[0]
+        return importlib.util.find_spec(root) is not None  # it shows its progress with tqdm
+    if isinstance(node, ast.Assign):
+        return isinstance(node.value, ast.Constant)
+    return isinstance(node, ast.FunctionDef | ast.ClassDef)
 
 
 def keras_example(path: Path, mnist: Mnist, params: MnistParams, seed: int) -> dict[str, Any]:
@@ -200,17 +204,72 @@ def summarize(lines: Sequence[dict[str, Any]]) -> None:
 
 
 def ratio(
-    name: str, lines: Sequence[dict[str, Any]], slow: str, fast: str, key: str = "seconds"
+    name: str,
+    lines: Sequence[dict[str, Any]],
+    systems: tuple[str, str],
+    key: str,
+    reached: Callable[[dict[str, Any], dict[str, Any]], bool],
 ) -> None:
-    """How many times faster, pair by pair on the same bags; the median."""
-    by = {(line["who"], line["seed"]): line for line in lines}
-    pairs = [
-        by[slow, seed][key] / by[fast, seed]["seconds"]
-        for who, seed in by
-        if who == fast and by[slow, seed].get(key)
-    ]
-    print_line({"ratio": name, "median": statistics.median(pairs) if pairs else None,
-                "each": [round(pair, 2) for pair in pairs]})  # fmt: skip
+    """How many times faster the second system is, seed by seed on the same bags, and the median.
+
+    Only where it `reached` what is claimed; the seeds where it did not are counted.
+    """
+    slow, fast = ({line["seed"]: line for line in lines if line["who"] == who} for who in systems)
+    seeds = [seed for seed in fast if slow[seed].get(key) and reached(slow[seed], fast[seed])]
+    pairs = [slow[seed][key] / fast[seed]["seconds"] for seed in seeds]
+    print_line(
+        {
+            "ratio": name,
+            "median": statistics.median(pairs) if pairs else None,
+            "each": [round(pair, 2) for pair in pairs],
+            "missed": sum(not reached(slow[seed], fast[seed]) for seed in fast),
+            "never reached by the other": sum(not slow[seed].get(key) for seed in fast),
+        }
+    )
+
+
+def beside_the_example(mnist: Mnist, options: argparse.Namespace) -> None:
+    """Keras' protocol: the example, ours, and ours with few epochs and nothing to stop by."""
+    change = {"test_bags": options.test_bags, "epochs": options.epochs}
+    full = MNIST_PRESETS["keras"].model_copy(update=change)
+    few = full.model_copy(update={"epochs": options.epochs or SHORT_KERAS, "val_bags": 0})
+    count = full.train_bags[0]
+    lines: list[dict[str, Any]] = []
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        run(keras_example(options.keras_example, mnist, full, seed), lines)
+        run(ours(mnist, full, count, seed), lines)
+        run({**ours(mnist, few, count, seed), "who": "milpath, few epochs"}, lines)
+    summarize(lines)
+    ratio(
+        "keras example / ours of few epochs, where its accuracy is reached",
+        lines,
+        ("keras example", "milpath, few epochs"),
+        "seconds",
+        lambda theirs, ours: ours["accuracy"] >= theirs["accuracy"],
+    )
+
+
+def beside_the_reference(mnist: Mnist, options: argparse.Namespace) -> None:
+    """The paper's protocol: ours, and the authors' code where it is given."""
+    epochs = options.epochs or (SHORT if options.speed else None)
+    change = {"test_bags": options.test_bags, "epochs": epochs}
+    params = MNIST_PRESETS["paper"].model_copy(update=change)
+    counts = [SPEED_BAGS] if options.speed else map(int, options.train_bags.split(","))
+    lines: list[dict[str, Any]] = []
+    for count in counts:
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
+            run(ours(mnist, params, count, seed), lines)
+            if options.reference:
+                run(reference(options.reference, mnist, params, count, seed), lines)
+    summarize(lines)
+    if options.speed and options.reference:
+
+        def reached(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
+            return bool(ours["auc"] >= SPEED_AUC)
+
+        both = ("reference", "milpath")
+        ratio(f"reference until AUC {SPEED_AUC} / ours", lines, both, "seconds_to_auc", reached)
+        ratio("reference, all its epochs / ours", lines, both, "seconds", reached)
 
 
 def main() -> None:
@@ -221,6 +280,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="mnist.npz; Keras fetches it otherwise")
     parser.add_argument("--train-bags", default="50,100,200,500")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--test-bags", type=int, default=1000)
     parser.add_argument("--epochs", type=int, help="fewer, to try it out")
     parser.add_argument("--reference", type=Path)
@@ -228,36 +288,10 @@ def main() -> None:
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
     mnist = load_mnist(options.data)
-    change = {"test_bags": options.test_bags, "epochs": options.epochs}
-    paper = MNIST_PRESETS["paper"].model_copy(update=change)
-    keras_way = MNIST_PRESETS["keras"].model_copy(update=change)
-    seeds = range(options.seeds)
     if options.keras_example:
-        lines: list[dict[str, Any]] = []
-        few = keras_way.model_copy(update={"epochs": options.epochs or SHORT_KERAS, "val_bags": 0})
-        for seed in seeds:
-            run(keras_example(options.keras_example, mnist, keras_way, seed), lines)
-            run(ours(mnist, keras_way, keras_way.train_bags[0], seed), lines)
-            short = ours(mnist, few, few.train_bags[0], seed)
-            run({**short, "who": "milpath, few epochs"}, lines)
-        summarize(lines)
-        ratio("keras example / ours", lines, "keras example", "milpath, few epochs")
-        return
-    counts = [int(part) for part in options.train_bags.split(",")]
-    if options.speed:
-        counts = [SPEED_BAGS]
-        paper = paper.model_copy(update={"epochs": options.epochs or SHORT})
-    lines = []
-    for count in counts:
-        for seed in seeds:
-            run(ours(mnist, paper, count, seed), lines)
-            if options.reference:
-                run(reference(options.reference, mnist, paper, count, seed), lines)
-    summarize(lines)
-    if options.speed and options.reference:
-        ratio(f"reference / ours to AUC {SPEED_AUC}", lines, "reference", "milpath",
-              "seconds_to_auc")  # fmt: skip
-        ratio("reference, all its epochs / ours", lines, "reference", "milpath")
+        beside_the_example(mnist, options)
+    else:
+        beside_the_reference(mnist, options)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from milpath.errors import UsageError
 from milpath.synthetic import DrawnSlide, draw_slide
 
 COMMANDS = (
-    "tile", "embed", "train", "classify", "heatmap", "export", "view", "info", "demo",
+    "tile", "embed", "train", "classify", "heatmap", "export", "view", "info", "mnist",
+    "demo",
 )  # fmt: skip
 PLAIN = {**os.environ, "COLUMNS": "120", "TERM": "dumb", "NO_COLOR": "1"}
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from milpath.nn.mnist import Trial
 
 _OUT = Path("milpath-mnist")
-_FIGURES = ("auc", "accuracy", "loss", "instance_auc", "contribution_auc")
+_FIGURES = ("auc", "accuracy", "loss", "instance_auc", "evidence_auc")
 _SHOWN = 8
 """Bags of each class in the galleries."""
 
@@ -114,15 +114,17 @@ def mnist(
     """Measure the model on bags of digits: is the target among them, and which is it?
 
     Training, validation and test bags are drawn apart, test bags from MNIST's test images only.
-    OUT receives results.jsonl, a picture of AUC against the number of training bags, and galleries
-    of test bags with the attention under each digit.
+    OUT receives results.jsonl and the parameters they were made with, a picture of AUC against the
+    number of training bags, and galleries of test bags with the attention under each digit. The
+    instance AUC says how well attention finds the target within positive bags; the evidence AUC,
+    how well what each digit adds to the odds of the class does.
     """
     params = _change(
         MNIST_PRESETS[preset.value],
         bags={"target": target, "mean_size": mean_size, "std_size": std_size, "balanced": balanced},
         train={"members": members, "class_weight": class_weight},
         gated=gated,
-        train_bags=_numbers(train_bags) if train_bags else None,
+        train_bags=None if train_bags is None else _numbers(train_bags),
         val_bags=val_bags,
         test_bags=test_bags,
         seeds=seeds,
@@ -137,17 +139,18 @@ def mnist(
     load_network()
     from milpath.nn.mnist import load_mnist
 
-    trials = []
-    lines = []
-    for trial in _run(load_mnist(data), params):
-        trials.append(trial)
-        lines.append(json.dumps(_record(trial)))
+    halves = load_mnist(data)
+    publish_text(out / "params.json", params.model_dump_json(indent=2) + "\n")
+    records: list[dict[str, Any]] = []
+    for trial in _run(halves, params):
+        records.append(_record(trial))
         if as_json:
-            print(lines[-1], flush=True)
-        publish_text(out / "results.jsonl", "\n".join(lines) + "\n")
-    _draw(out, trials, params)
+            print(json.dumps(records[-1]), flush=True)
+        lines = "\n".join(map(json.dumps, records))
+        publish_text(out / "results.jsonl", f"{lines}\n")
+    _draw(out, records, trial, params)
     if not as_json:
-        _print_table(trials)
+        _print_table(records)
         print(f"pictures: {out}")
 
 
@@ -175,9 +178,14 @@ def _change(
 
 def _numbers(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(","))
+        numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--train-bags {text}: expected numbers, such as 50,100,200") from None
+        numbers = ()
+    if not numbers or min(numbers) < 2 or len(set(numbers)) < len(numbers):
+        raise UsageError(
+            f"--train-bags {text}: expected different numbers from 2 on, such as 50,100,200"
+        )
+    return numbers
 
 
 def _run(halves: Any, params: MnistParams) -> Iterable[Trial]:
@@ -209,14 +217,14 @@ def _record(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _print_table(trials: Sequence[Trial]) -> None:
+def _print_table(records: Sequence[dict[str, Any]]) -> None:
     names = [name.replace("_", " ").replace("auc", "AUC") for name in _FIGURES]
-    print("training bags  " + "".join(f"{name:<20}" for name in names) + "seconds")
-    for count in dict.fromkeys(trial.train_bags for trial in trials):
-        some = [trial for trial in trials if trial.train_bags == count]
-        cells = [_cell([getattr(trial, name) for trial in some]) for name in _FIGURES]
-        seconds = statistics.mean(trial.seconds for trial in some)
-        print(f"{count:<15}" + "".join(f"{cell:<20}" for cell in cells) + f"{seconds:.1f}")
+    print("bags  " + "".join(f"{name:<14}" for name in names) + "seconds")
+    for count in dict.fromkeys(one["train_bags"] for one in records):
+        some = [one for one in records if one["train_bags"] == count]
+        cells = [_cell([one[name] for one in some]) for name in _FIGURES]
+        seconds = statistics.mean(one["seconds"] for one in some)
+        print(f"{count:<6}" + "".join(f"{cell:<14}" for cell in cells) + f"{seconds:.1f}")
 
 
 def _cell(values: Sequence[float | None]) -> str:
@@ -226,19 +234,18 @@ def _cell(values: Sequence[float | None]) -> str:
         return "-"
     if len(known) == 1:
         return f"{known[0]:.4f}"
-    return f"{statistics.mean(known):.4f} ± {statistics.stdev(known):.4f}"
+    return f"{statistics.mean(known):.3f} ± {statistics.stdev(known):.3f}"
 
 
-def _draw(out: Path, trials: Sequence[Trial], params: MnistParams) -> None:
+def _draw(out: Path, records: Sequence[dict[str, Any]], last: Trial, params: MnistParams) -> None:
     from milpath.gallery import GalleryBag, write_gallery
     from milpath.report import write_learning_curve
 
     points: dict[int, list[float]] = {}
-    for trial in trials:
-        points.setdefault(trial.train_bags, []).append(trial.auc)
+    for one in records:
+        points.setdefault(one["train_bags"], []).append(one["auc"])
     title = f"MNIST bags: is there a {params.bags.target}?"
     write_learning_curve(out / "auc.png", points, "AUC on unseen bags", title)
-    last = trials[-1]
     for label, name in enumerate(("negative", "positive")):
         some = [i for i, bag in enumerate(last.test) if bag.label == label][:_SHOWN]
         rows = [
@@ -250,5 +257,7 @@ def _draw(out: Path, trials: Sequence[Trial], params: MnistParams) -> None:
             )
             for i in some
         ]
-        explain = f"unseen bags, {last.train_bags} to learn from; under each digit its attention"
+        explain = (
+            f"unseen, {last.train_bags} learned from; the target framed, attention under each digit"
+        )
         write_gallery(out / f"{name}.png", rows, f"{title} {name.capitalize()} bags\n{explain}")

@@ -40,7 +40,7 @@ def train(
         str,
         typer.Option(
             "--from",
-            help="pixels: a small CNN and the attention head learn together. "
+            help="pixels: a CNN and the attention head learn together. "
             "features: the head alone learns, on embeddings made by milpath embed.",
         ),
     ] = _TRAIN.mode,
@@ -131,6 +131,11 @@ def train(
 
     rows = read_cohort(cohort)
     rows.require_labels()
+    if negative is not None and negative not in rows.class_names:
+        raise UsageError(
+            f"--negative {negative}: {rows.name} has no such class; "
+            f"it has {', '.join(rows.class_names)}"
+        )
     show_warnings()
     load_network()
     from milpath.nn.train import train_cohort

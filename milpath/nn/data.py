@@ -155,7 +155,8 @@ class BagSequence(keras.utils.PyDataset):
         before = np.roll(labels, 1)
         both = np.where(before == self.negative, labels, before)
         clear = (labels == self.negative) | (before == self.negative) | (labels == before)
-        # a pair is more rarely negative than a bag; weighed so that both are as often
+        # a pair is more rarely negative than a bag: weighed against that, as far as the mean over a
+        # batch of few bags lets it
         prior = np.where(both == self.negative, 1 / max(self.share, 1e-6), 1 / (1 + self.share))
         known = mask & (labels == self.negative)[:, None]
         return (

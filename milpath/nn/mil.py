@@ -183,9 +183,9 @@ def build_mil(
 
     Without `presence` attention may learn that what is *absent* makes a bag positive (Raff & Holt
     2023, "Reproducibility in multiple instance learning: a case for algorithmic unit tests"). With
-    it, it cannot: a bag's logits are a mean of its instances', so that a model which calls every
-    instance of the negative bags negative calls no bag of such instances positive; and what is
-    negative must leave a positive bag positive when the two are joined.
+    it, it is trained not to: a bag's logits are a mean of its instances', so that a model which
+    calls every instance of the negative bags negative calls no bag of such instances positive; and
+    what is negative is to leave a positive bag positive when the two are joined.
     """
     instances = keras.Input((None, *instance_shape), name="instances")
     mask = keras.Input((None,), dtype="bool", name="mask")

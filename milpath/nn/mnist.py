@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from milpath.params import DigitBagParams, MnistParams
 
 NEGATIVE, POSITIVE = 0, 1
 SHAPE = (28, 28, 1)
+
+_NO_NPZ = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 
 _TRAIN, _VAL, _TEST = range(3)  # draws of bags that share no random number
 
@@ -56,7 +59,7 @@ class Trial:
     loss: float
     instance_auc: float | None
     """Of attention against the target, mean over the positive test bags that hold other digits."""
-    contribution_auc: float | None
+    evidence_auc: float | None
     """The same of the evidence for the positive class."""
     seconds: float
     """Of training, all members."""
@@ -91,7 +94,7 @@ def load_mnist(path: Path | None = None) -> tuple[Digits, Digits]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _NO_NPZ as error:
         raise UsageError(
             f"{path}: not MNIST as Keras keeps it ({error}); it needs x_train, y_train, x_test "
             "and y_test"
@@ -115,6 +118,9 @@ def draw_bags(
     source: Digits, params: DigitBagParams, count: int, rng: np.random.Generator
 ) -> list[DigitBag]:
     """Bags of digits drawn at random, their sizes from a normal distribution.
+
+    A balanced positive bag is drawn until the target is in it, its size too, as in the paper
+    authors' code: such bags are a little larger than negative ones.
 
     Parameters
     ----------
@@ -232,7 +238,7 @@ def _judge_trial(
         accuracy=accuracy(labels, probs),
         loss=log_loss(labels, probs),
         instance_auc=instance_auc(truth, [verdicts[i].attention for i in positive]),
-        contribution_auc=instance_auc(truth, [verdicts[i].evidence(POSITIVE) for i in positive]),
+        evidence_auc=instance_auc(truth, [verdicts[i].evidence(POSITIVE) for i in positive]),
         seconds=took[0],
         epochs=took[1],
         members=tuple(members),

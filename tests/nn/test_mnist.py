@@ -195,6 +195,13 @@ def test_what_is_not_mnist_is_refused_in_one_line(tmp_path: Path) -> None:
     np.savez(path, **four, y_train=np.zeros(2), y_test=np.zeros(2))
     with pytest.raises(UsageError, match=r"expected images \(n, 28, 28\)"):
         load_mnist(path)
+    path.write_bytes(b"")
+    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+        load_mnist(path)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+        load_mnist(path)
     np.savez(path, x_train=np.array([{}]), y_train=[0], x_test=[0], y_test=[0])
     with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
         load_mnist(path)  # nothing is unpickled
@@ -243,7 +250,10 @@ def test_the_command_prints_a_table_or_lines_and_draws_pictures(npz: Path, tmp_p
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--train-bags", "50;100"], "--train-bags 50;100: expected numbers, such as 50,100,200"),
+        (
+            ["--train-bags", "50;100"],
+            "--train-bags 50;100: expected different numbers from 2 on, such as 50,100,200",
+        ),
         (["--target", "12"], "--target 12: Input should be less than or equal to 9"),
         (["--class-weight", "odd"], "--class-weight odd: Input should be 'balanced' or 'none'"),
     ],

@@ -17,6 +17,7 @@ import pytest
 from nn_tools import HEAD, Floats, TiledCohort, make_bag, make_cohort, make_records, random_patches
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 from scipy.special import log_softmax, softmax
 
 from milpath.bag import Bag
@@ -121,8 +122,9 @@ def test_what_tells_the_classes_is_learned_and_found_by_the_attention(marked: Ma
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("negative", [None, 0])
 def test_training_stops_when_patience_is_at_its_end_and_keeps_the_best_epoch(
-    marked: Marked,
+    marked: Marked, negative: int | None
 ) -> None:
     told: list[int] = []
     meaningless = [
@@ -133,7 +135,7 @@ def test_training_stops_when_patience_is_at_its_end_and_keeps_the_best_epoch(
     member, history = train_member(
         train,
         val,
-        Task((DIM,), 2),
+        Task((DIM,), 2, negative),
         HEAD_ALONE.model_copy(update=change),
         seed=0,
         on_epoch=lambda epoch, losses: told.append(epoch),
@@ -391,6 +393,18 @@ def test_bags_without_embeddings_cannot_teach_a_head_alone(
 
 
 # -- what is refused before it starts ------------------------------------------------------------
+
+
+def test_a_negative_class_that_is_not_there_is_refused(tiled: TiledCohort, tmp_path: Path) -> None:
+    params = QUICK.model_copy(update={"negative": "benign"})
+    with pytest.raises(UsageError, match=r"no such class; it has normal, tumour"):
+        train_cohort(tiled.cohort, tiled.bags, tmp_path / "model", params)
+    assert not (tmp_path / "model" / "model.json").exists()
+
+
+def test_a_negative_class_needs_bags_to_join() -> None:
+    with pytest.raises(ValidationError, match="--bag-batch 2 or more"):
+        TrainParams(negative="normal", bag_batch=1)
 
 
 def test_one_fold_is_refused(tiled: TiledCohort, tmp_path: Path) -> None:
