@@ -38,7 +38,7 @@ UNSEEN_SLIDES = 20
 SIZE_PX = (2048, 2048)
 MPP = 1.0
 TILE = TileParams(grid=GridParams(mpp=MPP, patch_px=64))
-TRAIN = TrainParams(epochs=24, patience=10, test_fraction=0.1, negative="normal")
+TRAIN = TrainParams(epochs=24, patience=10, test_fraction=0.1)
 STEPS = TRAINING_SLIDES * 2 + UNSEEN_SLIDES * 2 + TRAIN.epochs
 
 MARK = "demo.txt"
