@@ -77,5 +77,7 @@ def test_a_window_holds_all_that_the_filter_sees() -> None:
             reach = 2 * max(1.0, 487 / downsample / 64)
             assert (windows.low >= reach - 1).all()
             assert (windows.extent - windows.high >= reach - 1).all()
-            start = windows.start_l0 / downsample + windows.low
-            assert np.allclose(start, places / downsample)
+            start = windows.start_l0 / downsample
+            if snapped:  # OpenSlide leaves whole pixels free before the slide's edge
+                start = np.where(start < 0, np.trunc(start), start)
+            assert np.allclose(start + windows.low, places / downsample)
