@@ -73,12 +73,12 @@ def test_the_centred_cnn_takes_grey_pictures() -> None:
 
 
 def test_only_the_centred_cnn_knows_where_things_are() -> None:
-    picture = np.zeros((1, 64, 64, 3), np.uint8)
-    picture[0, 24:40, 24:40] = 255
+    picture = np.zeros((1, 256, 256, 3), np.uint8)  # the border is out of the square's reach
+    picture[0, 112:128, 112:128] = 255
     moved = np.roll(picture, 16, axis=(1, 2))
     for name, tells in ((SMALL, False), (CENTRED, True)):
         keras.utils.set_random_seed(0)
-        encoder = build_encoder(name, 64)
+        encoder = build_encoder(name, 256)
         one, other = (encoder.predict_on_batch(each) for each in (picture, moved))
         assert (np.abs(one - other).max() > 1e-4) == tells
 
