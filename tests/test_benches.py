@@ -54,9 +54,9 @@ def draw_colon(folder: Path, images: int = 8) -> Path:
 @pytest.mark.parametrize("kind", ["nuclei", "grid"])
 def test_the_colon_benchmark_judges_every_image_once_a_repeat(tmp_path: Path, kind: str) -> None:
     folder = draw_colon(tmp_path / "colon")
-    words = ["--data", folder, "--kind", kind, "--repeats", 2, "--folds", 2, "--epochs", 2]
-    *repeats, summary = run("bench_colon.py", *words)
-    assert [line["repeat"] for line in repeats] == [0, 1]
+    words = ["--data", folder, "--kind", kind, "--repeats", 1, "--folds", 2, "--epochs", 2]
+    *repeats, summary = run("bench_colon.py", *words, "--members", 1)
+    assert [line["repeat"] for line in repeats] == [0]
     assert summary["images"] == 8
     for figure in (*summary["milpath"].values(), *summary["colour_statistics"].values()):
         assert 0 <= figure["low"] <= figure["high"] <= 1
