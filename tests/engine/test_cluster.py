@@ -153,6 +153,8 @@ def test_ctrl_c_cancels_what_is_not_begun(farm: Farm, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
     code = (
+        # a process begun in a shell's background ignores Ctrl-C until told otherwise
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from functools import partial; from pathlib import Path; from farm import *\n"
         "from milpath.engine import run_job; from milpath.engine.cluster import join_cluster\n"
         f"notes, names = Path({str(notes)!r}), [f's{{n}}' for n in range(2000)]\n"
