@@ -96,7 +96,7 @@ class HeadParams(Params):
 
 
 class TrainParams(Params):
-    """How a model is trained; see `milpath.nn.train`."""
+    """How a model is trained; see `milpath.nn.fit` and `milpath.nn.train`."""
 
     mode: Literal["pixels", "features"] = "pixels"
     """`pixels`: a CNN and the head learn together. `features`: the head alone."""

@@ -11,8 +11,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from milpath.metrics import accuracy, auc, f1, precision, recall
 from milpath.nn.data import ArrayBag, Augment
+from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.judge import Verdict, judge_bags
-from milpath.nn.train import Task, seed_of, train_member
 from milpath.params import TrainParams
 
 Floats = NDArray[np.float64]

@@ -18,9 +18,9 @@ from milpath.errors import UsageError
 from milpath.metrics import accuracy, auc, instance_auc, log_loss
 from milpath.nn.augment import warp_pictures
 from milpath.nn.data import ArrayBag
+from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.judge import Verdict, judge_bags
 from milpath.nn.mil import Member
-from milpath.nn.train import Task, seed_of, train_member
 from milpath.params import DigitBagParams, MnistParams
 
 NEGATIVE, POSITIVE = 0, 1

@@ -13,8 +13,8 @@ import pytest
 
 from milpath.metrics import auc
 from milpath.nn.data import ArrayBag
+from milpath.nn.fit import Task, class_weights, train_member
 from milpath.nn.judge import Verdict, judge_bags
-from milpath.nn.train import Task, class_weights, train_member
 from milpath.params import HeadParams, TrainParams
 
 DIM, SIZE = 16, 10

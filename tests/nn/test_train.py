@@ -25,14 +25,16 @@ from milpath.cohort import Cohort, SlideEntry
 from milpath.errors import StoredFileError, UsageError
 from milpath.metrics import auc
 from milpath.model_spec import EncoderSpec
+from milpath.nn import fit
 from milpath.nn import train as training
 from milpath.nn.bundle import load_bundle, save_encoder
 from milpath.nn.data import BagSequence, LabelledBag
 from milpath.nn.embed import Embedder
 from milpath.nn.encoder import SMALL, build_encoder
+from milpath.nn.fit import Task, class_weights, train_member
 from milpath.nn.mil import Member, build_evidence
 from milpath.nn.predict import Classifier, collect_evidence, pool_evidence
-from milpath.nn.train import Task, TrainReport, class_weights, train_cohort, train_member
+from milpath.nn.train import TrainReport, train_cohort
 from milpath.params import TrainParams
 
 QUICK = TrainParams(head=HEAD, epochs=2, patches_per_bag=6, bag_batch=3)
@@ -258,7 +260,7 @@ def run(tiled: TiledCohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
     judge_truly = training._judge
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "BagSequence", Spy)
+        patch.setattr(fit, "BagSequence", Spy)
         patch.setattr(training, "_judge", judge)
         report = train_cohort(
             tiled.cohort,
