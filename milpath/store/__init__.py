@@ -1,0 +1,33 @@
+"""All that is written or read back: whole or not at all, whoever wrote it."""
+
+import hashlib
+import json
+
+from milpath.store.publishing import (
+    discard,
+    publish,
+    publish_json,
+    publish_text,
+    require_writable,
+)
+from milpath.store.reading import SafeH5, open_h5
+from milpath.store.writing import FORMAT_VERSION, publish_h5
+
+__all__ = [
+    "FORMAT_VERSION",
+    "SafeH5",
+    "discard",
+    "fingerprint",
+    "open_h5",
+    "publish",
+    "publish_h5",
+    "publish_json",
+    "publish_text",
+    "require_writable",
+]
+
+
+def fingerprint(*parts: object) -> str:
+    """A short digest of JSON-able values: equal exactly when the values are."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
