@@ -14,7 +14,6 @@ from milpath.cohort import SlideEntry
 from milpath.engine import Outcome
 from milpath.errors import SlideReadError, StoredFileError
 from milpath.grid import PatchGrid, plan_grid
-from milpath.outline import fill_outline, read_outline
 from milpath.overview import Overview, read_overview
 from milpath.params import MAX_UNREADABLE, MPP_SURPRISE, TileParams
 from milpath.patches import stream_patches
@@ -51,6 +50,8 @@ def plan_slide(slide: Slide, params: TileParams, outline: Path | None = None) ->
         )
     tissue = segment_tissue(overview, params.tissue)
     if outline is not None:
+        from milpath.outline import fill_outline, read_outline  # half a second of SciPy
+
         tissue = fill_outline(overview, tissue, read_outline(outline))
     for doubt in _doubts(slide, overview, tissue):
         log.warning("%s: %s", slide.slide_id, doubt)

@@ -81,11 +81,7 @@ def _compile(model: keras.Model, params: TrainParams, steps: int) -> None:
     loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     metrics: Any = ["accuracy"]
     if isinstance(model.output, dict):
-        # a mean over the answers that are known, not over all of them
-        known = keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, reduction="mean_with_sample_weight"
-        )
-        loss, metrics = {"bag": loss, "instance": known, "joint": known}, {"bag": metrics}
+        loss, metrics = dict.fromkeys(model.output, loss), {"bag": metrics}
     model.compile(
         optimizer=keras.optimizers.AdamW(
             _schedule(params, steps), weight_decay=params.weight_decay, clipnorm=1.0

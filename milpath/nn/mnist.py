@@ -94,6 +94,8 @@ def load_mnist(path: Path | None = None) -> tuple[Digits, Digits]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file; check the path of --data") from None
     except _NO_NPZ as error:
         raise UsageError(
             f"{path}: not MNIST as Keras keeps it ({error}); it needs x_train, y_train, x_test "
