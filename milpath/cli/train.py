@@ -19,9 +19,17 @@ if TYPE_CHECKING:
 
 _TRAIN = TrainParams()
 _HEAD = HeadParams()
+_ONLY = {
+    "encoder": "pixels",
+    "patches_per_bag": "pixels",
+    "stain_jitter": "pixels",
+    "features_per_bag": "features",
+}
+"""Options that only one kind of training heeds."""
 
 
 def train(
+    context: typer.Context,
     cohort: Annotated[
         Path,
         typer.Argument(
@@ -105,6 +113,7 @@ def train(
     All slides of a case stay on one side of every split. OUT receives the model, metrics.json
     (with 95 % intervals), held_out.csv and the training curves.
     """
+    _refuse_idle_options(context, source)
     params = checked(
         TrainParams,
         mode=source,
@@ -141,14 +150,27 @@ def train(
     from milpath.nn.train import train_cohort
 
     models = max(1, folds) * members
+    done = 0
     with progress("train", models * epochs) as advance:
 
         def tell(member: int, epoch: int, losses: dict[str, float]) -> None:
+            nonlocal done
             word = f"model {member + 1} of {models}, validation loss {losses['val_loss']:.3f}"
-            advance(word)
+            at = member * epochs + epoch + 1  # the one before may have stopped early
+            advance(word, at - done)
+            done = at
 
         report = train_cohort(rows, bags, out, params, tell)
     _show(report, out, as_json)
+
+
+def _refuse_idle_options(context: typer.Context, source: str) -> None:
+    """An option that this kind of training does not heed was given by mistake."""
+    for name, heeded_by in _ONLY.items():
+        given = context.get_parameter_source(name)
+        if given is not None and given.name == "COMMANDLINE" and source != heeded_by:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} is for --from {heeded_by}, this is --from {source}")
 
 
 def _show(report: TrainReport, out: Path, as_json: bool) -> None:
