@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -52,11 +53,15 @@ class Embedder:
 
 
 def embed_patches(encoder: keras.Model, bag: Bag) -> Iterator[NDArray[np.float32]]:
-    """The embeddings of a bag's patches, batch by batch, in order."""
-    for patches in bag.iter_patches(BATCH):
-        count = len(patches)
-        full = np.pad(patches, [(0, BATCH - count), (0, 0), (0, 0), (0, 0)])
-        yield np.asarray(encoder.predict_on_batch(full)[:count])
+    """The embeddings of a bag's patches, batch by batch, in order; read one batch ahead."""
+    batches = bag.iter_patches(BATCH)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(next, batches, None)
+        while (patches := ahead.result()) is not None:
+            ahead = reader.submit(next, batches, None)
+            count = len(patches)
+            full = np.pad(patches, [(0, BATCH - count), (0, 0), (0, 0), (0, 0)])
+            yield np.asarray(encoder.predict_on_batch(full)[:count])
 
 
 def choose_encoder(
