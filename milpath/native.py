@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -93,7 +94,7 @@ def _choose_decoder(page: TiffPage) -> Callable[[bytes], Pixels]:
 def open_native(slide: Slide, level: int) -> NativeLevel | None:
     """A level to be read directly; None where only OpenSlide can be trusted with it."""
     try:
-        with TiffFile(slide.path) as tiff:
+        with _unheard("tifffile"), TiffFile(slide.path) as tiff:
             size = slide.level_dimensions[level]
             found = [
                 page for page in tiff.pages if isinstance(page, TiffPage) and _fits(page, size)
@@ -108,6 +109,17 @@ def open_native(slide: Slide, level: int) -> NativeLevel | None:
     native.close()
     log.info("%s: level %d is read through OpenSlide", slide.slide_id, level)
     return None
+
+
+@contextmanager
+def _unheard(name: str) -> Iterator[None]:
+    """Without what a library logs: its remarks name the file, and so perhaps a patient."""
+    logger = logging.getLogger(name)
+    was, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was
 
 
 def _fits(page: TiffPage, size: tuple[int, int]) -> bool:

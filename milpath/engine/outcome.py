@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from milpath.cohort import SlideEntry
 from milpath.errors import MilpathError, OutputError, UsageError
+from milpath.naming import hide_path
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +60,24 @@ def attempt_slide(job: Job, entry: SlideEntry) -> Outcome:
     except MilpathError as error:
         outcome = Outcome(entry.slide_id, "failed", str(error))
     except Exception as error:  # an unattended run goes on with the other slides
-        log.exception("unexpected error on %s", entry.slide_id)
+        said = hide_path(str(error), entry.path, entry.slide_id)
+        log.error("unexpected error on %s\n%s", entry.slide_id, _trace(error, entry))
         outcome = Outcome(
             entry.slide_id,
             "failed",
-            f"{entry.slide_id}: unexpected {type(error).__name__}: {' '.join(str(error).split())}",
+            f"{entry.slide_id}: unexpected {type(error).__name__}: {' '.join(said.split())}",
         )
     return replace(outcome, seconds=round(time.perf_counter() - start, 3))
+
+
+def _trace(error: Exception, entry: SlideEntry) -> str:
+    """A traceback whose messages do not say where the slide lies."""
+    lines = traceback.TracebackException.from_exception(error).format()
+    told = (
+        line if line.startswith("  File ") else hide_path(line, entry.path, entry.slide_id)
+        for line in lines
+    )
+    return "".join(told).rstrip()
 
 
 def blame_slide(entry: SlideEntry) -> Outcome:
