@@ -82,7 +82,7 @@ def read_slide(path: Path, mpp: float | None = None) -> LayerData:
     pyramid = Pyramid(Slide(path, mpp=mpp))
     if mpp_of(pyramid) is None:
         show_warning(
-            f"{path.name}: its µm per pixel are missing or cannot be right, so lengths are in "
+            f"{pyramid.slide.name}: its µm per pixel are missing or cannot be right, so lengths are in "
             "pixels; open it with milpath view --slide-mpp"
         )
     return slide_layer(pyramid)
