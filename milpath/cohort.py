@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from milpath.alias import name_slide
 from milpath.errors import MilpathError, UsageError
-from milpath.naming import name_slide
 from milpath.params import MPP_RANGE
 from milpath.slide import MppSource, Slide
 

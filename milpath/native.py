@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +23,7 @@ from milpath.errors import SlideReadError
 from milpath.slide import Slide
 
 log = logging.getLogger(__name__)
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # OpenSlide has the word on damage
 
 _RGB_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"  # of Adobe's: no YCbCr
 _COMPRESSIONS = (COMPRESSION.NONE, COMPRESSION.JPEG, COMPRESSION.ADOBE_DEFLATE)
@@ -94,7 +94,7 @@ def _choose_decoder(page: TiffPage) -> Callable[[bytes], Pixels]:
 def open_native(slide: Slide, level: int) -> NativeLevel | None:
     """A level to be read directly; None where only OpenSlide can be trusted with it."""
     try:
-        with _unheard("tifffile"), TiffFile(slide.path) as tiff:
+        with TiffFile(slide.path) as tiff:
             size = slide.level_dimensions[level]
             found = [
                 page for page in tiff.pages if isinstance(page, TiffPage) and _fits(page, size)
@@ -109,17 +109,6 @@ def open_native(slide: Slide, level: int) -> NativeLevel | None:
     native.close()
     log.info("%s: level %d is read through OpenSlide", slide.slide_id, level)
     return None
-
-
-@contextmanager
-def _unheard(name: str) -> Iterator[None]:
-    """Without what a library logs: its remarks name the file, and so perhaps a patient."""
-    logger = logging.getLogger(name)
-    was, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = was
 
 
 def _fits(page: TiffPage, size: tuple[int, int]) -> bool:

@@ -18,8 +18,8 @@ import openslide
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
+from milpath.alias import hide_path, name_slide
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
-from milpath.naming import hide_path, name_slide
 from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
 from milpath.resample import frame_windows, resample
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from milpath.alias import hide_path
 from milpath.cohort import SlideEntry
 from milpath.errors import MilpathError, OutputError, UsageError
-from milpath.naming import hide_path
 
 log = logging.getLogger(__name__)
 

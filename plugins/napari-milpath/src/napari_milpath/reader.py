@@ -82,8 +82,8 @@ def read_slide(path: Path, mpp: float | None = None) -> LayerData:
     pyramid = Pyramid(Slide(path, mpp=mpp))
     if mpp_of(pyramid) is None:
         show_warning(
-            f"{pyramid.slide.name}: its µm per pixel are missing or cannot be right, so lengths are "
-            "in pixels; open it with milpath view --slide-mpp"
+            f"{pyramid.slide.name}: its µm per pixel are missing or cannot be right, so lengths "
+            "are in pixels; open it with milpath view --slide-mpp"
         )
     return slide_layer(pyramid)
 

@@ -1,4 +1,4 @@
-"""Naming: what is said of a slide without saying where it lies.
+"""Alias: what a slide is called, without saying where it lies.
 
 Files and folders are often named after a patient. Where the user gave a slide another id, that id
 is all that messages, logs and results call it.
