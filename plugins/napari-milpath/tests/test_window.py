@@ -19,13 +19,15 @@ from napari.layers import Layer
 from numpy.typing import NDArray
 from pytestqt.qtbot import QtBot
 
-from milpath.errors import UnsupportedSlideError
+from milpath.errors import UnsupportedSlideError, UsageError
 from milpath.heatmap import rasterize
+from milpath.outline import Polygon
 from milpath.prediction import Prediction, write_prediction
 from milpath.slide import Slide
 from napari_milpath.layers import heatmap_layer, pyramid_of, slide_layer
 from napari_milpath.panel import Panel
 from napari_milpath.pyramid import Pyramid
+from napari_milpath.tissue import find_tissue
 from napari_milpath.window import fill_viewer
 
 SQUARE = (1024, 1536, 512)
@@ -269,6 +271,55 @@ def test_no_prediction_of_another_slide_is_shown_unless_forced(
     panel = fill_viewer(viewer, slide_file, [tmp_path / "a.prediction.h5"], force=True)
     assert panel.inspection.layer is not None
     close_slides(viewer)
+
+
+@pytest.mark.parametrize("first", ["slide", "prediction"])
+def test_no_prediction_of_another_slide_is_dropped_beside_a_slide_whichever_comes_first(
+    viewer: Viewer,
+    slide_file: Path,
+    tmp_path: Path,
+    predict_slide: Callable[..., Prediction],
+    first: str,
+) -> None:
+    right = predict_slide()
+    wrong = replace(right, slide=replace(right.slide, quickhash="0ther"))
+    for name, prediction in (("right", right), ("wrong", wrong)):
+        write_prediction(tmp_path / f"{name}.prediction.h5", prediction)
+    files = [slide_file, tmp_path / "wrong.prediction.h5"]
+    files = files if first == "slide" else files[::-1]
+    viewer.open(files[0], plugin="napari-milpath")
+    with pytest.raises(UsageError, match=r"another slide than noise-ü\.tif"):
+        viewer.open(files[1], plugin="napari-milpath")
+    assert len(viewer.layers) == 1
+    viewer.layers.clear()
+    viewer.open([slide_file, tmp_path / "right.prediction.h5"], plugin="napari-milpath")
+    assert len(viewer.layers) == 2
+    close_slides(viewer)
+
+
+def test_a_window_closed_while_tissue_is_sought_hangs_on_nothing_and_leaves_nothing(
+    make_napari_viewer: Callable[..., Viewer],
+    slide_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    qtbot: QtBot,
+) -> None:
+    def slow(slide: Slide) -> list[Polygon]:
+        time.sleep(1)
+        return find_tissue(slide)
+
+    monkeypatch.setattr("napari_milpath.models.find_tissue", slow)
+    viewer = make_napari_viewer(show=True)
+    panel = fill_viewer(viewer, slide_file, [])
+    panel.tabs.setCurrentWidget(panel.models)
+    qtbot.waitUntil(panel.models.isVisible, timeout=30_000)
+    panel.models.show_tissue()
+    worker: Any = panel.models.finder
+    assert worker is not None
+    start = time.perf_counter()
+    viewer.close()
+    assert time.perf_counter() - start < 5  # no hang; machines may be busy
+    assert panel.models.finder is None
+    qtbot.waitUntil(lambda: not worker.is_running, timeout=30_000)
 
 
 def test_the_sample_is_a_slide_with_its_prediction(viewer: Viewer) -> None:
