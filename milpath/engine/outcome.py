@@ -70,16 +70,6 @@ def attempt_slide(job: Job, entry: SlideEntry) -> Outcome:
     return replace(outcome, seconds=round(time.perf_counter() - start, 3))
 
 
-def _trace(error: Exception, entry: SlideEntry) -> str:
-    """A traceback whose messages do not say where the slide lies."""
-    lines = traceback.TracebackException.from_exception(error).format()
-    told = (
-        line if line.startswith("  File ") else hide_path(line, entry.path, entry.slide_id)
-        for line in lines
-    )
-    return "".join(told).rstrip()
-
-
 def blame_slide(entry: SlideEntry) -> Outcome:
     """The outcome of a slide that kills whichever process works on it."""
     return Outcome(
@@ -88,3 +78,13 @@ def blame_slide(entry: SlideEntry) -> Outcome:
         f"{entry.slide_id}: its worker process died (out of memory, or a crash in a library); "
         "try it alone with --workers 1",
     )
+
+
+def _trace(error: Exception, entry: SlideEntry) -> str:
+    """A traceback whose messages do not say where the slide lies."""
+    lines = traceback.TracebackException.from_exception(error).format()
+    told = (
+        line if line.startswith("  File ") else hide_path(line, entry.path, entry.slide_id)
+        for line in lines
+    )
+    return "".join(told).rstrip()
