@@ -25,7 +25,7 @@ from napari_milpath.pyramid import Pyramid
 
 _PATCH_ON_SCREEN_PX = 250  # a patch that is flown to is about so wide
 _BOX = "milpath patch"
-_CAPTION = 48  # letters in a line on the canvas
+_CAPTION = 40  # letters in a line on the canvas: there is a scale bar beside it
 _CAPTION_POINTS = 8.0
 _GLASS = "white"  # under legends: colours look on it as they do on a slide
 _BOX_SHARE = 16  # of the patch's side is the line around it: still seen on the whole slide

@@ -40,6 +40,7 @@ class Panel(QWidget):
         self.tabs.addTab(self.models, "Classify")
         QVBoxLayout(self).addWidget(self.tabs)
         self._bind_keys()
+        _show_scale_bar(napari_viewer)
 
     def _bind_keys(self) -> None:
         self.viewer.bind_key("n", lambda _: self.album.step(1), overwrite=True)
@@ -78,6 +79,12 @@ class Panel(QWidget):
         self.inspection.close()
         self.gallery.stop()
         self.models.stop()
+
+
+def _show_scale_bar(viewer: Viewer) -> None:
+    """In black on white, to be read on slides and beside them."""
+    bar = viewer.canvas.overlays.scale_bar
+    bar.visible, bar.box, bar.box_color, bar.color, bar.colored = True, True, "white", "black", True
 
 
 class _Scrolled(QScrollArea):
