@@ -207,6 +207,7 @@ def list_commands(folder: Path, cohort: Path, slide: Path) -> list[list[str | Pa
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_names_are_where_they_should_be_found(run: Run) -> None:
     slide = run.slides[0]
     assert len(INSIDE) >= 12
@@ -223,6 +224,7 @@ def pixels(image: Any) -> Pixels:
     return np.asarray(image.convert("RGB"))
 
 
+@pytest.mark.slow
 def test_every_command_did_what_it_was_to_do(run: Run) -> None:
     expected = {"tile": [3, 3, 0, 4, 2], "train": [0, 2], "embed": [0, 0], "classify": [3, 3]}
     expected |= {"heatmap": [0, 0, 2], "export": [0] * 5, "info": [0] * 8}
@@ -234,26 +236,31 @@ def test_every_command_did_what_it_was_to_do(run: Run) -> None:
     assert kinds >= {".h5", ".png", ".csv", ".json", ".geojson", ".tif"}
 
 
+@pytest.mark.slow
 def test_no_name_is_in_any_byte_of_any_file(run: Run) -> None:
     assert names_in(run.folder) == {}
 
 
+@pytest.mark.slow
 def test_no_name_is_said_on_the_terminal_or_in_the_log(run: Run) -> None:
     assert find_names(run.said) == set()
     assert b"s7: not a slide" in run.said  # but which slide it is, is
     assert b"s1: says 1 " in run.said
 
 
+@pytest.mark.slow
 def test_nothing_of_label_or_macro_is_in_any_picture(run: Run) -> None:
     seen = [picture for path in run.folder.rglob("*") for picture in pictures_in(path)]
     assert len(seen) > 100
     assert not any(map(shows_label, seen))
 
 
+@pytest.mark.slow
 def test_label_and_macro_images_are_never_asked_for(run: Run) -> None:
     assert run.asked == ()
 
 
+@pytest.mark.slow
 def test_pictures_hold_pixels_and_nothing_else(run: Run) -> None:
     for path in run.folder.rglob("*.png"):
         kinds = {kind for kind, _ in png_chunks(path.read_bytes())}
@@ -297,6 +304,7 @@ def test_messages_call_a_slide_by_the_id_it_was_given(tmp_path: Path, given: str
     assert told.startswith("Reading ")
 
 
+@pytest.mark.slow
 def test_facts_are_an_allow_list_whatever_the_file_says(run: Run) -> None:
     with Slide(run.slides[0], "s0") as slide:
         assert find_names(str(slide.facts).encode()) == set()
@@ -323,6 +331,7 @@ def test_an_error_that_nobody_foresaw_names_the_slide_alone(
     assert "FileNotFoundError" in caplog.text
 
 
+@pytest.mark.slow
 def test_what_other_libraries_remark_on_a_file_is_not_heard(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
