@@ -45,7 +45,7 @@ def plan_slide(slide: Slide, params: TileParams, outline: Path | None = None) ->
     unreadable = float(overview.unreadable.mean())
     if unreadable > MAX_UNREADABLE:
         raise SlideReadError(
-            f"{slide.path.name}: {unreadable:.0%} of its area cannot be read, at most "
+            f"{slide.name}: {unreadable:.0%} of its area cannot be read, at most "
             f"{MAX_UNREADABLE:.0%} may be; copy the slide again"
         )
     tissue = segment_tissue(overview, params.tissue)

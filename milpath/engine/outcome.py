@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from milpath.alias import hide_path
 from milpath.cohort import SlideEntry
 from milpath.errors import MilpathError, OutputError, UsageError
 
@@ -58,11 +60,12 @@ def attempt_slide(job: Job, entry: SlideEntry) -> Outcome:
     except MilpathError as error:
         outcome = Outcome(entry.slide_id, "failed", str(error))
     except Exception as error:  # an unattended run goes on with the other slides
-        log.exception("unexpected error on %s", entry.slide_id)
+        said = hide_path(str(error), entry.path, entry.slide_id)
+        log.error("unexpected error on %s\n%s", entry.slide_id, _trace(error, entry))
         outcome = Outcome(
             entry.slide_id,
             "failed",
-            f"{entry.slide_id}: unexpected {type(error).__name__}: {' '.join(str(error).split())}",
+            f"{entry.slide_id}: unexpected {type(error).__name__}: {' '.join(said.split())}",
         )
     return replace(outcome, seconds=round(time.perf_counter() - start, 3))
 
@@ -75,3 +78,13 @@ def blame_slide(entry: SlideEntry) -> Outcome:
         f"{entry.slide_id}: its worker process died (out of memory, or a crash in a library); "
         "try it alone with --workers 1",
     )
+
+
+def _trace(error: Exception, entry: SlideEntry) -> str:
+    """A traceback whose messages do not say where the slide lies."""
+    lines = traceback.TracebackException.from_exception(error).format()
+    told = (
+        line if line.startswith("  File ") else hide_path(line, entry.path, entry.slide_id)
+        for line in lines
+    )
+    return "".join(told).rstrip()

@@ -158,7 +158,7 @@ class Classifier:
         plan = plan_slide(slide, spec.tile, outline)
         if len(plan.grid) and plan.tissue.background != spec.background:
             raise UnsupportedSlideError(
-                f"{slide.path.name}: has a {plan.tissue.background} background, the model was "
+                f"{slide.name}: has a {plan.tissue.background} background, the model was "
                 f"trained on slides with a {spec.background} one (fluorescence is dark, H&E bright)"
             )
         rows: list[int] = []

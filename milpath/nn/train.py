@@ -231,4 +231,4 @@ def _write_results(
             for bag, probs in held_out
         ],
     )
-    write_curves(out / "training.png", histories, f"{data.cohort.name}: training")
+    write_curves(out / "training.png", histories, f"training on {len(ids)} slides")
