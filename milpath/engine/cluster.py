@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import uuid
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
@@ -28,7 +27,7 @@ from milpath import __version__
 from milpath.cohort import SlideEntry
 from milpath.engine.outcome import Job, Outcome, attempt_slide, blame_slide
 from milpath.errors import MilpathError, OutputError, UsageError
-from milpath.store import require_writable
+from milpath.store import claim_folder, require_writable
 
 log = logging.getLogger(__name__)
 
@@ -191,11 +190,8 @@ def _connect(scheduler: str) -> Client:
 def _marks(out: Path) -> Iterator[Path]:
     """A folder in `out` for as long as the run takes."""
     require_writable(out)
-    with tempfile.TemporaryDirectory(
-        prefix=".milpath-run-", dir=out, ignore_cleanup_errors=True
-    ) as folder:
-        Path(folder).chmod(0o777)  # workers may run under another name
-        yield Path(folder)
+    with claim_folder(out) as folder:
+        yield folder
 
 
 def _witnesses(files: Sequence[Path]) -> tuple[tuple[Path, int], ...]:

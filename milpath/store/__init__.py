@@ -8,9 +8,11 @@ from milpath.store.publishing import (
     publish,
     publish_json,
     publish_text,
+    require_folder,
     require_writable,
 )
 from milpath.store.reading import SafeH5, open_h5
+from milpath.store.scratch import claim_folder
 from milpath.store.writing import FORMAT_VERSION, publish_h5
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     "publish",
     "publish_h5",
     "publish_json",
+    "claim_folder",
     "publish_text",
+    "require_folder",
     "require_writable",
 ]
 

@@ -27,7 +27,12 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
     path : where the file goes
     kind : what it is: "bag", "prediction", "weights"
     """
-    with publish(path) as file:
+    steady: _SteadyFile
+
+    def verify(part: Path) -> None:
+        _require_whole(part, kind, steady.size)
+
+    with publish(path, verify) as file:
         steady = _SteadyFile(file)
         with _create_h5(steady) as h5:
             h5.attrs["milpath_kind"] = kind
@@ -36,6 +41,19 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
             yield h5
             steady.check()
         steady.check()
+
+
+def _require_whole(part: Path, kind: str, size: int) -> None:
+    """Raise `OSError` unless the file is as long as was written, opens, and says what it is."""
+    if (found := part.stat().st_size) != size:
+        raise OSError(f"{found} of {size} bytes arrived")
+    try:
+        with h5py.File(part, "r", locking=False) as h5:  # refuses one that is cut short
+            sound = h5.attrs.get("milpath_kind") == kind
+    except (OSError, RuntimeError):
+        sound = False
+    if not sound:
+        raise OSError("what was written cannot be read back")
 
 
 def _create_h5(file: io.RawIOBase) -> h5py.File:
@@ -64,7 +82,7 @@ class _SteadyFile(io.RawIOBase):
         super().__init__()
         self._file = file
         self._at = 0
-        self._size = 0
+        self.size = 0
         self._error: OSError | None = None
 
     def check(self) -> None:
@@ -88,7 +106,7 @@ class _SteadyFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
+        self._at = offset + (0, self._at, self.size)[whence]
         self._try(lambda: self._file.seek(self._at))
         return self._at
 
@@ -111,13 +129,13 @@ class _SteadyFile(io.RawIOBase):
         view = memoryview(data).cast("B")
         self._try(lambda: self._file.write(view))
         self._at += len(view)
-        self._size = max(self._size, self._at)
+        self.size = max(self.size, self._at)
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        self._size = self._at if size is None else size
-        self._try(lambda: self._file.truncate(self._size))
-        return self._size
+        self.size = self._at if size is None else size
+        self._try(lambda: self._file.truncate(self.size))
+        return self.size
 
     def flush(self) -> None:
         self._try(self._file.flush)
