@@ -8,7 +8,18 @@ from typing import Any
 
 from milpath.engine import Outcome
 from milpath.prediction import Prediction
+from milpath.store import fingerprint
 from milpath.table import write_csv
+
+
+def prediction_paths(out: Path, slide_id: str) -> tuple[Path, Path]:
+    """Where the prediction of a slide, and its picture, lie in a folder of results."""
+    return out / f"{slide_id}.prediction.h5", out / f"{slide_id}.png"
+
+
+def made_by_whom(model: str, outline: Path | None) -> str:
+    """Fingerprint of a model, and of the outline of tissue that it was given if there is one."""
+    return model if outline is None else fingerprint(model, outline.read_text("utf-8", "replace"))
 
 
 def summary_of(prediction: Prediction) -> dict[str, Any]:

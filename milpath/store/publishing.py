@@ -25,7 +25,7 @@ def publish(path: Path, verify: Callable[[Path], None] = lambda part: None) -> I
     Parameters
     ----------
     path : where the file goes
-    verify : looks at the file before it gets its name; raises `OSError` if it is not as it should be
+    verify : looks at the file before it gets its name; raises `OSError` if it is not sound
 
     Raises
     ------
