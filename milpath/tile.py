@@ -11,7 +11,7 @@ from pathlib import Path
 
 from milpath.bag import Bag, bag_fingerprint, encode_patch, write_bag
 from milpath.cohort import SlideEntry
-from milpath.engine import Outcome
+from milpath.engine import Outcome, plan_outcome
 from milpath.errors import SlideReadError, StoredFileError
 from milpath.frame import compare_slides
 from milpath.grid import PatchGrid, plan_grid
@@ -118,6 +118,17 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
             "bag": path.name,
         },
     )
+
+
+def foresee_bag(entry: SlideEntry, out: Path, params: TileParams) -> Outcome:
+    """What `tile_slide` would do with a slide, as far as can be said without finding its tissue.
+
+    Raises as `Slide` and `Slide.level_for` do; writes nothing.
+    """
+    with entry.open() as slide:
+        found = find_bag(out, slide.facts, params)
+        slide.level_for(params.grid.mpp)
+    return plan_outcome(entry, found)
 
 
 def find_bag(out: Path, slide: SlideFacts, params: TileParams) -> Outcome | str | None:

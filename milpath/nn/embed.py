@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from milpath.bag import Bag, write_features
 from milpath.cohort import SlideEntry
-from milpath.engine import Outcome
+from milpath.engine import Outcome, plan_outcome
 from milpath.errors import StoredFileError, UsageError
 from milpath.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
@@ -40,6 +40,12 @@ class Embedder:
         if found:
             sentence += f", made anew: {found}"
         return Outcome(entry.slide_id, "ok", sentence, facts)
+
+
+def foresee_features(entry: SlideEntry, spec: EncoderSpec, code: str) -> Outcome:
+    """What an `Embedder` would do with a bag; raises as `Bag` and `find_features` do."""
+    with Bag(entry.path) as bag:
+        return plan_outcome(entry, find_features(bag, entry, spec, code))
 
 
 def find_features(

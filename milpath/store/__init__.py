@@ -9,6 +9,7 @@ from milpath.store.publishing import (
     publish_json,
     publish_text,
     require_folder,
+    require_permission,
     require_writable,
 )
 from milpath.store.reading import SafeH5, open_h5
@@ -27,6 +28,7 @@ __all__ = [
     "publish_json",
     "publish_text",
     "require_folder",
+    "require_permission",
     "require_writable",
 ]
 

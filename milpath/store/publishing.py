@@ -67,6 +67,13 @@ def require_writable(folder: Path) -> None:
     sweep_leftovers(folder)
 
 
+def require_permission(folder: Path) -> None:
+    """As `require_writable`, but by looking alone: nothing is made, written or removed."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder}: results cannot be written there")
+
+
 def require_folder(folder: Path) -> None:
     """Raise `OutputError` when a folder that was there at the start is gone, or its disk is."""
     if not folder.is_dir():

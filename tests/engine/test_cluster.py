@@ -49,11 +49,11 @@ def milpath(*arguments: str | Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file under a folder, hidden ones too."""
+    """Every file under a folder, hidden ones too, but the runs' journals."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.parent.name != "journal"
     }
 
 
