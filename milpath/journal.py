@@ -35,9 +35,11 @@ class Journal:
     def __init__(self, out: Path) -> None:
         self.how = "done"
         """How the run ends, unless an error ends it."""
+        self.path: Path | None = None
+        """Its file, absolute; None when it could not be made."""
         self._number: int | None = None
         try:
-            self._number = _create(out / FOLDER)
+            self.path, self._number = _create(out.absolute() / FOLDER)
         except OSError as error:
             self._give_up(error)
 
@@ -185,18 +187,18 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def _create(folder: Path) -> int:
+def _create(folder: Path) -> tuple[Path, int]:
     """A new file that no other run has, on whichever machine."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
     for number in count(1):
         path = folder / (f"{stem}.jsonl" if number == 1 else f"{stem}-{number}.jsonl")
         try:
-            return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
+            return path, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             continue
     raise AssertionError("numbers do not end")
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")

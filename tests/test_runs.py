@@ -19,6 +19,7 @@ from milpath.cohort import SlideEntry
 from milpath.engine import Outcome, run_job
 from milpath.errors import OutputError
 from milpath.journal import read_journals
+from milpath.store import publish_text
 from milpath.synthetic import draw_slide
 
 OPTIONS = ("--mpp", "1", "--patch-size", "64")
@@ -144,20 +145,23 @@ def test_a_command_without_slides_in_hand_ends_at_sigterm_as_at_ctrl_c(tmp_path:
 # -- folders that go ---------------------------------------------------------------------------
 
 
-def test_a_folder_that_vanishes_stops_the_run_and_is_not_made_again(tmp_path: Path) -> None:
+def test_a_folder_that_vanishes_stops_the_run_though_it_is_made_again(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
+    mark = out / "mark"
 
     def job(entry: SlideEntry) -> Outcome:
-        shutil.rmtree(out)
+        if entry.slide_id == "b":
+            shutil.rmtree(out)
+            publish_text(out / "b", "written as if nothing were")
         return Outcome(entry.slide_id, "ok", "done")
 
-    entries = [SlideEntry(Path(name), name) for name in "ab"]
-    run = run_job(IntoFolder(job, out), entries)
+    entries = [SlideEntry(Path(name), name) for name in "abc"]
+    mark.touch()
+    run = run_job(IntoFolder(job, out, mark), entries)
     assert next(run).slide_id == "a"
     with pytest.raises(OutputError, match="the folder of results is gone"):
         next(run)
-    assert not out.exists()
 
 
 def test_results_that_cannot_be_written_are_one_line_and_exit_5_before_the_work(

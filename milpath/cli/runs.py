@@ -65,13 +65,17 @@ class IntoFolder:
 
     job: Job
     out: Path
+    mark: Path | None
+    """A file in it that goes with it; what is written there later does not bring it back."""
 
     def __call__(self, entry: SlideEntry) -> Outcome:
         """Do a slide; raises `OutputError` where the folder is gone."""
         from milpath.store import require_folder
 
-        require_folder(self.out)
-        return self.job(entry)
+        require_folder(self.out, self.mark)
+        outcome = self.job(entry)
+        require_folder(self.out, self.mark)
+        return outcome
 
 
 @dataclass
@@ -90,7 +94,7 @@ class Run:
         """Do every slide, unless told to stop; each is shown, and written down, as it comes."""
         from milpath.engine import run_job
 
-        job = IntoFolder(job, self.out.absolute())
+        job = IntoFolder(job, self.out.absolute(), self.journal.path)
         outcomes = run_job(job, self.entries, backend, self.told_to_stop)
         report_outcomes(self._noted(outcomes), len(self.entries), self.command, self.as_json)
         if self.told_to_stop():

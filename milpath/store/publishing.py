@@ -74,10 +74,13 @@ def require_permission(folder: Path) -> None:
         raise OutputError(f"{folder}: results cannot be written there")
 
 
-def require_folder(folder: Path) -> None:
-    """Raise `OutputError` when a folder that was there at the start is gone, or its disk is."""
-    if not folder.is_dir():
-        raise OutputError(f"{folder}: the folder of results is gone; what it held is lost with it")
+def require_folder(folder: Path, mark: Path | None = None) -> None:
+    """Raise `OutputError` when a folder is gone, or its disk is.
+
+    Where `mark`, a file that was put into it, is given, another folder in its place will not do.
+    """
+    if not (mark or folder).exists():
+        raise OutputError(f"{folder}: the folder of results is gone, with all that it held")
 
 
 def discard(path: Path) -> None:
