@@ -25,7 +25,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +39,7 @@ from fault_tools import (
     begin_fresh,
     done_in,
     faults_of,
+    files_in,
     load_early,
     parts_of,
     results_of,
@@ -167,16 +168,24 @@ def measure(stage: Stage, command: str, out: Path, *, fresh: bool) -> float:
 def moment(command: str, child: Child, out: Path, span: float, rng: random.Random) -> float:
     """Seconds after its beginning when a command is to be killed.
 
-    Most often while it writes: training does so in its last tenth of a second, for which is waited.
-    Others write all the time; they are given time for a few slides at most, so that it takes many
-    kills to come to the end.
+    Three in ten come at any time; for the others its first file is waited for, and the few slides
+    after it, or for training the half second that it writes for.
     """
-    if command != "train" or rng.random() < 0.3:
-        return rng.uniform(0, span if command == "train" else 0.4 * span)
-    (out / "metrics.json").unlink(missing_ok=True)
-    while not child.ended() and not (out / "metrics.json").exists() and not parts_of(out):
+    if rng.random() < 0.3:
+        return rng.uniform(0, span)
+    before = seen_in(out)
+    while not child.ended() and not seen_in(out) - before:
         time.sleep(0.001)
-    return time.monotonic() - child.began + rng.uniform(0, 0.5)
+    return time.monotonic() - child.began + rng.uniform(0, 0.5 if command == "train" else span / 3)
+
+
+def seen_in(folder: Path) -> set[tuple[str, int]]:
+    """The results in a folder and what is to become one, with their times."""
+    found = set()
+    for path in [*files_in(folder), *parts_of(folder)]:
+        with suppress(FileNotFoundError):
+            found.add((path.name, path.stat().st_mtime_ns))
+    return found
 
 
 def unlike(stage: Stage, command: str, out: Path) -> list[str]:
@@ -201,11 +210,7 @@ def fill(
         return 0
     found: list[str] = []
     began = time.monotonic()
-    sizes = [
-        path.stat().st_size
-        for path in stage.right(command).rglob("*")
-        if path.is_file() and path.suffix != ".jsonl"
-    ]
+    sizes = [path.stat().st_size for path in files_in(stage.right(command))]
     for _ in range(points):
         if by_limit:
             stage.start(command, out)
@@ -219,7 +224,8 @@ def fill(
                 target = out / "results"
                 stage.start(command, target)
                 old = prefill(stage, command, target)
-                leave_free(out, rng.randrange(max(1, sum(sizes) // 2)))
+                growth = sum(sizes) - sum(path.stat().st_size for path in files_in(target))
+                leave_free(out, rng.randrange(growth))
                 code, said = begin(stage.words(command, target)).end()
                 found += judge_full(target, old, code, said)
     how = "limit" if by_limit else "tmpfs"

@@ -187,15 +187,23 @@ def set_stage(folder: Path, slides: int, commands: Sequence[str]) -> Stage:
 
 
 def results_of(folder: Path) -> dict[str, str]:
-    """Name and digest of every result: no journals, no hidden parts, no seconds that went by."""
+    """Name and digest of every result, without the seconds that went by."""
     found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.parent.name != "journal" and path.name[0] != ".":
-            data = path.read_bytes()
-            if path.name == "metrics.json":
-                data = repr({**json.loads(data), "seconds": None}).encode()
-            found[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
+    for path in files_in(folder):
+        data = path.read_bytes()
+        if path.name == "metrics.json":
+            data = repr({**json.loads(data), "seconds": None}).encode()
+        found[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
     return found
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every result: no journals, no hidden parts."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.parent.name != "journal" and path.name[0] != "."
+    ]
 
 
 def parts_of(folder: Path) -> list[Path]:
