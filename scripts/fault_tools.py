@@ -23,6 +23,7 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+from bench_tools import say
 from PIL import Image
 
 from milpath import cli
@@ -285,3 +286,34 @@ def done_in(command: str, folder: Path) -> dict[str, tuple[int, int]]:
         if whole:
             found[path.name] = (path.stat().st_ino, path.stat().st_mtime_ns)
     return found
+
+
+def unlike(stage: Stage, command: str, out: Path) -> list[str]:
+    """What differs from the results of an undisturbed run, and what is left over."""
+    right, found = results_of(stage.right(command)), results_of(out)
+    differ = [
+        f"{name} is not that of an undisturbed run"
+        for name in sorted(right.keys() | found.keys())
+        if right.get(name) != found.get(name)
+    ]
+    return differ + [f"{part.name} is left" for part in parts_of(out)]
+
+
+# -- figures --------------------------------------------------------------------------------------
+
+
+def measure(stage: Stage, command: str, out: Path, *, fresh: bool) -> float:
+    """Seconds that a command takes undisturbed."""
+    stage.start(command, out)
+    child = (begin_fresh if fresh else begin)(stage.words(command, out))
+    assert child.end()[0] == 0
+    return time.monotonic() - child.began
+
+
+def tell(figure: str, began: float, found: list[str], **values: object) -> int:
+    """A line of JSON, and the first few faults on stderr; how many there were."""
+    for fault in found[:5]:
+        print(f"{figure}: {fault}", file=sys.stderr, flush=True)
+    seconds = round(time.monotonic() - began, 1)
+    say(figure=figure, **values, faults=len(found), seconds=seconds)
+    return len(found)
