@@ -164,6 +164,31 @@ def test_a_folder_that_vanishes_stops_the_run_though_it_is_made_again(tmp_path: 
         next(run)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_disk_that_fills_under_worker_processes_is_one_line_and_exit_5(
+    slides: Path, tmp_path: Path
+) -> None:
+    import resource
+
+    milpath("tile", slides / "s0.tif", "--out", tmp_path, *OPTIONS)
+    kept = (tmp_path / "s0.h5").read_bytes()
+    run = subprocess.run(
+        command("tile", slides, "--out", tmp_path, *OPTIONS, "-w", "2"),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)),
+    )
+    assert run.returncode == 5
+    assert run.stderr.count("milpath: ") == 1
+    assert "(File too large); nothing was left" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not list(tmp_path.rglob("*.part"))
+    assert (tmp_path / "s0.h5").read_bytes() == kept
+    assert read_journals(tmp_path)[-1].how == "ended by OutputError"
+
+
 def test_results_that_cannot_be_written_are_one_line_and_exit_5_before_the_work(
     slides: Path, tmp_path: Path
 ) -> None:
