@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ from milpath.store import (
     require_folder,
     require_writable,
     scratch,
+    writing,
 )
+from milpath.store.signals import put_off_signals
 
 STEPS = ("mkdir", "open", "close", "fsync", "chmod", "replace", "unlink")
 
@@ -151,6 +154,64 @@ def test_a_file_that_arrives_short_or_damaged_never_gets_its_name(
         with pytest.raises(OutputError, match=words):
             write_hdf5(tmp_path / "a.h5")
         assert not list(tmp_path.iterdir())
+
+
+# -- signals ---------------------------------------------------------------------------------------
+
+
+def interrupt(reached: list[str]) -> None:
+    signal.raise_signal(signal.SIGINT)
+    reached.append("its end")
+
+
+def interrupt_and_wait(fragile: Set[CodeType], reached: list[str]) -> None:
+    with put_off_signals(fragile):
+        interrupt(reached)
+        time.sleep(5)
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C is heard, also where a shell's background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
+def test_ctrl_c_waits_until_code_that_cannot_bear_it_has_returned() -> None:
+    for fragile, expected in (({interrupt.__code__}, ["its end"]), (set(), [])):
+        reached: list[str] = []
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_and_wait(fragile, reached)
+        assert reached == expected
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def write_and_wait(path: Path) -> None:
+    with publish_h5(path, "bag") as h5:
+        h5["x"] = np.arange(9)
+        time.sleep(5)
+
+
+@pytest.mark.usefixtures("heard")
+def test_ctrl_c_while_hdf5_writes_ends_the_block_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = writing._SteadyFile._try
+    calls: list[int] = []
+
+    def interrupted(file: writing._SteadyFile, action: Callable[[], object]) -> None:
+        calls.append(0)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        real(file, action)
+
+    monkeypatch.setattr(writing._SteadyFile, "_try", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_and_wait(tmp_path / "a.h5")
+    assert len(calls) > 3
+    assert not list(tmp_path.iterdir())
 
 
 # -- leftovers -------------------------------------------------------------------------------------

@@ -78,6 +78,22 @@ def test_a_report_is_made_from_the_journals_alone(slides: Path, tmp_path: Path) 
     assert milpath("report", slides).returncode == 4
 
 
+@pytest.mark.slow
+def test_neither_order_nor_workers_nor_a_resumed_run_change_a_byte(
+    slides: Path, tmp_path: Path
+) -> None:
+    sound = sorted(slides.glob("*.tif"))[:4]
+    milpath("tile", *sound, "--out", tmp_path / "one", *OPTIONS, "-w", "1")
+    milpath("tile", sound[3], sound[1], "--out", tmp_path / "two", *OPTIONS, "-w", "1")
+    milpath("tile", *sound[::-1], "--out", tmp_path / "two", *OPTIONS, "-w", "2")
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("s*.*")}
+        for name in ("one", "two")
+    )
+    assert one == two
+    assert len(one) == 8
+
+
 # -- SIGTERM ---------------------------------------------------------------------------
 
 

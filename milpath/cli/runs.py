@@ -48,8 +48,9 @@ def heed_sigterm() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal told
+        if told:
+            end_at_once(number, frame)
         told = True
-        signal.signal(signal.SIGTERM, end_at_once)
         os.write(2, b"milpath: told to stop; finishing what is in hand\n")
 
     before = signal.signal(signal.SIGTERM, note)

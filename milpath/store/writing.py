@@ -13,6 +13,7 @@ import h5py
 
 from milpath import __version__
 from milpath.store.publishing import publish
+from milpath.store.signals import put_off_signals
 
 FORMAT_VERSION = 1
 """Of the files below; a newer one is refused."""
@@ -34,7 +35,7 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
 
     with publish(path, verify) as file:
         steady = _SteadyFile(file)
-        with _create_h5(steady) as h5:
+        with put_off_signals(_CALLED_BY_HDF5), _create_h5(steady) as h5:
             h5.attrs["milpath_kind"] = kind
             h5.attrs["milpath_format"] = FORMAT_VERSION
             h5.attrs["milpath_version"] = __version__
@@ -83,7 +84,7 @@ class _SteadyFile(io.RawIOBase):
         self._file = file
         self._at = 0
         self.size = 0
-        self._error: OSError | None = None
+        self._error: OSError | ValueError | None = None
 
     def check(self) -> None:
         if self._error is not None:
@@ -93,7 +94,7 @@ class _SteadyFile(io.RawIOBase):
         if self._error is None:
             try:
                 action()
-            except OSError as error:
+            except (OSError, ValueError) as error:  # the second when it is closed already
                 self._error = error
 
     def readable(self) -> bool:
@@ -139,3 +140,12 @@ class _SteadyFile(io.RawIOBase):
 
     def flush(self) -> None:
         self._try(self._file.flush)
+
+
+_CALLED_BY_HDF5 = frozenset(
+    method.__code__
+    for method in (
+        *(_SteadyFile.seek, _SteadyFile.tell, _SteadyFile.readinto),
+        *(_SteadyFile.write, _SteadyFile.truncate, _SteadyFile.flush),
+    )
+)
