@@ -17,7 +17,7 @@ def put_off_signals(fragile: Set[CodeType]) -> Iterator[None]:
     """Let no signal's handler run while one of some functions does; it runs soon after.
 
     HDF5 calls Python to write. An exception that comes up there, as Ctrl-C's does anywhere, may be
-    lost together with the bytes, or turned into another: 5 in 300 were, measured.
+    lost together with the bytes, or turned into another.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # handlers run in the main thread alone
