@@ -259,7 +259,7 @@ def test_a_part_of_another_machine_is_left_alone_until_it_was_silent_for_a_week(
     with begin_writing(tmp_path / "a") as writer:
         writer.kill()
         writer.wait()
-        monkeypatch.setattr(scratch, "_machine", lambda: "another")
+        monkeypatch.setattr(scratch, "_place", lambda folder: "another")
         (part,) = parts(tmp_path)
         require_writable(tmp_path)
         assert part.exists()

@@ -3,8 +3,8 @@
 A part is removed by whoever starts a run in its folder later, but never under a living writer. Its
 writer holds an advisory lock on it, which the system lets go when the process ends, however it
 ends. Locks may be missing, or be known to one machine alone (many network disks): so a free lock
-counts only for parts of this very machine since it was started, which their names tell; all others
-are left alone until nothing has been written to them for a week.
+counts only for parts of this very machine since it was started, and of this very mount, which their
+names tell; all others are left alone until nothing has been written to them for a week.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 
 if sys.platform != "win32":
@@ -72,7 +71,7 @@ def _make_part(folder: Path) -> tuple[Path, int | None]:
     """A new part, and the descriptor that holds its lock if there are locks here."""
     while True:
         number, name = tempfile.mkstemp(
-            prefix=f"{_PREFIX}{_machine()}-", suffix=_SUFFIX, dir=folder
+            prefix=f"{_PREFIX}{_place(folder)}-", suffix=_SUFFIX, dir=folder
         )
         part = Path(name)
         locked = _take_lock(number)
@@ -92,7 +91,8 @@ def _remove_if_dead(part: Path) -> None:
         number = os.open(part, os.O_RDWR)
         try:
             locked = _take_lock(number)  # held until it is removed: its writer sees that
-            ours = bool(_machine()) and part.name.startswith(f"{_PREFIX}{_machine()}-")
+            place = _place(part.parent)
+            ours = place != "" and part.name.startswith(f"{_PREFIX}{place}-")
             if (locked and ours) or (locked is not False and _silent_for(part) > _SILENT_SECONDS):
                 part.unlink()
         finally:
@@ -116,11 +116,13 @@ def _take_lock(number: int) -> bool | None:
     return True
 
 
-@cache
-def _machine() -> str:
-    """Another word on every machine, and after every start of it; empty where there is none."""
+def _place(folder: Path) -> str:
+    """A word for this machine since its start, and the mount that a folder lies on; "" for none.
+
+    Two mounts of one disk on one machine may not see each other's locks.
+    """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return hashlib.sha256(f"{boot} {folder.stat().st_dev}".encode()).hexdigest()[:8]
     except OSError:
         return ""
-    return hashlib.sha256(boot.strip().encode()).hexdigest()[:8]
