@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 if sys.platform != "win32":
@@ -121,8 +122,15 @@ def _place(folder: Path) -> str:
 
     Two mounts of one disk on one machine may not see each other's locks.
     """
+    if not (boot := _boot()):
+        return ""
+    return hashlib.sha256(f"{boot} {folder.stat().st_dev}".encode()).hexdigest()[:8]
+
+
+@cache
+def _boot() -> str:
+    """What another machine, or this one started anew, calls differently; "" where there is none."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return hashlib.sha256(f"{boot} {folder.stat().st_dev}".encode()).hexdigest()[:8]
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
