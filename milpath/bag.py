@@ -153,13 +153,13 @@ def _append(dataset: h5py.Dataset, waiting: list[bytes]) -> None:
 
 
 def write_features(
-    path: Path, batches: Iterable[NDArray[Any]], encoder: str, code: str, dim: int
+    bag: Bag, batches: Iterable[NDArray[Any]], encoder: str, code: str, dim: int
 ) -> None:
-    """Put embeddings into a bag, in place of those it has; the file is rewritten whole.
+    """Put embeddings into a bag's file, in place of those it has; it is rewritten whole.
 
     Parameters
     ----------
-    path : the bag
+    bag : whose patches these are
     batches : arrays (n, D) in the order of the bag's patches, N rows in all
     encoder : the encoder's name, for people
     code : the encoder's fingerprint, for machines
@@ -167,8 +167,9 @@ def write_features(
 
     Raises
     ------
-    StoredFileError : an embedding is not finite in float16
+    StoredFileError : an embedding is not finite in float16; another bag took this one's place
     """
+    path = bag.path
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
         parts = [np.asarray(each, np.float16) for each in batches]
     features = np.concatenate([np.zeros((0, dim), np.float16), *parts])
@@ -177,16 +178,30 @@ def write_features(
             f"{path.name}: {encoder} gives embeddings that are not finite in float16; "
             "check its weights"
         )
-    with h5py.File(path, "r", locking=False) as old, publish_h5(path, "bag") as h5:
-        if len(features) != len(old["coords"]):
-            raise ValueError(f"{len(features)} embeddings for {len(old['coords'])} patches")
-        for name in ("coords", "patches", "patch_offsets"):
-            if name in old:
-                old.copy(name, h5)
-        for name, value in old.attrs.items():
-            h5.attrs[name] = value
+    if len(features) != len(bag):
+        raise ValueError(f"{len(features)} embeddings for {len(bag)} patches")
+    with publish_h5(path, "bag") as h5:
+        _copy_patches(bag, h5)
         made = h5.create_dataset("features", data=features)
         made.attrs["encoder"], made.attrs["encoder_fingerprint"] = encoder, code
+
+
+def _copy_patches(bag: Bag, h5: h5py.File) -> None:
+    """All of a bag's file but the embeddings, if it is still the one that `bag` has opened."""
+    try:
+        with h5py.File(bag.path, "r", locking=False) as old:
+            same = old.attrs["fingerprint"] == bag.header.fingerprint
+            if not same or not np.array_equal(old["coords"], bag.grid.coords):
+                raise StoredFileError(
+                    f"{bag.path.name}: was replaced by another bag meanwhile; embed it again"
+                )
+            for name in ("coords", "patches", "patch_offsets"):
+                if name in old:
+                    old.copy(name, h5)
+            for name, value in old.attrs.items():
+                h5.attrs[name] = value
+    except (OSError, RuntimeError, KeyError):  # of reading: what fails in writing is kept for later
+        raise StoredFileError(f"{bag.path.name}: cannot be read; tile it again") from None
 
 
 class Bag:

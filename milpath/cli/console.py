@@ -147,7 +147,13 @@ def report_outcomes(
                 print(
                     f"{outcome.slide_id}: {outcome.message} ({outcome.seconds:.1f} s)", flush=True
                 )
-    words = {"ok": "done", "no_tissue": "without tissue", "skipped": "skipped", "failed": "failed"}
+    words = {
+        "planned": "to do",
+        "ok": "done",
+        "no_tissue": "without tissue",
+        "skipped": "skipped",
+        "failed": "failed",
+    }
     counts = {name: sum(one.status == name for one in done) for name in words}
     said = ", ".join(f"{counts[name]} {words[name]}" for name in words if counts[name])
     print(f"{title}: {said or 'nothing to do'}", file=sys.stderr)

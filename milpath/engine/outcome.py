@@ -15,7 +15,8 @@ from milpath.errors import MilpathError, OutputError, UsageError
 
 log = logging.getLogger(__name__)
 
-Status = Literal["ok", "no_tissue", "skipped", "failed"]
+Status = Literal["ok", "no_tissue", "skipped", "failed", "planned"]
+"""`planned` is what a dry run says of a slide that would be done."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,14 @@ class Outcome:
 
 Job = Callable[[SlideEntry], Outcome]
 
+Stop = Callable[[], bool]
+"""Whether no further slide is to be begun; those in hand are finished."""
+
+
+def go_on() -> bool:
+    """The `Stop` of a run that nobody stops."""
+    return False
+
 
 class Backend(Protocol):
     """Where the slides are done."""
@@ -41,7 +50,7 @@ class Backend(Protocol):
     def threads(self) -> int:
         """Threads that the work on one slide may use there."""
 
-    def run(self, job: Job, entries: Sequence[SlideEntry]) -> Iterator[Outcome]:
+    def run(self, job: Job, entries: Sequence[SlideEntry], stop: Stop = go_on) -> Iterator[Outcome]:
         """Do `job` for every slide; see `milpath.engine.run_job`."""
 
 
@@ -66,8 +75,22 @@ def attempt_slide(job: Job, entry: SlideEntry) -> Outcome:
             entry.slide_id,
             "failed",
             f"{entry.slide_id}: unexpected {type(error).__name__}: {' '.join(said.split())}",
+            {"unexpected": type(error).__name__},
         )
     return replace(outcome, seconds=round(time.perf_counter() - start, 3))
+
+
+def plan_outcome(entry: SlideEntry, found: Outcome | str | None) -> Outcome:
+    """What a dry run says of a slide.
+
+    Parameters
+    ----------
+    found : the outcome of what is there already, why that will not do, or None
+    """
+    if isinstance(found, Outcome):
+        return replace(found, message=f"would be skipped: {found.message}")
+    said = "would be done" if found is None else f"would be made anew: {found}"
+    return Outcome(entry.slide_id, "planned", said)
 
 
 def blame_slide(entry: SlideEntry) -> Outcome:

@@ -13,6 +13,7 @@ import h5py
 
 from milpath import __version__
 from milpath.store.publishing import publish
+from milpath.store.signals import put_off_signals
 
 FORMAT_VERSION = 1
 """Of the files below; a newer one is refused."""
@@ -27,15 +28,33 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
     path : where the file goes
     kind : what it is: "bag", "prediction", "weights"
     """
-    with publish(path) as file:
+    steady: _SteadyFile
+
+    def verify(part: Path) -> None:
+        _require_whole(part, kind, steady.size)
+
+    with publish(path, verify) as file:
         steady = _SteadyFile(file)
-        with _create_h5(steady) as h5:
+        with put_off_signals(_CALLED_BY_HDF5), _create_h5(steady) as h5:
             h5.attrs["milpath_kind"] = kind
             h5.attrs["milpath_format"] = FORMAT_VERSION
             h5.attrs["milpath_version"] = __version__
             yield h5
             steady.check()
         steady.check()
+
+
+def _require_whole(part: Path, kind: str, size: int) -> None:
+    """Raise `OSError` unless the file is as long as was written, opens, and says what it is."""
+    if (found := part.stat().st_size) != size:
+        raise OSError(f"{found} of {size} bytes arrived")
+    try:
+        with h5py.File(part, "r", locking=False) as h5:  # refuses one that is cut short
+            sound = h5.attrs.get("milpath_kind") == kind
+    except (OSError, RuntimeError):
+        sound = False
+    if not sound:
+        raise OSError("what was written cannot be read back")
 
 
 def _create_h5(file: io.RawIOBase) -> h5py.File:
@@ -64,8 +83,8 @@ class _SteadyFile(io.RawIOBase):
         super().__init__()
         self._file = file
         self._at = 0
-        self._size = 0
-        self._error: OSError | None = None
+        self.size = 0
+        self._error: OSError | ValueError | None = None
 
     def check(self) -> None:
         if self._error is not None:
@@ -75,7 +94,7 @@ class _SteadyFile(io.RawIOBase):
         if self._error is None:
             try:
                 action()
-            except OSError as error:
+            except (OSError, ValueError) as error:  # the second when it is closed already
                 self._error = error
 
     def readable(self) -> bool:
@@ -88,7 +107,7 @@ class _SteadyFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
+        self._at = offset + (0, self._at, self.size)[whence]
         self._try(lambda: self._file.seek(self._at))
         return self._at
 
@@ -111,13 +130,22 @@ class _SteadyFile(io.RawIOBase):
         view = memoryview(data).cast("B")
         self._try(lambda: self._file.write(view))
         self._at += len(view)
-        self._size = max(self._size, self._at)
+        self.size = max(self.size, self._at)
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        self._size = self._at if size is None else size
-        self._try(lambda: self._file.truncate(self._size))
-        return self._size
+        self.size = self._at if size is None else size
+        self._try(lambda: self._file.truncate(self.size))
+        return self.size
 
     def flush(self) -> None:
         self._try(self._file.flush)
+
+
+_CALLED_BY_HDF5 = frozenset(
+    method.__code__
+    for method in (
+        *(_SteadyFile.seek, _SteadyFile.tell, _SteadyFile.readinto),
+        *(_SteadyFile.write, _SteadyFile.truncate, _SteadyFile.flush),
+    )
+)

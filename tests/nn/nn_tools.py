@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from milpath.bag import encode_patch, write_bag, write_features
+from milpath.bag import Bag, encode_patch, write_bag, write_features
 from milpath.cohort import Cohort, SlideEntry
 from milpath.grid import PatchGrid
 from milpath.model_spec import EncoderSpec
@@ -71,7 +71,8 @@ def make_bag(
     encoded = ((row, encode_patch(each, tile.pixels)) for row, each in enumerate(patches))
     write_bag(path, slide, grid, background, encoded, tile)
     if features is not None:
-        write_features(path, [features], *encoder, dim=features.shape[1])
+        with Bag(path) as bag:
+            write_features(bag, [features], *encoder, dim=features.shape[1])
     return path
 
 
