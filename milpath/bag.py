@@ -7,6 +7,7 @@ float16 once `milpath embed` has run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -31,6 +32,7 @@ BagStatus = Literal["ok", "no_tissue"]
 Encoded = bytes | NDArray[np.uint8]
 
 _APPEND_BYTES = 1 << 20
+_NOT_FINITE = 0x7C00  # the exponent of a float16 that is infinite or no number
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,11 @@ def _write_patches(
     if params.codec == "raw":
         shape = (side, side, 3)
         raw = h5.create_dataset(
-            "patches", (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape)
+            "patches",
+            (0, *shape),
+            np.uint8,
+            maxshape=(None, *shape),
+            chunks=(max(1, _APPEND_BYTES // math.prod(shape)), *shape),
         )
         for row, pixels in patches:
             raw.resize(len(rows) + 1, axis=0)
@@ -177,14 +183,11 @@ def write_features(
             f"{path.name}: {encoder} gives embeddings that are not finite in float16; "
             "check its weights"
         )
-    with h5py.File(path, "r", locking=False) as old, publish_h5(path, "bag") as h5:
-        if len(features) != len(old["coords"]):
-            raise ValueError(f"{len(features)} embeddings for {len(old['coords'])} patches")
-        for name in ("coords", "patches", "patch_offsets"):
-            if name in old:
-                old.copy(name, h5)
-        for name, value in old.attrs.items():
-            h5.attrs[name] = value
+    with open_h5(path, "bag") as old, publish_h5(path, "bag") as h5:
+        count = old.shape("coords")[0]
+        if len(features) != count:
+            raise ValueError(f"{len(features)} embeddings for {count} patches")
+        old.copy(h5, without="features")
         made = h5.create_dataset("features", data=features)
         made.attrs["encoder"], made.attrs["encoder_fingerprint"] = encoder, code
 
@@ -290,7 +293,10 @@ class Bag:
 
     def read_features(self, rows: Any = slice(None)) -> NDArray[np.float16]:
         """Embeddings (n, D) float16 of all patches, or of some in increasing order."""
-        return self._h5.read("features", "float16", (len(self), None), rows)
+        features = self._h5.read("features", "float16", (len(self), None), rows)
+        if (features.view(np.uint16) & _NOT_FINITE == _NOT_FINITE).any():  # faster than isfinite
+            raise self._h5.refuse("'features' are not all finite")
+        return features
 
     def iter_features(self, batch: int) -> Iterator[NDArray[np.float16]]:
         """All embeddings in order, `batch` at a time."""

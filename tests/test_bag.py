@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from damage import edited
 from drawing import FACTS, grid_of, noise
 from numpy.typing import NDArray
 
@@ -298,7 +299,7 @@ FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "no_stride": (_set("stride_l0", 0), "attribute 'stride_l0'"),
     "no_side": (_set("patch_size_l0", -1), "attribute 'patch_size_l0'"),
     "mpp_text": (_set("mpp_x", "many"), "attribute 'mpp_x'"),
-    "mpp_nan": (_set("mpp_x", np.nan), "attribute 'mpp_x'"),
+    "mpp_none": (_set("mpp_x", 0.0), "attribute 'mpp_x'"),
     "source": (_set("mpp_source", "a guess"), "attribute 'mpp_source'"),
 }
 
@@ -307,7 +308,7 @@ FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
 def test_a_bag_whose_parts_do_not_fit_is_refused(tmp_path: Path, fault: str) -> None:
     change, text = FAULTS[fault]
     path = make(tmp_path)
-    with h5py.File(path, "r+") as h5:
+    with edited(path) as h5:
         change(h5)
     with pytest.raises(StoredFileError, match=text), Bag(path):
         pass
@@ -316,7 +317,7 @@ def test_a_bag_whose_parts_do_not_fit_is_refused(tmp_path: Path, fault: str) -> 
 @pytest.mark.parametrize("name", ["slide_id", "patch_px", "params", "status", "origin_x_l0"])
 def test_a_bag_that_lacks_an_attribute_is_refused(tmp_path: Path, name: str) -> None:
     path = make(tmp_path)
-    with h5py.File(path, "r+") as h5:
+    with edited(path) as h5:
         del h5.attrs[name]
     with pytest.raises(StoredFileError, match=name), Bag(path):
         pass
@@ -324,7 +325,7 @@ def test_a_bag_that_lacks_an_attribute_is_refused(tmp_path: Path, name: str) -> 
 
 def test_a_damaged_patch_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
     path = make(tmp_path)
-    with h5py.File(path, "r+") as h5:
+    with edited(path) as h5:
         start, end = h5["patch_offsets"][2:4]
         h5["patches"][start:end] = 7
     with Bag(path) as bag:

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from damage import edited
 from drawing import FACTS, grid_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -150,7 +151,7 @@ FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
 def test_a_prediction_whose_parts_do_not_fit_is_refused(tmp_path: Path, fault: str) -> None:
     change, text = FAULTS[fault]
     path = written(tmp_path, predict())
-    with h5py.File(path, "r+") as h5:
+    with edited(path) as h5:
         change(h5)
     with pytest.raises(StoredFileError, match=rf"^s\.prediction\.h5: .*{text}"):
         read_prediction(path)
@@ -158,7 +159,7 @@ def test_a_prediction_whose_parts_do_not_fit_is_refused(tmp_path: Path, fault: s
 
 def test_an_ensemble_of_nobody_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, predict())
-    with h5py.File(path, "r+") as h5:
+    with edited(path) as h5:
         _put("member_bias", np.ones((0, 3)))(h5)
         _put("member_attention", np.ones((0, 9)))(h5)
         _put("member_contributions", np.ones((0, 9, 3)))(h5)

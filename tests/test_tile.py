@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import openslide
 import pytest
+from damage import edited
 from drawing import damage_tile, write_levels
 from numpy.typing import NDArray
 
@@ -211,7 +212,7 @@ def test_a_bag_with_holes_is_made_again_as_the_slide_may_have_been_mended(
     drawn: DrawnSlide, tmp_path: Path
 ) -> None:
     tile(drawn.path, tmp_path)
-    with h5py.File(tmp_path / "s.h5", "r+") as h5:
+    with edited(tmp_path / "s.h5") as h5:
         h5.attrs["unreadable"] = 1
     assert tile(drawn.path, tmp_path).status == "ok"
     assert tile(drawn.path, tmp_path).status == "skipped"

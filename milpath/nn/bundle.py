@@ -143,8 +143,7 @@ def load_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:
                 "(was a second training interrupted?); train it again"
             )
         for number, weight in enumerate(weights):
-            shape = tuple(weight.shape)  # () of a scalar, which a slice cannot read
-            weight.assign(h5.read(f"{number:05d}", "float32", shape, rows=()))
+            weight.assign(h5.read(f"{number:05d}", "float32", tuple(weight.shape)))
         if f"{len(weights):05d}" in h5:
             raise h5.refuse("it holds more weights than the model")
 

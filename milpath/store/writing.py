@@ -13,14 +13,17 @@ import h5py
 
 from milpath import __version__
 from milpath.store.publishing import publish
+from milpath.store.seal import seal_h5
 
-FORMAT_VERSION = 1
-"""Of the files below; a newer one is refused."""
+FORMAT_VERSION = 2
+"""Of the files below: 2 since they are sealed; another one is refused."""
 
 
 @contextmanager
 def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
-    """`publish` for an HDF5 file, stamped with its kind, format version and milpath's version.
+    """`publish` for an HDF5 file, stamped with kind, format and milpath's version, and sealed.
+
+    It holds plain numbers in its root, and attributes of one value; anything else is a ValueError.
 
     Parameters
     ----------
@@ -36,6 +39,7 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
             yield h5
             steady.check()
         steady.check()
+        seal_h5(file)
 
 
 def _create_h5(file: io.RawIOBase) -> h5py.File:

@@ -13,6 +13,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from damage import edited, forge
 from nn_tools import make_bundle, make_member, random_patches, raw_tile
 
 from milpath.errors import StoredFileError
@@ -151,13 +152,13 @@ def test_weights_that_are_whole_numbers_or_scalars_come_back(tmp_path: Path) -> 
 
 
 def test_a_missing_weight_is_refused(copy: Path) -> None:
-    with h5py.File(copy / "member-1.h5", "a") as h5:
+    with edited(copy / "member-1.h5") as h5:
         del h5["00007"]
     refuse(copy, r"member-1\.h5: '00007' is missing")
 
 
 def test_an_extra_weight_is_refused(copy: Path) -> None:
-    with h5py.File(copy / "member-0.h5", "a") as h5:
+    with edited(copy / "member-0.h5") as h5:
         h5[f"{len(h5):05d}"] = np.zeros(3, np.float32)
     refuse(copy, r"member-0\.h5: it holds more weights than the model")
 
@@ -172,17 +173,15 @@ def test_an_extra_weight_is_refused(copy: Path) -> None:
 def test_a_weight_of_another_shape_or_kind_is_refused(
     copy: Path, values: np.ndarray[Any, Any], complaint: str
 ) -> None:
-    with h5py.File(copy / "member-0.h5", "a") as h5:
+    with edited(copy / "member-0.h5") as h5:
         del h5["00000"]
         h5["00000"] = values
     refuse(copy, complaint)
 
 
 def test_a_weight_that_declares_a_huge_shape_is_refused(copy: Path) -> None:
-    with h5py.File(copy / "member-0.h5", "a") as h5:
-        del h5["00000"]
-        h5.create_dataset("00000", (1 << 40,), np.float32, chunks=(1 << 20,))
-    refuse(copy, r"member-0\.h5: '00000' declares more bytes than the file holds")
+    forge(copy / "member-0.h5", lambda index: index["datasets"]["00000"].update(shape=[1 << 40]))
+    refuse(copy, r"member-0\.h5: .*'00000' declares more bytes than the file holds")
 
 
 def test_a_truncated_weights_file_is_refused(copy: Path) -> None:
