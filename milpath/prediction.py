@@ -14,6 +14,7 @@ from scipy.special import softmax
 
 from milpath.frame import read_frame, write_frame
 from milpath.grid import PatchGrid
+from milpath.names import is_printable
 from milpath.slide import SlideFacts
 from milpath.store import open_h5, publish_h5
 
@@ -132,7 +133,7 @@ def read_prediction(path: Path) -> Prediction:
         slide, grid = read_frame(h5)
         names = h5.json("class_names")
         status = h5.need("status")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        if not isinstance(names, list) or not all(_is_name(name) for name in names):
             raise h5.refuse("attribute 'class_names' is not a list of names")
         if status not in ("ok", "no_tissue") or (status == "ok") != (len(grid) > 0):
             raise h5.refuse(f"attribute 'status' is {status!r} with {len(grid)} patches")
@@ -153,6 +154,10 @@ def read_prediction(path: Path) -> Prediction:
         if not bias.size or not _all_finite(prediction):
             raise h5.refuse("its numbers are not those of a model")
         return prediction
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and is_printable(value)
 
 
 def _all_finite(prediction: Prediction) -> bool:

@@ -24,6 +24,9 @@ from milpath.resample import frame_windows, resample
 
 MppSource = Literal["slide", "cohort", "option"]
 
+MAX_TILE_PX = 1 << 26
+"""Of a file's tiles: OpenSlide holds one as 256 MB, and takes the process down if it cannot."""
+
 
 @dataclass(frozen=True)
 class SlideFacts:
@@ -81,7 +84,7 @@ class Slide:
         except OSError as error:
             raise UnsupportedSlideError(f"{name}: cannot be read ({error.strerror})") from None
         try:
-            return openslide.OpenSlide(self.path)
+            handle = openslide.OpenSlide(self.path)
         except openslide.OpenSlideUnsupportedFormatError:
             raise UnsupportedSlideError(
                 f"{name}: not a slide that OpenSlide can read ({_guess_content(self.path)}); "
@@ -92,6 +95,14 @@ class Slide:
                 f"{name}: cannot be opened as a slide ({_one_line(error, self.path)}); "
                 "copy it again or convert it"
             ) from None
+        width, height = _largest_tile(handle)
+        if width * height > MAX_TILE_PX:
+            handle.close()
+            raise UnsupportedSlideError(
+                f"{name}: its tiles are {width} x {height} px, which no scanner writes; "
+                "copy it again or convert it"
+            )
+        return handle
 
     def reopen(self) -> Slide:
         """The same slide with a handle of its own, for another thread."""
@@ -337,6 +348,14 @@ class Slide:
 def _one_line(error: Exception, path: Path) -> str:
     """An OpenSlide message without line breaks and without folders, which may name a patient."""
     return " ".join(str(error).replace(f"{path.parent}/", "").split())
+
+
+def _largest_tile(handle: openslide.OpenSlide) -> tuple[int, int]:
+    """(width, height) of the largest tile of any level, as far as OpenSlide tells."""
+    names = [f"openslide.level[{level}].tile-" for level in range(handle.level_count)]
+    said = handle.properties
+    sizes = [(int(said.get(f"{n}width", 0)), int(said.get(f"{n}height", 0))) for n in names]
+    return max(sizes, key=math.prod)
 
 
 def _guess_content(path: Path) -> str:

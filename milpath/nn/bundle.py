@@ -72,19 +72,36 @@ def load_bundle(folder: Path) -> Bundle:
     StoredFileError : no bundle, or its weights are not those of its architecture
     """
     spec = read_bundle_spec(folder)
-    shared = None
-    if spec.mode == "features":
-        shared = rebuild_encoder(spec.encoder)
+    with _without_memory():
+        shared, member = _build_shared(spec), _build_member(spec)
+        if shared is not None:
+            require_weights(folder / "encoder.h5", [shared], spec.fingerprint)
+        for number in range(spec.members):
+            require_weights(_member_path(folder, number), _networks(member), spec.fingerprint)
+    shared = _build_shared(spec)
+    if shared is not None:
         load_weights(folder / "encoder.h5", [shared], spec.fingerprint)
     members = []
     for number in range(spec.members):
-        own = rebuild_encoder(spec.encoder) if spec.mode == "pixels" else None
-        head = build_head(len(spec.class_names), spec.head, projected=own is None)
-        head.build((None, None, spec.encoder.dim))
-        member = Member(head, own)
-        load_weights(_member_path(folder, number), _networks(member), spec.fingerprint)
-        members.append(member)
+        members.append(_build_member(spec))
+        load_weights(_member_path(folder, number), _networks(members[-1]), spec.fingerprint)
     return Bundle(spec, tuple(members), shared)
+
+
+def _without_memory() -> Any:
+    """Networks built in this scope have shapes, but no weights yet."""
+    return keras.StatelessScope(initialize_variables=False)
+
+
+def _build_shared(spec: BundleSpec) -> keras.Model | None:
+    return rebuild_encoder(spec.encoder) if spec.mode == "features" else None
+
+
+def _build_member(spec: BundleSpec) -> Member:
+    own = rebuild_encoder(spec.encoder) if spec.mode == "pixels" else None
+    head = build_head(len(spec.class_names), spec.head, projected=own is None)
+    head.build((None, None, spec.encoder.dim))
+    return Member(head, own)
 
 
 def save_encoder(folder: Path, encoder: keras.Model, spec: EncoderSpec) -> str:
@@ -103,6 +120,8 @@ def load_encoder(folder: Path) -> tuple[keras.Model, EncoderSpec]:
     """
     if (folder / "encoder.json").is_file():
         spec = read_record(EncoderSpec, folder / "encoder.json")
+        with _without_memory():
+            require_weights(folder / "encoder.h5", [rebuild_encoder(spec)])
         encoder = rebuild_encoder(spec)
         load_weights(folder / "encoder.h5", [encoder])
         return encoder, spec
@@ -135,6 +154,14 @@ def load_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:
     ------
     StoredFileError : a weight is missing or has another shape, or the file is of another model
     """
+    require_weights(path, networks, model)
+    with open_h5(path, "weights") as h5:
+        for number, weight in enumerate(_weights(networks)):
+            weight.assign(h5.read(f"{number:05d}", "float32", tuple(weight.shape)))
+
+
+def require_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:
+    """Raise as `load_weights` would, of networks that may have no memory for weights yet."""
     weights = _weights(networks)
     with open_h5(path, "weights") as h5:
         if h5.attr("model") != model:
@@ -143,7 +170,7 @@ def load_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:
                 "(was a second training interrupted?); train it again"
             )
         for number, weight in enumerate(weights):
-            weight.assign(h5.read(f"{number:05d}", "float32", tuple(weight.shape)))
+            h5.require(f"{number:05d}", "float32", tuple(weight.shape))
         if f"{len(weights):05d}" in h5:
             raise h5.refuse("it holds more weights than the model")
 

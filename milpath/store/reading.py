@@ -117,6 +117,18 @@ class SafeH5:
         """Shape of a dataset."""
         return self._dataset(name).shape
 
+    def require(self, name: str, dtype: str, shape: tuple[int | None, ...]) -> SealedDataset:
+        """As `read`, but the dataset is only looked at."""
+        dataset = self._dataset(name)
+        if np.dtype(dataset.dtype) != np.dtype(dtype):
+            raise self.refuse(f"{name!r} is {np.dtype(dataset.dtype)}, expected {dtype}")
+        fits = len(shape) == len(dataset.shape) and all(
+            want is None or want == got for want, got in zip(shape, dataset.shape, strict=True)
+        )
+        if not fits:
+            raise self.refuse(f"{name!r} has shape {dataset.shape}, expected {shape}")
+        return dataset
+
     def read(
         self, name: str, dtype: str, shape: tuple[int | None, ...], rows: Any = slice(None)
     ) -> NDArray[Any]:
@@ -133,14 +145,7 @@ class SafeH5:
         ------
         StoredFileError : absent, of another dtype or shape, or damaged there
         """
-        dataset = self._dataset(name)
-        if np.dtype(dataset.dtype) != np.dtype(dtype):
-            raise self.refuse(f"{name!r} is {np.dtype(dataset.dtype)}, expected {dtype}")
-        fits = len(shape) == len(dataset.shape) and all(
-            want is None or want == got for want, got in zip(shape, dataset.shape, strict=True)
-        )
-        if not fits:
-            raise self.refuse(f"{name!r} has shape {dataset.shape}, expected {shape}")
+        dataset = self.require(name, dtype, shape)
         with self._damage_refused(name):
             if isinstance(rows, np.ndarray):
                 return self._scattered(dataset, rows)
