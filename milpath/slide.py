@@ -6,7 +6,9 @@ Only an allow-list of properties leaves this module; label and macro images are 
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +19,15 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
+from tifffile import COMPRESSION, TiffFile, TiffPage
 
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
 from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
 from milpath.resample import frame_windows, resample
+
+_JPEG_LEAST = 256  # pixels that a byte of JPEG can hold: a block of 64 takes two bits at least
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # OpenSlide has the word on damage
 
 MppSource = Literal["slide", "cohort", "option"]
 
@@ -68,6 +75,7 @@ class Slide:
         self.path = Path(path)
         self.slide_id = slide_id or self.path.stem
         self._handle = self._open()
+        _refuse_missing_pixels(self.path)
         self._mpp = mpp
         self._mpp_source: MppSource = "slide" if mpp is None else mpp_source
 
@@ -106,7 +114,9 @@ class Slide:
 
     def reopen(self) -> Slide:
         """The same slide with a handle of its own, for another thread."""
-        return Slide(self.path, self.slide_id, self._mpp, self._mpp_source)
+        other = copy.copy(self)
+        other._handle = self._open()
+        return other
 
     def close(self) -> None:
         """Let go of the file."""
@@ -356,6 +366,33 @@ def _largest_tile(handle: openslide.OpenSlide) -> tuple[int, int]:
     said = handle.properties
     sizes = [(int(said.get(f"{n}width", 0)), int(said.get(f"{n}height", 0))) for n in names]
     return max(sizes, key=math.prod)
+
+
+def _refuse_missing_pixels(path: Path) -> None:
+    """A TIFF whose header tells of more pixels than the file holds is cut, or lies about its size.
+
+    OpenSlide would go and look for each of them.
+    """
+    try:
+        with TiffFile(path) as tiff:
+            short = [
+                page for page in tiff.pages if isinstance(page, TiffPage) and not _is_whole(page)
+            ]
+    except Exception:  # no TIFF, or one that tifffile stumbles over in one of its many ways
+        return
+    if short:
+        raise UnsupportedSlideError(
+            f"{path.name}: says it is {short[0].imagewidth} x {short[0].imagelength} px, but holds "
+            "fewer; copy it again"
+        )
+
+
+def _is_whole(page: TiffPage) -> bool:
+    """Whether a page lists all its tiles, or has bytes enough for the one JPEG that it is."""
+    if page.is_tiled:
+        return len(page.dataoffsets) >= math.prod(page.chunked)
+    pixels = page.imagewidth * page.imagelength
+    return page.compression != COMPRESSION.JPEG or pixels <= _JPEG_LEAST * sum(page.databytecounts)
 
 
 def _guess_content(path: Path) -> str:

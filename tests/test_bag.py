@@ -10,9 +10,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from damage import edited
 from drawing import FACTS, grid_of, noise
 from numpy.typing import NDArray
+from strangers.forge import edited
 
 from milpath.bag import (
     Bag,

@@ -10,10 +10,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from damage import edited
 from drawing import FACTS, grid_of
 from hypothesis import given
 from hypothesis import strategies as st
+from strangers.forge import edited
 
 from milpath.errors import StoredFileError
 from milpath.prediction import Prediction, read_prediction, write_prediction

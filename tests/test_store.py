@@ -14,9 +14,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from damage import Index, edited, forge, seal_with
 from hypothesis import given
 from hypothesis import strategies as st
+from strangers.forge import Index, edited, forge, seal_with
 
 from milpath import __version__
 from milpath.errors import MilpathError, OutputError, StoredFileError

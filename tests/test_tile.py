@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import openslide
 import pytest
-from damage import edited
 from drawing import damage_tile, write_levels
 from numpy.typing import NDArray
+from strangers.forge import edited
 
 from milpath.bag import Bag
 from milpath.cohort import SlideEntry

@@ -58,14 +58,19 @@ def open_h5(path: Path, kind: str) -> Iterator[SafeH5]:
 def _require_kind(safe: SafeH5, name: str, kind: str) -> None:
     found = safe.attr("milpath_kind")
     if found != kind:
-        what = f"a {found} file" if found else "an HDF5 file that milpath did not write"
+        what = f"a {_told(found)} file" if found else "an HDF5 file that milpath did not write"
         raise StoredFileError(f"{name}: expected a {kind} file, this is {what}")
     version = safe.need("milpath_format")
     if version != FORMAT_VERSION:
         raise StoredFileError(
-            f"{name}: format {version} is not the one this milpath reads "
+            f"{name}: format {_told(version)} is not the one this milpath reads "
             f"({FORMAT_VERSION}); update milpath"
         )
+
+
+def _told(value: object) -> str:
+    """A stranger's value in a message."""
+    return ascii(str(value)[:40])[1:-1]
 
 
 class SafeH5:

@@ -34,7 +34,7 @@ PAGE = 4096
 
 _FOOTER = struct.Struct("<QQI8s")  # h5_bytes, index_bytes, CRC-32 of all behind the HDF5, magic
 _MAGIC = b"\x89mpseal\n"
-_MAX_INDEX_BYTES = 8 << 20
+_MAX_INDEX_BYTES = 2 << 20  # a bag's is a kilobyte, and some bytes a megabyte of its pixels
 _MAX_TEXT = 1 << 20
 _LEAST_EXTENT = 1024  # bytes on average, of several
 _STEP = 256  # pages that are checked at a time

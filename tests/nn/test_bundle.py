@@ -13,8 +13,8 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from damage import edited, forge
 from nn_tools import make_bundle, make_member, random_patches, raw_tile
+from strangers.forge import edited, forge
 
 from milpath.errors import StoredFileError
 from milpath.model_spec import BundleSpec, EncoderSpec, read_bundle_spec

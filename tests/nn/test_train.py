@@ -13,12 +13,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from damage import edited
 from nn_tools import HEAD, Floats, TiledCohort, make_bag, make_cohort, make_records, random_patches
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 from scipy.special import log_softmax, softmax
+from strangers.forge import edited
 
 from milpath.bag import Bag
 from milpath.cohort import Cohort, SlideEntry

@@ -1,4 +1,4 @@
-"""Ways to change a sealed file, for several test modules."""
+"""Ways to change a file of milpath, the seal with it or not."""
 
 from __future__ import annotations
 
