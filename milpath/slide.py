@@ -10,6 +10,7 @@ import copy
 import hashlib
 import logging
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -373,12 +374,12 @@ def _refuse_missing_pixels(path: Path) -> None:
 
     OpenSlide would go and look for each of them.
     """
-    try:
-        with TiffFile(path) as tiff:
-            short = [
-                page for page in tiff.pages if isinstance(page, TiffPage) and not _is_whole(page)
-            ]
-    except Exception:  # no TIFF, or one that tifffile stumbles over in one of its many ways
+    for wide in (None, False):  # an NDPI file may have offsets as long as it should, or as a TIFF's
+        with suppress(Exception), TiffFile(path, is_ndpi=wide) as tiff:  # many others are no TIFF
+            pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
+            short = [page for page in pages if not _is_whole(page)]
+            break
+    else:
         return
     if short:
         raise UnsupportedSlideError(

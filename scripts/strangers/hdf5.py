@@ -23,6 +23,7 @@ from strangers.watch import Case
 
 FACTS = SlideFacts("s", "aperio", 4000, 3000, 0.25, 0.25, "slide", 40.0, "c0ffee")
 PARAMS = TileParams(grid=GridParams(mpp=0.5, patch_px=32))
+_UNSEALED = "seal is missing"
 CANARY = "canary of a stranger"
 
 Plant = Callable[[h5py.File, Path], object]
@@ -108,24 +109,26 @@ def _placed(kind: str, folder: Path) -> Path:
 def hdf5_cases() -> Iterator[Case]:
     """Every hostile file of the three kinds, and the whole ones."""
     for kind, (_, read, needed) in KINDS.items():
-        yield Case(f"{kind} whole", partial(_placed, kind), read, accepted=True)
-        for name, plant in PLANTS.items():
-            write = partial(_write_planted, kind, partial(plant, needed))
-            yield Case(f"{kind} planted {name}", write, read, words="seal is missing")
-        for name, (change, words) in FORGED.items():
-            write = partial(_write_forged, kind, partial(change, needed))
-            yield Case(f"{kind} forged {name}", write, read, words=words)
-        for name, index in INDICES.items():
-            yield Case(f"{kind} index {name}", partial(_write_index, kind, index), read)
-        for name, base in FILES.items():
-            yield Case(f"{kind} file {name}", partial(_write_file, kind, base), read)
-        for seed in range(20):
-            yield Case(f"{kind} flipped {seed}", partial(_write_flipped, kind, seed), read)
-            yield Case(f"{kind} cut {seed}", partial(_write_cut, kind, seed), read)
-    for kind, faults in (("bag", BAG_FAULTS), ("prediction", PREDICTION_FAULTS)):
-        for name, (fault, words) in faults.items():
-            write = partial(_write_edited, kind, fault)
-            yield Case(f"{kind} edited {name}", write, KINDS[kind][1], words=words)
+        for name, write, words in _ways(kind, needed):
+            yield Case(f"{kind} {name}", write, read, accepted=name == "whole", words=words)
+
+
+def _ways(kind: str, needed: str) -> Iterator[tuple[str, Callable[[Path], Path], str]]:
+    """Name, file, and words of its refusal."""
+    yield "whole", partial(_placed, kind), ""
+    for name, plant in PLANTS.items():
+        yield f"planted {name}", partial(_write_planted, kind, partial(plant, needed)), _UNSEALED
+    for name, (change, words) in FORGED.items():
+        yield f"forged {name}", partial(_write_forged, kind, partial(change, needed)), words
+    for name, (fault, words) in FAULTS.get(kind, {}).items():
+        yield f"edited {name}", partial(_write_edited, kind, fault), words
+    for name, index in INDICES.items():
+        yield f"index {name}", partial(_write_index, kind, index), ""
+    for name, contents in FILES.items():
+        yield f"file {name}", partial(_write_file, kind, contents), ""
+    for seed in range(20):
+        yield f"flipped {seed}", partial(_write_flipped, kind, seed), ""
+        yield f"cut {seed}", partial(_write_cut, kind, seed), ""
 
 
 # -- what HDF5 allows, planted with h5py: it comes without a seal ------------------------------
@@ -265,7 +268,11 @@ def _data(name: str, value: Any) -> Callable[[h5py.File], None]:
 
 
 def _both(*changes: Callable[[h5py.File], None]) -> Callable[[h5py.File], None]:
-    return lambda h5: [change(h5) for change in changes][0]
+    def change(h5: h5py.File) -> None:
+        for each in changes:
+            each(h5)
+
+    return change
 
 
 Faults = dict[str, tuple[Callable[[h5py.File], None], str]]
@@ -357,6 +364,9 @@ PREDICTION_FAULTS: Faults = {
 }  # fmt: skip
 
 
+FAULTS = {"bag": BAG_FAULTS, "prediction": PREDICTION_FAULTS}
+
+
 # -- seals that a stranger wrote ---------------------------------------------------------------
 
 
@@ -394,7 +404,7 @@ FORGED: dict[str, tuple[Callable[[str, Index], None], str]] = {
     "no datasets": (lambda name, index: index["datasets"].clear(), "missing"),
     "no attributes": (lambda name, index: index["attrs"].clear(), "did not write"),
     "another kind": (lambda name, index: index["attrs"].update(milpath_kind="x"), "a x file"),
-    "kind escape": (lambda name, index: index["attrs"].update(milpath_kind="\x1b[2J"), "expected a"),
+    "kind escape": (lambda name, index: index["attrs"].update(milpath_kind="\x1b["), "expected a"),
     "newer": (lambda name, index: index["attrs"].update(milpath_format=99), "format 99"),
     "format text": (lambda name, index: index["attrs"].update(milpath_format="\n"), "format"),
     "field escape": (lambda name, index: index.update({"\x1b[2J\n": 1}), "seal"),
