@@ -123,7 +123,7 @@ def _read_text(path: Path) -> str:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{path.name}: larger than {MAX_BYTES >> 20} MB, no list of slides")
         data = path.read_bytes()
-        if data.count(b"\n") > MAX_SLIDES + 1:
+        if max(data.count(b"\n"), data.count(b"\r")) > MAX_SLIDES + 1:
             raise UsageError(f"{path.name}: more than {MAX_SLIDES:,} lines; split it")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

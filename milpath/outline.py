@@ -27,7 +27,8 @@ MAX_VERTICES = 250_000
 MAX_RINGS = 10_000
 """Of a file that is read; more is no outline but an attack, or a mistake."""
 
-_CROSSINGS = 1 << 20  # of edges and rows, that are counted at a time
+_MOST_LISTS = MAX_VERTICES + 4 * MAX_RINGS  # a corner is one, and so are rings, and what holds them
+_CROSSINGS = 1 << 18  # of edges and rows, that are counted at a time
 
 _FAR = 1e9  # no slide is so large; and NaN is not less either
 _SIMPLIFY = 0.7  # cells that a traced outline may differ from its mask
@@ -189,7 +190,7 @@ def read_outline(path: Path) -> list[Polygon]:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{path.name}: larger than {MAX_BYTES >> 20} MB; simplify it")
         data = path.read_bytes()
-        if data.count(b",") > 4 * MAX_VERTICES or data.count(b"[") > 2 * MAX_VERTICES:
+        if data.count(b",") > 4 * MAX_VERTICES or data.count(b"[") > _MOST_LISTS:
             raise UsageError(f"{path.name}: more than {MAX_VERTICES:,} corners; simplify it")
         outline = list(_polygons(json.loads(data)))
     except OSError as error:

@@ -169,7 +169,9 @@ def _external_storage(name: str, h5: h5py.File, folder: Path) -> None:
     (folder / "canary").write_text(CANARY * 40)
     shape, dtype = h5[name].shape, h5[name].dtype
     del h5[name]
-    h5.create_dataset(name, shape, dtype, external=[(str(folder / "canary"), 0, 1 << 10)])
+    h5.create_dataset(
+        name, shape, dtype, external=[(str(folder / "canary"), 0, h5py.h5f.UNLIMITED)]
+    )
 
 
 def _virtual(name: str, h5: h5py.File, folder: Path) -> None:
