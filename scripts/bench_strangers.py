@@ -1,8 +1,8 @@
 """Strangers' files: hostile HDF5, texts and models, damaged bytes, malformed slides, a lost tile.
 
 One JSON line a figure, and one more for every file that did not end as it should; those make the
-exit code 1. Every file is treated in a watched process: how it ends, in what time, and in how much
-memory above what the process held before.
+exit code 1. Every file is treated in a watched process: how it ends, in how many processor seconds
+(`worst_seconds`), and in how much memory above what the process held before (`worst_mib`).
 
 python scripts/bench_strangers.py [--quick] [--only hdf5 texts bundles damage slides tile]
 """

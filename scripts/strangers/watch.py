@@ -45,6 +45,8 @@ class Verdict:
     """accepted, refused, wrong (the other of them, or without its words), fault, hang, crash"""
     said: str
     seconds: float
+    """Of the processor, so that what else a machine does makes no difference; of the clock, where
+    the process had to be ended."""
     mib: float
     """Memory taken above what the process held before."""
 
@@ -118,7 +120,7 @@ def _serve(line: Connection) -> None:
 
 def _treated(treat: Treat, path: Path) -> tuple[str, str, float, float]:
     before = _forget_peak()
-    begun = time.monotonic()
+    begun = time.process_time()
     ending, said = "accepted", ""
     try:
         treat(path)
@@ -126,7 +128,7 @@ def _treated(treat: Treat, path: Path) -> tuple[str, str, float, float]:
         ending, said = "refused", str(error)
     except BaseException as error:
         ending, said = "fault", f"{type(error).__name__}: {error} {_where(error)}"
-    took = time.monotonic() - begun
+    took = time.process_time() - begun
     return ending, said, took, max(0.0, _kib("VmHWM") - before) / 1024
 
 
