@@ -116,27 +116,35 @@ def fill_outline(overview: Overview, tissue: TissueMask, outline: Sequence[Polyg
 def _fill_rings(
     shape: tuple[int, ...], rings: Sequence[Ring]
 ) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
-    """What an odd number of rings are around, in the part of an array where the first one lies.
-
-    Each edge turns over all that lies to its right in the rows it crosses; so the work grows with
-    the corners' number and the area, not with their product.
+    """What lies inside the first ring and in none of the others, in the part where that one is.
 
     Parameters
     ----------
-    shape : (rows, cols) of the array
+    shape : (rows, cols) of the whole array
     rings : (n, 2), x and y in its indices; an outline and its holes
     """
     size = np.array(shape[::-1])
     low = np.floor(rings[0].min(axis=0)).clip(0, size).astype(np.int64)
     high = np.ceil(rings[0].max(axis=0) + 1).clip(low, size).astype(np.int64)
     cols, rows = (high - low).tolist()
-    turns = np.zeros(rows * (cols + 1), np.int64)
-    for ring in rings:
-        for row, x in _crossings(ring - low, rows):
-            place = row * (cols + 1) + np.floor(x + 1).clip(0, cols).astype(np.int64)
-            turns += np.bincount(place, minlength=len(turns))
-    inside = turns.reshape(rows, cols + 1)[:, :cols].cumsum(axis=1) % 2 == 1
+    inside, *holes = (_fill_ring(ring - low, rows, cols) for ring in rings)
+    for hole in holes:
+        inside &= ~hole
     return np.s_[low[1] : high[1], low[0] : high[0]], inside
+
+
+def _fill_ring(ring: Ring, rows: int, cols: int) -> NDArray[np.bool_]:
+    """The cells (rows, cols) whose middle a ring is around an odd number of times.
+
+    Each edge turns over all that lies to its right in the rows it crosses; so the work grows with
+    the corners' number and the area, not with their product.
+    """
+    turns = np.zeros(rows * (cols + 1), np.int64)
+    for row, x in _crossings(ring, rows):
+        place = row * (cols + 1) + np.floor(x + 1).clip(0, cols).astype(np.int64)
+        turns += np.bincount(place, minlength=len(turns))
+    inside: NDArray[np.bool_] = turns.reshape(rows, cols + 1)[:, :cols].cumsum(axis=1) % 2 == 1
+    return inside
 
 
 def _crossings(ring: Ring, rows: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:

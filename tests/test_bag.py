@@ -282,6 +282,13 @@ def _offset(place: int, value: int) -> Callable[[h5py.File], None]:
     return change
 
 
+def _far_apart(h5: h5py.File) -> None:
+    h5.attrs["width_l0"] = h5.attrs["height_l0"] = 1 << 30
+    stride, coords = h5.attrs["stride_l0"], h5["coords"]
+    coords[...] = coords[0]
+    coords[-1] = coords[0] + 9000 * stride
+
+
 FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "offset_back": (_offset(3, 1), "patch_offsets do not fit"),
     "offset_first": (_offset(0, 1), "patch_offsets do not fit"),
@@ -300,6 +307,9 @@ FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "no_side": (_set("patch_size_l0", -1), "attribute 'patch_size_l0'"),
     "mpp_text": (_set("mpp_x", "many"), "attribute 'mpp_x'"),
     "mpp_none": (_set("mpp_x", 0.0), "attribute 'mpp_x'"),
+    "id_path": (_set("slide_id", "../x"), "attribute 'slide_id': .*cannot be a file name"),
+    "vendor_escape": (_set("vendor", "\x1b[2J"), "attribute 'vendor': .*control characters"),
+    "far_apart": (_far_apart, "'coords' lie 9001 x 9001 strides apart"),
     "source": (_set("mpp_source", "a guess"), "attribute 'mpp_source'"),
 }
 
@@ -340,3 +350,16 @@ def test_a_picture_of_another_size_is_refused_before_it_is_decoded(tmp_path: Pat
     write_bag(path, FACTS, grid_of(1), "bright", patches, JPEG)
     with Bag(path) as bag, pytest.raises(StoredFileError, match="patch 0 is damaged"):
         bag.read_patches(np.array([0]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_embeddings_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    path = make(tmp_path)
+    write_features(path, [np.ones((7, 5))], "small", "code", 5)
+    with edited(path) as h5:
+        h5["features"][4, 2] = value
+    with Bag(path) as bag:
+        assert bag.read_features(np.array([0, 3])).shape == (2, 5)
+        for rows in (slice(None), np.array([4])):
+            with pytest.raises(StoredFileError, match="'features' are not all finite"):
+                bag.read_features(rows)

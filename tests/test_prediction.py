@@ -143,6 +143,13 @@ FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "dtype": (_put("member_bias", np.ones((3, 3), np.float32)), "is float32, expected float64"),
     "nan": (_put("member_contributions", np.full((3, 9, 3), np.nan)), "not those of a model"),
     "attention_inf": (_put("member_attention", np.full((3, 9), np.inf)), "not those of a model"),
+    "attention_sum": (_put("member_attention", np.ones((3, 9))), "not those of a model"),
+    "attention_below": (
+        _put("member_attention", np.array([[2, -1, 0, 0, 0, 0, 0, 0, 0]] * 3, float)),
+        "not those of a model",
+    ),
+    "unreadable": (_set("unreadable", "many"), "'unreadable' is not a number of patches"),
+    "names_twice": (_set("class_names", '["a", "a", "b"]'), "'class_names' is not a list of names"),
     "coords": (_put("coords", np.full((9, 2), 10**6)), "'coords' lie outside"),
 }
 

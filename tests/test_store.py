@@ -435,7 +435,7 @@ def test_any_rows_are_those_of_the_array(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     shape = data.draw(st.tuples(st.integers(0, 3000), st.integers(1, 9)))
-    chunks = data.draw(st.none() | st.tuples(st.integers(1, 4000), st.just(shape[1])))
+    chunks = data.draw(st.none() | st.tuples(st.integers(100, 4000), st.just(shape[1])))
     values = np.random.default_rng(0).integers(0, 1 << 40, shape)
     path = tmp_path_factory.mktemp("rows") / "a.h5"
     with publish_h5(path, "bag") as h5:

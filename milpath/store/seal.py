@@ -36,7 +36,8 @@ _FOOTER = struct.Struct("<QQI8s")  # h5_bytes, index_bytes, CRC-32 of all behind
 _MAGIC = b"\x89mpseal\n"
 _MAX_INDEX_BYTES = 2 << 20  # a bag's is a kilobyte, and some bytes a megabyte of its pixels
 _MAX_TEXT = 1 << 20
-_LEAST_EXTENT = 1024  # bytes on average, of several
+_FEW_EXTENTS = 64
+_LEAST_EXTENT = 1024  # bytes on average, where there are more
 _STEP = 256  # pages that are checked at a time
 
 _Scalar = bool | int | float | Annotated[str, Field(max_length=_MAX_TEXT)]
@@ -81,7 +82,7 @@ class SealedDataset(_Sealed):
         held = self.starts[-1]
         inside = all(start + length <= h5_bytes for start, length in self.extents)
         whole = self.row_bytes * math.prod(self.shape[:1]) <= held <= h5_bytes
-        return inside and whole and len(self.extents) <= 1 + held // _LEAST_EXTENT
+        return inside and whole and len(self.extents) <= _FEW_EXTENTS + held // _LEAST_EXTENT
 
 
 class SealIndex(_Sealed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -224,6 +225,8 @@ def test_a_record_that_is_none_is_refused(copy: Path, text: str) -> None:
         ({"members": 10**9}, "members: Input should be less"),
         ({"mode": "both"}, "mode: Input should be"),
         ({"mode": "features"}, r"encoder\.h5: there is no such weights file"),
+        ({"class_names": ["a", "a"]}, "class_names: .*names must differ"),
+        ({"class_names": ["a", "\x1b[2J"]}, "class_names: .*no control characters"),
         ({"class_names": ["a"]}, "class_names: Tuple should have at least 2"),
         ({"class_names": ["a", "b", "c"]}, r"has shape \(128, 2\), expected \(128, 3\)"),
         ({"fingerprint": "0"}, r"not of the model that model\.json describes"),
@@ -250,6 +253,14 @@ def test_an_edited_record_is_refused(copy: Path, change: dict[str, Any], complai
 def test_an_edited_encoder_is_refused(copy: Path, change: dict[str, Any], complaint: str) -> None:
     edit(copy, lambda record: record["encoder"].update(change))
     refuse(copy, complaint)
+
+
+def test_a_record_of_a_network_of_8_gb_is_refused_before_it_takes_memory(copy: Path) -> None:
+    edit(copy, lambda record: record["encoder"].update(name="centred", patch_px=4096))
+    edit(copy, lambda record: record["tile"]["grid"].update(patch_px=4096))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refuse(copy, r"has shape \(3, 3, 64, 128\), expected \(16777216, 128\)")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (1 << 20)
 
 
 def test_a_record_beyond_all_measure_is_refused(copy: Path) -> None:
