@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from milpath.errors import StoredFileError
 from milpath.store.seal import (
-    PAGE,
     BrokenSealError,
     Seal,
     SealedDataset,
@@ -26,6 +25,7 @@ from milpath.store.seal import (
 from milpath.store.writing import FORMAT_VERSION
 
 _COPY_BYTES = 1 << 20
+_NEAR_BYTES = 1 << 16  # between scattered rows: to check these is as quick as to read anew
 _RUN_BYTES = 1 << 22  # that scattered rows are read in, at most
 
 
@@ -195,12 +195,12 @@ class SafeH5:
         return values
 
     def _scattered(self, dataset: SealedDataset, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Rows here and there; those that share a page, or nearly, are read at once."""
+        """Rows here and there; those that lie near each other are read at once."""
         if rows.size and not 0 <= rows.min() <= rows.max() < dataset.shape[0]:
             raise IndexError("no such row")
         unique, inverse = np.unique(rows, return_inverse=True)
         values = np.empty((len(unique), *dataset.shape[1:]), dataset.dtype)
-        near = 1 + PAGE // max(1, dataset.row_bytes)
+        near = 1 + _NEAR_BYTES // max(1, dataset.row_bytes)
         most = max(1, _RUN_BYTES // max(1, dataset.row_bytes))
         apart = (np.diff(unique) > near) | (np.diff(unique // most) > 0)
         ends = [*(np.flatnonzero(apart) + 1).tolist(), len(unique)]

@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
-PAGE = 4096
-"""Bytes that share a checksum: few, for embeddings of patches here and there."""
+PAGE = 1 << 16
+"""Bytes that share a checksum: to read and check as many takes as long as a call does."""
 
 _FOOTER = struct.Struct("<QQI8s")  # h5_bytes, index_bytes, CRC-32 of all behind the HDF5, magic
 _MAGIC = b"\x89mpseal\n"
@@ -38,7 +38,6 @@ _MAX_INDEX_BYTES = 2 << 20  # a bag's is a kilobyte, and some bytes a megabyte o
 _MAX_TEXT = 1 << 20
 _FEW_EXTENTS = 64
 _LEAST_EXTENT = 1024  # bytes on average, where there are more
-_STEP = 256  # pages that are checked at a time
 
 _Scalar = bool | int | float | Annotated[str, Field(max_length=_MAX_TEXT)]
 _Dtype = Literal["|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"]
@@ -236,12 +235,19 @@ class SealedPages:
         OSError : they cannot be read
         """
         end = start + len(target)
-        for first in range(start // PAGE, -(-end // PAGE), _STEP):
-            low = first * PAGE
-            high = min(low + _STEP * PAGE, -(-end // PAGE) * PAGE, self._seal.h5_bytes)
-            data = self._checked(low, high)
-            begin, stop = max(start, low), min(end, high)
-            target[begin - start : stop - start] = data[begin - low : stop - low]
+        at = start
+        while at < end:
+            low = at // PAGE * PAGE
+            whole = low if low < at else end // PAGE * PAGE  # where whole pages from here on end
+            if whole > at:
+                self._check(at, target[at - start : whole - start])
+                at = whole
+                continue
+            page = memoryview(bytearray(min(PAGE, self._seal.h5_bytes - low)))
+            self._check(low, page)
+            part = page[at - low : end - low]
+            target[at - start : at - start + len(part)] = part
+            at += len(part)
 
     def check_rest(self) -> None:
         """Check all pages but those that hold nothing but a dataset's bytes.
@@ -252,16 +258,15 @@ class SealedPages:
         for dataset in self._seal.index.datasets.values():
             for start, length in dataset.extents:
                 rest[-(-start // PAGE) : (start + length) // PAGE] = False
-        for page in np.flatnonzero(rest).tolist():
-            self._checked(page * PAGE, min((page + 1) * PAGE, self._seal.h5_bytes))
+        for number in np.flatnonzero(rest).tolist():
+            size = min(PAGE, self._seal.h5_bytes - number * PAGE)
+            self._check(number * PAGE, memoryview(bytearray(size)))
 
-    def _checked(self, low: int, high: int) -> memoryview:
-        """Whole pages."""
+    def _check(self, low: int, target: memoryview) -> None:
+        """Fill `target` with whole pages."""
         self._file.seek(low)
-        data = memoryview(self._file.read(high - low))
-        if len(data) < high - low:
+        if self._file.readinto(target) < len(target):  # type: ignore[attr-defined]
             raise BrokenSealError("it became shorter while it was read")
-        for at in range(0, len(data), PAGE):
-            if zlib.crc32(data[at : at + PAGE]) != self._seal.checksums[(low + at) // PAGE]:
+        for at in range(0, len(target), PAGE):
+            if zlib.crc32(target[at : at + PAGE]) != self._seal.checksums[(low + at) // PAGE]:
                 raise BrokenSealError(f"damaged between bytes {low + at} and {low + at + PAGE}")
-        return data
