@@ -57,10 +57,10 @@ def _bundles() -> Iterable[Case]:
 
 
 SORTS = {
-    "hdf5": Sort(hdf5.hdf5_cases, HDF5_SECONDS, HDF5_MIB, 4),
+    "hdf5": Sort(hdf5.hdf5_cases, HDF5_SECONDS, HDF5_MIB, 5),
     "texts": Sort(texts.text_cases, HDF5_SECONDS, HDF5_MIB, 3),
     "bundles": Sort(_bundles, HDF5_SECONDS, HDF5_MIB, 0),
-    "slides": Sort(slides.slide_cases, SLIDE_SECONDS, SLIDE_MIB, 67),
+    "slides": Sort(slides.slide_cases, SLIDE_SECONDS, SLIDE_MIB, 80),
 }
 
 

@@ -45,6 +45,21 @@ def test_there_are_as_many_files_as_are_told_and_no_two_of_one_name() -> None:
     assert max(Counter([*names, *slides]).values()) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["h5", "manifest"])
+def test_a_harness_tells_what_it_ran_and_finds_nothing(name: str) -> None:
+    script = SCRIPT.with_name(f"fuzz_{name}.py")
+    done = subprocess.run(
+        [sys.executable, str(script), "--seconds", "2", "--plain"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["harness"], told["engine"]) == (name, "own mutations, fixed seed")
+    assert told["executions"] > told["refused"] > 0
+    assert told["seconds"] >= 2
+
+
 # -- the watch itself ------------------------------------------------------------------------------
 
 
