@@ -6,13 +6,15 @@ that follow from it before a byte is allocated. Nothing is unpickled, no code is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.backend.common import global_state
 
 from milpath.errors import StoredFileError
 from milpath.model_spec import BundleSpec, EncoderSpec, read_bundle_spec, read_record
@@ -88,9 +90,22 @@ def load_bundle(folder: Path) -> Bundle:
     return Bundle(spec, tuple(members), shared)
 
 
-def _without_memory() -> Any:
-    """Networks built in this scope have shapes, but no weights yet."""
-    return keras.StatelessScope(initialize_variables=False)
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Networks built in this scope have shapes, but no weights, and never will.
+
+    Keras keeps such weights in a list, and would make them at its next chance; here they are taken
+    off it, for which there is no public way.
+    """
+    waiting = list(global_state.get_global_attribute(_WAITING) or [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(_WAITING, waiting)
+
+
+_WAITING = "uninitialized_variables"
 
 
 def _build_shared(spec: BundleSpec) -> keras.Model | None:

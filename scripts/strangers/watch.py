@@ -14,7 +14,8 @@ from typing import Any
 
 from milpath.errors import MilpathError
 
-MOST_SECONDS = 20.0
+MOST_SECONDS = 60.0
+"""By the clock, after which a process hangs; others may be at work too."""
 _ADDRESS_SPACE = 24 << 30  # what a bomb may reserve before the system's own memory is in danger
 _STATUS = Path("/proc/self/status")
 
