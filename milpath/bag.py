@@ -7,6 +7,7 @@ float16 once `milpath embed` has run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -31,6 +32,7 @@ BagStatus = Literal["ok", "no_tissue"]
 Encoded = bytes | NDArray[np.uint8]
 
 _APPEND_BYTES = 1 << 20
+_NOT_FINITE = 0x7C00  # the exponent of a float16 that is infinite or no number
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,11 @@ def _write_patches(
     if params.codec == "raw":
         shape = (side, side, 3)
         raw = h5.create_dataset(
-            "patches", (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(1, *shape)
+            "patches",
+            (0, *shape),
+            np.uint8,
+            maxshape=(None, *shape),
+            chunks=(max(1, _APPEND_BYTES // math.prod(shape)), *shape),
         )
         for row, pixels in patches:
             raw.resize(len(rows) + 1, axis=0)
@@ -188,20 +194,13 @@ def write_features(
 
 def _copy_patches(bag: Bag, h5: h5py.File) -> None:
     """All of a bag's file but the embeddings, if it is still the one that `bag` has opened."""
-    try:
-        with h5py.File(bag.path, "r", locking=False) as old:
-            same = old.attrs["fingerprint"] == bag.header.fingerprint
-            if not same or not np.array_equal(old["coords"], bag.grid.coords):
-                raise StoredFileError(
-                    f"{bag.path.name}: was replaced by another bag meanwhile; embed it again"
-                )
-            for name in ("coords", "patches", "patch_offsets"):
-                if name in old:
-                    old.copy(name, h5)
-            for name, value in old.attrs.items():
-                h5.attrs[name] = value
-    except (OSError, RuntimeError, KeyError):  # of reading: what fails in writing is kept for later
-        raise StoredFileError(f"{bag.path.name}: cannot be read; tile it again") from None
+    with open_h5(bag.path, "bag") as now:
+        same = now.attr("fingerprint") == bag.header.fingerprint
+        if not same or not np.array_equal(now.read("coords", "int64", (None, 2)), bag.grid.coords):
+            raise StoredFileError(
+                f"{bag.path.name}: was replaced by another bag meanwhile; embed it again"
+            )
+        now.copy(h5, without="features")
 
 
 class Bag:
@@ -305,7 +304,10 @@ class Bag:
 
     def read_features(self, rows: Any = slice(None)) -> NDArray[np.float16]:
         """Embeddings (n, D) float16 of all patches, or of some in increasing order."""
-        return self._h5.read("features", "float16", (len(self), None), rows)
+        features = self._h5.read("features", "float16", (len(self), None), rows)
+        if (features.view(np.uint16) & _NOT_FINITE == _NOT_FINITE).any():  # faster than isfinite
+            raise self._h5.refuse("'features' are not all finite")
+        return features
 
     def iter_features(self, batch: int) -> Iterator[NDArray[np.float16]]:
         """All embeddings in order, `batch` at a time."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from milpath.alias import name_slide
 from milpath.errors import MilpathError, UsageError
+from milpath.names import folded, is_file_name, is_printable
 from milpath.params import MPP_RANGE
 from milpath.slide import MppSource, Slide
 
@@ -20,7 +20,12 @@ SLIDE_SUFFIXES = frozenset(
     {".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".bif", ".svslide", ".vms", ".vmu"}
     | {".czi", ".dcm"}
 )
+MAX_BYTES = 1 << 26
+MAX_SLIDES = 100_000
+"""Of a cohort file; more is no cohort but a mistake, or an attack."""
+
 SPLITS = ("train", "val", "test")
+_MAX_PATH = 4096
 _COLUMNS = ("slide", "slide_id", "label", "case", "mpp", "split", "site")
 
 
@@ -104,7 +109,7 @@ def _read_rows(path: Path, reader: csv.DictReader[str]) -> list[SlideEntry]:
     columns = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = columns
     if "slide" not in columns:
-        found = ", ".join(columns) or "nothing"
+        found = ascii(", ".join(columns)[:100])[1:-1] or "nothing"
         raise UsageError(f"{path.name}: needs a column 'slide' in its first line, found {found}")
     if len(set(columns)) < len(columns):
         raise UsageError(f"{path.name}: a column stands twice in its first line")
@@ -116,7 +121,12 @@ def _read_rows(path: Path, reader: csv.DictReader[str]) -> list[SlideEntry]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path.name}: larger than {MAX_BYTES >> 20} MB, no list of slides")
+        data = path.read_bytes()
+        if max(data.count(b"\n"), data.count(b"\r")) > MAX_SLIDES + 1:
+            raise UsageError(f"{path.name}: more than {MAX_SLIDES:,} lines; split it")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{path.name}: not UTF-8 text (byte {error.start}); save it as CSV UTF-8"
@@ -130,11 +140,12 @@ def _read_row(path: Path, number: int, row: dict[str, str | None]) -> SlideEntry
     if None in row or None in row.values():
         raise UsageError(f"{where}: has another number of columns than the first line")
     text = {name: (row.get(name) or "").strip() or None for name in _COLUMNS}
+    _refuse_odd_text(where, text)
     if text["slide"] is None:
         raise UsageError(f"{where}: the slide is empty")
     split = text["split"]
     if split is not None and split not in SPLITS:
-        raise UsageError(f"{where}: split is {split!r}, expected train, val or test")
+        raise UsageError(f"{where}: split is {split[:50]!r}, expected train, val or test")
     mpp = None if text["mpp"] is None else _read_mpp(where, text["mpp"])
     file = path.parent / text["slide"]
     return SlideEntry(
@@ -149,6 +160,17 @@ def _read_row(path: Path, number: int, row: dict[str, str | None]) -> SlideEntry
     )
 
 
+def _refuse_odd_text(where: str, text: dict[str, str | None]) -> None:
+    """What will be printed, or asked of the file system, must be fit for that."""
+    for name in ("slide", "label", "case", "site"):
+        value = text[name] or ""
+        parts = value.split("/") if name == "slide" else [value]
+        if not all(is_printable(part) for part in parts) or len(value) > _MAX_PATH:
+            raise UsageError(
+                f"{where}: {name} is {value[:50]!a}, with control characters or too long"
+            )
+
+
 def _read_mpp(where: str, text: str) -> float:
     low, high = MPP_RANGE
     try:
@@ -156,16 +178,17 @@ def _read_mpp(where: str, text: str) -> float:
     except ValueError:
         mpp = float("nan")
     if not low <= mpp <= high:
-        raise UsageError(f"{where}: mpp is {text!r}, expected a number from {low:g} to {high:g}")
+        raise UsageError(
+            f"{where}: mpp is {text[:50]!r}, expected a number from {low:g} to {high:g}"
+        )
     return mpp
 
 
 def _checked_id(where: str, slide_id: str) -> str:
     """An id that can be a file's name anywhere."""
-    plain = slide_id.isprintable() and not any(mark in slide_id for mark in '/\\:*?"<>|')
-    if not plain or not slide_id or slide_id.startswith((".", "-")) or len(slide_id.encode()) > 200:
+    if not is_file_name(slide_id):
         raise UsageError(
-            f"{where}: slide id {slide_id!r} cannot be a file name; give another in slide_id"
+            f"{where}: slide id {slide_id[:100]!r} cannot be a file name; give another in slide_id"
         )
     return slide_id
 
@@ -174,7 +197,7 @@ def _refuse_twins(source: str, entries: Sequence[SlideEntry]) -> None:
     """Two slides must not write the same file, on any file system."""
     seen: dict[str, SlideEntry] = {}
     for entry in entries:
-        key = _folded(entry.slide_id)
+        key = folded(entry.slide_id)
         if key in seen:
             one, two = (name_slide(each.path, each.slide_id) for each in (seen[key], entry))
             raise UsageError(
@@ -189,16 +212,12 @@ def _refuse_twin_cases(source: str, entries: Sequence[SlideEntry]) -> None:
     seen: dict[str, str] = {}
     for entry in entries:
         if entry.case is not None:
-            other = seen.setdefault(_folded(entry.case), entry.case)
+            other = seen.setdefault(folded(entry.case), entry.case)
             if other != entry.case:
                 raise UsageError(
                     f"{source}: cases {other!r} and {entry.case!r} differ only in how they are "
                     "written; write one of them everywhere"
                 )
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _refuse_straddling_cases(source: str, entries: Sequence[SlideEntry]) -> None:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, fields
+from typing import Annotated
 
 import h5py
 import numpy as np
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
+    Field,
     NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
 )
 
 from milpath.grid import PatchGrid
+from milpath.names import is_file_name, is_printable
 from milpath.slide import MppSource, SlideFacts
 from milpath.store import SafeH5
+
+MOST_CELLS = 1 << 20
+MOST_CELLS_A_PATCH = 1 << 12
+"""Of the raster that patches lie on: it may be sparse, but a few patches never make it huge."""
 
 
 def write_frame(h5: h5py.File, slide: SlideFacts, grid: PatchGrid) -> None:
@@ -49,7 +57,8 @@ def read_frame(h5: SafeH5) -> tuple[SlideFacts, PatchGrid]:
 
     Raises
     ------
-    StoredFileError : something is missing or absurd, or coordinates lie off the grid or the slide
+    StoredFileError : something is missing or absurd, or coordinates lie off the grid or the slide,
+        or so far apart that no memory holds a picture of them
     """
     try:
         attrs = _FrameAttrs(**{name: h5.attr(name) for name in _FrameAttrs.model_fields})
@@ -63,6 +72,9 @@ def read_frame(h5: SafeH5) -> tuple[SlideFacts, PatchGrid]:
         raise h5.refuse("'coords' lie outside the slide")
     if ((coords - origin) % attrs.stride_l0).any():
         raise h5.refuse("'coords' lie off the grid")
+    span = np.ptp(coords, axis=0) // attrs.stride_l0 + 1 if len(coords) else np.ones(2)
+    if math.prod(span.tolist()) > MOST_CELLS + MOST_CELLS_A_PATCH * len(coords):
+        raise h5.refuse(f"'coords' lie {span[0]} x {span[1]} strides apart")
     slide = SlideFacts(**{field.name: getattr(attrs, field.name) for field in fields(SlideFacts)})
     values = {name: getattr(attrs, name) for name in _GRID_ATTRS}
     return slide, PatchGrid(coords=coords, origin_l0=origin, **values)
@@ -79,22 +91,38 @@ def compare_slides(old: SlideFacts, new: SlideFacts) -> list[str]:
     ]
 
 
+def _file_name(text: str) -> str:
+    if not is_file_name(text):
+        raise ValueError("cannot be a file name")
+    return text
+
+
+def _printable(text: str) -> str:
+    if not is_printable(text):
+        raise ValueError("holds control characters, or is too long")
+    return text
+
+
+_Length = Annotated[int, Field(ge=1, lt=1 << 31)]
+_Text = Annotated[str, AfterValidator(_printable)]
+
+
 class _FrameAttrs(BaseModel):
     """What the attributes of a frame must be, whoever wrote them."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
-    slide_id: str
-    vendor: str
-    width_l0: PositiveInt
-    height_l0: PositiveInt
+    slide_id: Annotated[str, AfterValidator(_file_name)]
+    vendor: _Text
+    width_l0: _Length
+    height_l0: _Length
     mpp_x: PositiveFloat
     mpp_y: PositiveFloat
     mpp_source: MppSource
     objective: float | None
-    quickhash: str
-    patch_px: PositiveInt
-    patch_size_l0: PositiveInt
-    stride_l0: PositiveInt
+    quickhash: _Text
+    patch_px: Annotated[int, Field(ge=1, le=4096)]
+    patch_size_l0: _Length
+    stride_l0: _Length
     patch_mpp: PositiveFloat
     level: NonNegativeInt
     origin_x_l0: NonNegativeInt

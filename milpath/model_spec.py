@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from milpath import __version__
 from milpath.errors import StoredFileError
+from milpath.names import is_printable
 from milpath.params import HeadParams, Params, TileParams
 from milpath.store import SafeH5, open_h5
 
@@ -31,7 +32,7 @@ class BundleSpec(Params):
 
     format: Literal[1] = 1
     milpath_version: str = __version__
-    class_names: tuple[str, ...] = Field(min_length=2)
+    class_names: tuple[str, ...] = Field(min_length=2, max_length=1000)
     mode: Literal["pixels", "features"]
     """Whether the members' encoders were trained along, or all share a frozen one."""
     encoder: EncoderSpec
@@ -44,6 +45,13 @@ class BundleSpec(Params):
     """Of the architecture and every weight."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Record of how it came to be: parameters, counts, versions."""
+
+    @field_validator("class_names")
+    @classmethod
+    def _names_can_be_told_apart(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names) or not all(name and is_printable(name) for name in names):
+            raise ValueError("names must differ, be short, and hold no control characters")
+        return names
 
     @model_validator(mode="after")
     def _patches_fit_the_encoder(self) -> BundleSpec:
@@ -114,7 +122,7 @@ def read_record(kind: type[_Record], path: Path) -> _Record:
         return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        where = ascii(".".join(str(part) for part in first["loc"])[:80])[1:-1] or "the whole"
         raise StoredFileError(
             f"{path.parent.name}/{path.name}: {where}: {first['msg']}; not a model of this milpath"
         ) from None

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.draw import polygon2mask
 from skimage.measure import approximate_polygon, find_contours, points_in_poly
 
 from milpath.errors import UsageError
@@ -23,9 +22,15 @@ from milpath.tissue import TissueMask
 
 Ring = NDArray[np.float64]
 
-MAX_VERTICES = 1_000_000
+MAX_BYTES = 1 << 25
+MAX_VERTICES = 250_000
+MAX_RINGS = 10_000
 """Of a file that is read; more is no outline but an attack, or a mistake."""
 
+_MOST_LISTS = MAX_VERTICES + 4 * MAX_RINGS  # a corner is one, and so are rings, and what holds them
+_CROSSINGS = 1 << 18  # of edges and rows, that are counted at a time
+
+_FAR = 1e9  # no slide is so large; and NaN is not less either
 _SIMPLIFY = 0.7  # cells that a traced outline may differ from its mask
 
 
@@ -86,20 +91,76 @@ def fill_outline(overview: Overview, tissue: TissueMask, outline: Sequence[Polyg
     overview : what the slide looks like
     tissue : what was found on it; its background stays
     outline : what a person says is tissue
+
+    Raises
+    ------
+    UsageError : the outline does not touch the slide
     """
-    rows, cols = overview.rgb.shape[:2]
-    mask = np.zeros((rows, cols), np.bool_)
+    mask = np.zeros(overview.rgb.shape[:2], np.bool_)
     for polygon in outline:
-        inside, *holes = (
-            polygon2mask(
-                mask.shape, ((ring - overview.origin_l0) / overview.cell_l0 - 0.5)[:, ::-1]
-            )
+        rings = [
+            (ring - overview.origin_l0) / overview.cell_l0 - 0.5  # a cell's centre is at its index
             for ring in (polygon.ring, *polygon.holes)
+        ]
+        where, inside = _fill_rings(mask.shape, rings)
+        mask[where] |= inside
+    if not mask.any():
+        low = np.min([polygon.ring.min(axis=0) for polygon in outline], axis=0)
+        raise UsageError(
+            f"the outline does not touch the slide: it begins at x {low[0]:g}, y {low[1]:g}; "
+            "expected pixels of the full-size slide, from its top-left corner"
         )
-        for hole in holes:
-            inside &= ~hole
-        mask |= inside
     return replace(tissue, mask=mask & ~overview.unreadable)
+
+
+def _fill_rings(
+    shape: tuple[int, ...], rings: Sequence[Ring]
+) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+    """What lies inside the first ring and in none of the others, in the part where that one is.
+
+    Parameters
+    ----------
+    shape : (rows, cols) of the whole array
+    rings : (n, 2), x and y in its indices; an outline and its holes
+    """
+    size = np.array(shape[::-1])
+    low = np.floor(rings[0].min(axis=0)).clip(0, size).astype(np.int64)
+    high = np.ceil(rings[0].max(axis=0) + 1).clip(low, size).astype(np.int64)
+    cols, rows = (high - low).tolist()
+    inside, *holes = (_fill_ring(ring - low, rows, cols) for ring in rings)
+    for hole in holes:
+        inside &= ~hole
+    return np.s_[low[1] : high[1], low[0] : high[0]], inside
+
+
+def _fill_ring(ring: Ring, rows: int, cols: int) -> NDArray[np.bool_]:
+    """The cells (rows, cols) whose middle a ring is around an odd number of times.
+
+    Each edge turns over all that lies to its right in the rows it crosses; so the work grows with
+    the corners' number and the area, not with their product.
+    """
+    turns = np.zeros(rows * (cols + 1), np.int64)
+    for row, x in _crossings(ring, rows):
+        place = row * (cols + 1) + np.floor(x + 1).clip(0, cols).astype(np.int64)
+        turns += np.bincount(place, minlength=len(turns))
+    inside: NDArray[np.bool_] = turns.reshape(rows, cols + 1)[:, :cols].cumsum(axis=1) % 2 == 1
+    return inside
+
+
+def _crossings(ring: Ring, rows: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Where the edges of a ring cross the middles of rows: (row, x) of each, some at a time."""
+    start, end = ring, np.roll(ring, -1, axis=0)
+    top, bottom = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
+    first = np.ceil(top).clip(0, rows).astype(np.int64)
+    count = np.ceil(bottom).clip(0, rows).astype(np.int64) - first
+    step = max(1, _CROSSINGS // max(1, rows))
+    for at in range(0, len(ring), step):
+        part = slice(at, at + step)
+        edge = np.repeat(np.arange(len(ring))[part], count[part])
+        before = np.repeat(count[part].cumsum() - count[part], count[part])
+        row = first[edge] + np.arange(len(edge)) - before
+        (x0, y0), (x1, y1) = start[edge].T, end[edge].T
+        yield row, x0 + (row - y0) * ((x1 - x0) / (y1 - y0))
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -131,28 +192,41 @@ def read_outline(path: Path) -> list[Polygon]:
 
     Raises
     ------
-    UsageError : no such file, or not polygons of finite numbers
+    UsageError : no such file, or not polygons of finite numbers, or in another system than pixels
     """
     try:
-        found = json.loads(path.read_bytes())
-        outline = list(_polygons(found))
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path.name}: larger than {MAX_BYTES >> 20} MB; simplify it")
+        data = path.read_bytes()
+        if data.count(b",") > 4 * MAX_VERTICES or data.count(b"[") > _MOST_LISTS:
+            raise UsageError(f"{path.name}: more than {MAX_VERTICES:,} corners; simplify it")
+        outline = list(_polygons(json.loads(data)))
     except OSError as error:
         raise UsageError(f"{path.name}: cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except _NO_OUTLINE:
         raise UsageError(
             f"{path.name}: not an outline; expected GeoJSON with polygons of level-0 pixels"
         ) from None
     if not outline:
         raise UsageError(f"{path.name}: holds no polygon, so there would be no tissue")
-    if sum(len(each.ring) for each in outline) > MAX_VERTICES:
-        raise UsageError(f"{path.name}: more than {MAX_VERTICES:,} corners; simplify it")
+    rings = [ring for each in outline for ring in (each.ring, *each.holes)]
+    if len(rings) > MAX_RINGS or sum(map(len, rings)) > MAX_VERTICES:
+        raise UsageError(
+            f"{path.name}: more than {MAX_VERTICES:,} corners or {MAX_RINGS:,} rings; simplify it"
+        )
     return outline
+
+
+_NO_OUTLINE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What JSON of another form raises when it is read as polygons."""
 
 
 def _polygons(found: Any) -> Iterator[Polygon]:
     if isinstance(found, list):
         for each in found:
             yield from _polygons(each)
+    elif "crs" in found:
+        raise ValueError("not in pixels")
     elif found["type"] == "FeatureCollection":
         yield from _polygons(found["features"])
     elif found["type"] == "Feature":
@@ -166,6 +240,7 @@ def _polygons(found: Any) -> Iterator[Polygon]:
 
 def _ring(places: Any) -> Ring:
     ring = np.asarray(places, np.float64)
-    if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 4 or not np.isfinite(ring).all():
+    fits = ring.ndim == 2 and ring.shape[1] == 2 and len(ring) >= 4
+    if not fits or not (np.abs(ring) < _FAR).all():
         raise ValueError("not a ring")
     return ring[:-1] if (ring[0] == ring[-1]).all() else ring

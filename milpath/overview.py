@@ -12,7 +12,10 @@ from milpath.errors import SlideReadError
 from milpath.slide import Slide
 
 _BLOCK_PX = 1024  # side of the source blocks in which an overview is read: 4 MB, resampled 13
-_LEAST_BLOCK_PX = 32  # a block with a damaged tile is quartered down to this many overview pixels
+# a block with a damaged tile is quartered; when it is this small, finer levels are tried too
+_SMALL_BLOCK_PX = 32
+_LEAST_BLOCK_PX = 4  # overview pixels: so a tile costs hardly more area than it has
+_FINE_FAILURES = 2000  # after which blocks stay small: every failure costs OpenSlide milliseconds
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ def read_overview(slide: Slide, mpp: float) -> Overview:
     rgb = np.empty((rows, cols, 3), np.uint8)
     rgb[:] = slide.background
     unreadable = np.zeros((rows, cols), np.bool_)
-    failure: SlideReadError | None = None
-    side = max(_LEAST_BLOCK_PX, int(_BLOCK_PX * slide.level_downsamples[level] / max(cell)))
+    failures: list[SlideReadError] = []
+    side = max(_SMALL_BLOCK_PX, int(_BLOCK_PX * slide.level_downsamples[level] / max(cell)))
     blocks = [
         (row, col, min(side, rows - row), min(side, cols - col))
         for row in range(0, rows, side)
@@ -68,20 +71,21 @@ def read_overview(slide: Slide, mpp: float) -> Overview:
         where = np.s_[row : row + h, col : col + w]
         location = (x0 + col * cell[0], y0 + row * cell[1])
         # where a level is damaged, a finer one may be whole; only small blocks can afford it
-        small = max(h, w) <= _LEAST_BLOCK_PX
+        small = max(h, w) <= _SMALL_BLOCK_PX
         for source in range(level, -1, -1) if small else (level,):
             try:
                 rgb[where] = slide.read_region(location, (w * cell[0], h * cell[1]), (w, h), source)
                 break
             except SlideReadError as error:
-                failure = error
+                failures.append(error)
         else:
-            if small:
+            fine = len(failures) < _FINE_FAILURES
+            if max(h, w) <= (_LEAST_BLOCK_PX if fine else _SMALL_BLOCK_PX):
                 unreadable[where] = True
             else:
                 blocks.extend(_quarters(row, col, h, w))
-    if failure is not None and unreadable.all():
-        raise failure
+    if failures and unreadable.all():
+        raise failures[0]
     return Overview(rgb, (x0, y0), cell, finest * math.sqrt(cell[0] * cell[1]), unreadable)
 
 

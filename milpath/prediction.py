@@ -15,10 +15,13 @@ from scipy.special import softmax
 from milpath.errors import StoredFileError
 from milpath.frame import compare_slides, read_frame, write_frame
 from milpath.grid import PatchGrid
+from milpath.names import is_printable
 from milpath.slide import SlideFacts
-from milpath.store import open_h5, publish_h5
+from milpath.store import SafeH5, open_h5, publish_h5
 
 Floats = NDArray[np.float64]
+
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def read_prediction(path: Path) -> Prediction:
         slide, grid = read_frame(h5)
         names = h5.json("class_names")
         status = h5.need("status")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        if not _are_names(names):
             raise h5.refuse("attribute 'class_names' is not a list of names")
         if status not in ("ok", "no_tissue") or (status == "ok") != (len(grid) > 0):
             raise h5.refuse(f"attribute 'status' is {status!r} with {len(grid)} patches")
@@ -149,9 +152,10 @@ def read_prediction(path: Path) -> Prediction:
             ),
             member_bias=bias,
             model=str(h5.need("model")),
-            unreadable=int(h5.need("unreadable")),
+            unreadable=_count(h5, "unreadable"),
         )
-        if not bias.size or not _all_finite(prediction):
+        sound = bias.size and _all_finite(prediction)
+        if not sound or (len(grid) and not _is_share(prediction.member_attention)):
             raise h5.refuse("its numbers are not those of a model")
         return prediction
 
@@ -170,6 +174,26 @@ def find_prediction(path: Path, slide: SlideFacts, made_by: str) -> Prediction |
     if found.unreadable:  # the slide may have been mended, as its user was told to
         changes.append(f"{found.unreadable} of its patches could not be read the last time")
     return ", ".join(changes) or found
+
+
+def _are_names(value: object) -> bool:
+    if not isinstance(value, list):
+        return False
+    names = {name for name in value if isinstance(name, str) and is_printable(name)}
+    return len(names) == len(value)
+
+
+def _count(h5: SafeH5, name: str) -> int:
+    value = h5.need(name)
+    if not isinstance(value, int) or value < 0:
+        raise h5.refuse(f"attribute {name!r} is not a number of patches")
+    return value
+
+
+def _is_share(attention: Floats) -> bool:
+    """Whether each row sums to 1, but for the rounding of a float32."""
+    sums = attention.sum(axis=1)
+    return bool((attention >= 0).all() and (np.abs(sums - 1) < _ROUNDING).all())
 
 
 def _all_finite(prediction: Prediction) -> bool:

@@ -70,6 +70,8 @@ def frame_windows(
     """
     covered = np.asarray(size_l0) / downsample
     margin = np.ceil(_REACH * np.maximum(covered / size_px, 1.0))
+    if (covered == size_px).all() and not (locations_l0 % downsample).any():
+        margin = np.zeros(2)  # whole pixels are copied: a damaged neighbour is none of their matter
     first = np.floor(locations_l0 / downsample) - margin
     start = np.rint(first * downsample) if snapped else first * downsample
     origin = start / downsample

@@ -6,8 +6,11 @@ Only an allow-list of properties leaves this module; label and macro images are 
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import logging
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,13 +20,21 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
+from tifffile import COMPRESSION, TiffFile, TiffPage
 
 from milpath.alias import hide_path, name_slide
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
 from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
 from milpath.resample import frame_windows, resample
 
+_JPEG_LEAST = 256  # pixels that a byte of JPEG can hold: a block of 64 takes two bits at least
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # OpenSlide has the word on damage
+
 MppSource = Literal["slide", "cohort", "option"]
+
+MAX_TILE_PX = 1 << 26
+"""Of a file's tiles: OpenSlide holds one as 256 MB, and takes the process down if it cannot."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class Slide:
         self.path = Path(path)
         self.slide_id = slide_id or self.path.stem
         self._handle = self._open()
+        _refuse_missing_pixels(self.path, self.name)
         self._mpp = mpp
         self._mpp_source: MppSource = "slide" if mpp is None else mpp_source
 
@@ -87,7 +99,7 @@ class Slide:
         except OSError as error:
             raise UnsupportedSlideError(f"{name}: cannot be read ({error.strerror})") from None
         try:
-            return openslide.OpenSlide(self.path)
+            handle = openslide.OpenSlide(self.path)
         except openslide.OpenSlideUnsupportedFormatError:
             raise UnsupportedSlideError(
                 f"{name}: not a slide that OpenSlide can read ({_guess_content(self.path)}); "
@@ -98,10 +110,20 @@ class Slide:
                 f"{name}: cannot be opened as a slide ({self._said(error)}); "
                 "copy it again or convert it"
             ) from None
+        width, height = _largest_tile(handle)
+        if width * height > MAX_TILE_PX:
+            handle.close()
+            raise UnsupportedSlideError(
+                f"{name}: its tiles are {width} x {height} px, which no scanner writes; "
+                "copy it again or convert it"
+            )
+        return handle
 
     def reopen(self) -> Slide:
         """The same slide with a handle of its own, for another thread."""
-        return Slide(self.path, self.slide_id, self._mpp, self._mpp_source)
+        other = copy.copy(self)
+        other._handle = self._open()
+        return other
 
     def close(self) -> None:
         """Let go of the file."""
@@ -341,6 +363,41 @@ class Slide:
         canvas = Image.new("RGB", rgba.size, self.background)
         canvas.paste(rgba, mask=alpha)
         return np.asarray(canvas)
+
+
+def _largest_tile(handle: openslide.OpenSlide) -> tuple[int, int]:
+    """(width, height) of the largest tile of any level, as far as OpenSlide tells."""
+    names = [f"openslide.level[{level}].tile-" for level in range(handle.level_count)]
+    said = handle.properties
+    sizes = [(int(said.get(f"{n}width", 0)), int(said.get(f"{n}height", 0))) for n in names]
+    return max(sizes, key=math.prod)
+
+
+def _refuse_missing_pixels(path: Path, name: str) -> None:
+    """A TIFF whose header tells of more pixels than the file holds is cut, or lies about its size.
+
+    OpenSlide would go and look for each of them.
+    """
+    for wide in (None, False):  # an NDPI file may have offsets as long as it should, or as a TIFF's
+        with suppress(Exception), TiffFile(path, is_ndpi=wide) as tiff:  # many others are no TIFF
+            pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
+            short = [page for page in pages if not _is_whole(page)]
+            break
+    else:
+        return
+    if short:
+        raise UnsupportedSlideError(
+            f"{name}: says it is {short[0].imagewidth} x {short[0].imagelength} px, but holds "
+            "fewer; copy it again"
+        )
+
+
+def _is_whole(page: TiffPage) -> bool:
+    """Whether a page lists all its tiles, or has bytes enough for the one JPEG that it is."""
+    if page.is_tiled:
+        return len(page.dataoffsets) >= math.prod(page.chunked)
+    pixels = page.imagewidth * page.imagelength
+    return page.compression != COMPRESSION.JPEG or pixels <= _JPEG_LEAST * sum(page.databytecounts)
 
 
 def _guess_content(path: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from drawing import FACTS, grid_of, noise
 from numpy.typing import NDArray
+from strangers.forge import edited
 
 from milpath.bag import (
     Bag,
@@ -201,7 +202,7 @@ def test_a_bag_that_took_another_s_place_meanwhile_is_not_given_its_features(
             write_features(bag, [np.zeros((7, 5))], "net", "abc", 5)
         assert path.read_bytes() == before
         path.unlink()
-        with pytest.raises(StoredFileError, match="cannot be read"):
+        with pytest.raises(StoredFileError, match="there is no such bag file"):
             write_features(bag, [np.zeros((7, 5))], "net", "abc", 5)
     assert not [each for each in tmp_path.rglob("*") if each.is_file()]
 
@@ -303,6 +304,13 @@ def _offset(place: int, value: int) -> Callable[[h5py.File], None]:
     return change
 
 
+def _far_apart(h5: h5py.File) -> None:
+    h5.attrs["width_l0"] = h5.attrs["height_l0"] = 1 << 30
+    stride, coords = h5.attrs["stride_l0"], h5["coords"]
+    coords[...] = coords[0]
+    coords[-1] = coords[0] + 9000 * stride
+
+
 FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "offset_back": (_offset(3, 1), "patch_offsets do not fit"),
     "offset_first": (_offset(0, 1), "patch_offsets do not fit"),
@@ -320,7 +328,10 @@ FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "no_stride": (_set("stride_l0", 0), "attribute 'stride_l0'"),
     "no_side": (_set("patch_size_l0", -1), "attribute 'patch_size_l0'"),
     "mpp_text": (_set("mpp_x", "many"), "attribute 'mpp_x'"),
-    "mpp_nan": (_set("mpp_x", np.nan), "attribute 'mpp_x'"),
+    "mpp_none": (_set("mpp_x", 0.0), "attribute 'mpp_x'"),
+    "id_path": (_set("slide_id", "../x"), "attribute 'slide_id': .*cannot be a file name"),
+    "vendor_escape": (_set("vendor", "\x1b[2J"), "attribute 'vendor': .*control characters"),
+    "far_apart": (_far_apart, "'coords' lie 9001 x 9001 strides apart"),
     "source": (_set("mpp_source", "a guess"), "attribute 'mpp_source'"),
 }
 
@@ -329,7 +340,7 @@ FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
 def test_a_bag_whose_parts_do_not_fit_is_refused(tmp_path: Path, fault: str) -> None:
     change, text = FAULTS[fault]
     path = make(tmp_path)
-    with h5py.File(path, "r+") as h5:
+    with edited(path) as h5:
         change(h5)
     with pytest.raises(StoredFileError, match=text), Bag(path):
         pass
@@ -338,7 +349,7 @@ def test_a_bag_whose_parts_do_not_fit_is_refused(tmp_path: Path, fault: str) -> 
 @pytest.mark.parametrize("name", ["slide_id", "patch_px", "params", "status", "origin_x_l0"])
 def test_a_bag_that_lacks_an_attribute_is_refused(tmp_path: Path, name: str) -> None:
     path = make(tmp_path)
-    with h5py.File(path, "r+") as h5:
+    with edited(path) as h5:
         del h5.attrs[name]
     with pytest.raises(StoredFileError, match=name), Bag(path):
         pass
@@ -346,7 +357,7 @@ def test_a_bag_that_lacks_an_attribute_is_refused(tmp_path: Path, name: str) -> 
 
 def test_a_damaged_patch_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
     path = make(tmp_path)
-    with h5py.File(path, "r+") as h5:
+    with edited(path) as h5:
         start, end = h5["patch_offsets"][2:4]
         h5["patches"][start:end] = 7
     with Bag(path) as bag:
@@ -361,3 +372,16 @@ def test_a_picture_of_another_size_is_refused_before_it_is_decoded(tmp_path: Pat
     write_bag(path, FACTS, grid_of(1), "bright", patches, JPEG)
     with Bag(path) as bag, pytest.raises(StoredFileError, match="patch 0 is damaged"):
         bag.read_patches(np.array([0]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_embeddings_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    path = make(tmp_path)
+    embed(path, [np.ones((7, 5))], "small", "code", 5)
+    with edited(path) as h5:
+        h5["features"][4, 2] = value
+    with Bag(path) as bag:
+        assert bag.read_features(np.array([0, 3])).shape == (2, 5)
+        for rows in (slice(None), np.array([4])):
+            with pytest.raises(StoredFileError, match="'features' are not all finite"):
+                bag.read_features(rows)

@@ -116,6 +116,18 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
         "case 'P' is in test and train; all slides of a case must be on one side",
     ),
     "latin": ("slide,label\nä.svs,1\n".encode("latin-1"), r"not UTF-8 text \(byte 12\)"),
+    "escape": (
+        "slide,label\na.svs,\x1b[2Jx\n",
+        r"2: label is '\\x1b\[2Jx', with control characters",
+    ),
+    "zero": ("slide,case\na.svs,x\0\n", r"2: case is 'x\\x00', with control characters"),
+    "zero_path": ("slide\nd\0/a.svs\n", r"2: slide is 'd\\x00/a\.svs', with control characters"),
+    "two_lines": ('slide\n"a\nb.svs"\n', "with control characters or too long"),
+    "long_label": ("slide,label\na.svs," + "x" * 999 + "\n", "label is 'x{50}', .* or too long"),
+    "many_columns": ("a," * 99_999 + "\n", "found (a, ){33}a$"),
+    "long_line": ("slide\n" + "a" * 200_000 + "\n", "2: not CSV"),
+    "many_slides": ("slide\n" + "a\n" * 100_001, "more than 100,000 lines; split it"),
+    "huge": (bytes((1 << 26) + 1), "larger than 64 MB, no list of slides"),
     "utf16": ("slide,label\na.svs,1\n".encode("utf-16"), "not UTF-8 text"),
 }
 
@@ -129,7 +141,8 @@ def test_a_faulty_cohort_is_refused_in_one_line(tmp_path: Path, fault: str) -> N
 
 
 @pytest.mark.parametrize(
-    "slide_id", ["a/b", "..", ".a", "-rf", "a\0b", "a\\b", "a:b", "x" * 201, "a\u2028b"]
+    "slide_id",
+    ["a/b", "..", ".a", "-rf", "a\0b", "a\\b", "a:b", "x" * 201, "a\u2028b", "CON", "a."],
 )
 def test_an_id_that_cannot_be_a_file_name_is_refused(tmp_path: Path, slide_id: str) -> None:
     with pytest.raises(UsageError, match="cannot be a file name; give another in slide_id"):

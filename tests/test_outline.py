@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.measure import points_in_poly
 
 from milpath.errors import UsageError
 from milpath.outline import (
@@ -120,3 +123,85 @@ def test_nothing_unreadable_is_tissue() -> None:
     overview.unreadable[:, :10] = True
     everything = Polygon(np.array([[0, 0], [1e4, 0], [1e4, 1e4], [0, 1e4]]))
     assert not fill_outline(overview, tissue, [everything]).mask[:, :10].any()
+
+
+# -- what strangers write --------------------------------------------------------------------------
+
+
+def read_text(folder: Path, text: str | bytes) -> list[Polygon]:
+    (folder / "o.geojson").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_outline(folder / "o.geojson")
+
+
+@pytest.mark.parametrize(
+    "place", ["9" * 400, "1e400", "NaN", "Infinity", "1e308", '"x"', "null", "[1]", "9" * 9999]
+)
+def test_places_that_are_none_are_refused(tmp_path: Path, place: str) -> None:
+    text = f'{{"type":"Polygon","coordinates":[[[0,{place}],[9,0],[9,9],[0,9]]]}}'
+    with pytest.raises(UsageError, match=r"^o\.geojson: not an outline"):
+        read_text(tmp_path, text)
+
+
+def test_an_outline_in_a_system_of_the_earth_is_refused(tmp_path: Path) -> None:
+    ring = [[0, 0], [9, 0], [9, 9], [0, 9]]
+    found = {"type": "Polygon", "coordinates": [ring], "crs": {"type": "name"}}
+    with pytest.raises(UsageError, match="pixels"):
+        read_text(tmp_path, json.dumps(found))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"[" * 100_000, "not an outline"),
+        (b"[1,2]," * 300_000, "more than 250,000 corners"),
+        (b"{}," * 1_100_000, "more than 250,000 corners"),
+        (bytes((1 << 25) + 1), "larger than 32 MB"),
+    ],
+)
+def test_outlines_beyond_all_measure_are_refused(tmp_path: Path, text: bytes, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        read_text(tmp_path, text)
+
+
+def test_too_many_rings_are_refused(tmp_path: Path) -> None:
+    ring = [[0, 0], [9, 0], [9, 9], [0, 9]]
+    found = {"type": "Polygon", "coordinates": [ring] * 10_001}
+    with pytest.raises(UsageError, match="10,000 rings"):
+        read_text(tmp_path, json.dumps(found))
+
+
+def test_an_outline_beside_the_slide_is_refused_with_where_it_lies() -> None:
+    overview, tissue = frame(np.zeros((20, 30), np.bool_))
+    ring = np.array([[9e5, 0], [9e5 + 99, 0], [9e5 + 99, 99], [9e5, 99]])
+    with pytest.raises(UsageError, match="does not touch the slide: it begins at x 900000, y 0"):
+        fill_outline(overview, tissue, [Polygon(ring)])
+
+
+@given(data=st.data())
+def test_what_a_polygon_fills_is_what_a_slower_way_says(data: st.DataObject) -> None:
+    corner = st.tuples(st.floats(-5, 35), st.floats(-5, 25))
+    rings = [np.array(data.draw(st.lists(corner, min_size=3, max_size=9))) for _ in range(2)]
+    overview, tissue = frame(np.zeros((20, 30), np.bool_))
+    places = [(ring + 0.5) * overview.cell_l0 + overview.origin_l0 for ring in rings]
+    cols, rows = np.meshgrid(np.arange(30), np.arange(20))
+    points = np.stack([cols.ravel(), rows.ravel()], axis=1)
+    outer, hole = (points_in_poly(points, ring).reshape(20, 30) for ring in rings)
+    try:
+        mask = fill_outline(overview, tissue, [Polygon(places[0], (places[1],))]).mask
+    except UsageError:
+        mask = np.zeros((20, 30), np.bool_)
+    assert (mask != (outer & ~hole)).sum() <= _on_edges(points, rings)
+
+
+def _on_edges(points: NDArray[np.int64], rings: list[NDArray[np.float64]]) -> int:
+    """Points on which the two may differ: within rounding of an edge."""
+    count = 0
+    for ring in rings:
+        for start, end in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+            along, length = end - start, float(np.hypot(*(end - start)))
+            off = points - start
+            if length == 0:
+                continue
+            apart = np.abs(along[0] * off[:, 1] - along[1] * off[:, 0]) / length
+            count += int((apart < 1e-6).sum())
+    return count

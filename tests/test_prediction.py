@@ -13,6 +13,7 @@ import pytest
 from drawing import FACTS, grid_of
 from hypothesis import given
 from hypothesis import strategies as st
+from strangers.forge import edited
 
 from milpath.errors import StoredFileError
 from milpath.prediction import Prediction, read_prediction, write_prediction
@@ -142,6 +143,13 @@ FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "dtype": (_put("member_bias", np.ones((3, 3), np.float32)), "is float32, expected float64"),
     "nan": (_put("member_contributions", np.full((3, 9, 3), np.nan)), "not those of a model"),
     "attention_inf": (_put("member_attention", np.full((3, 9), np.inf)), "not those of a model"),
+    "attention_sum": (_put("member_attention", np.ones((3, 9))), "not those of a model"),
+    "attention_below": (
+        _put("member_attention", np.array([[2, -1, 0, 0, 0, 0, 0, 0, 0]] * 3, float)),
+        "not those of a model",
+    ),
+    "unreadable": (_set("unreadable", "many"), "'unreadable' is not a number of patches"),
+    "names_twice": (_set("class_names", '["a", "a", "b"]'), "'class_names' is not a list of names"),
     "coords": (_put("coords", np.full((9, 2), 10**6)), "'coords' lie outside"),
 }
 
@@ -150,7 +158,7 @@ FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
 def test_a_prediction_whose_parts_do_not_fit_is_refused(tmp_path: Path, fault: str) -> None:
     change, text = FAULTS[fault]
     path = written(tmp_path, predict())
-    with h5py.File(path, "r+") as h5:
+    with edited(path) as h5:
         change(h5)
     with pytest.raises(StoredFileError, match=rf"^s\.prediction\.h5: .*{text}"):
         read_prediction(path)
@@ -158,7 +166,7 @@ def test_a_prediction_whose_parts_do_not_fit_is_refused(tmp_path: Path, fault: s
 
 def test_an_ensemble_of_nobody_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, predict())
-    with h5py.File(path, "r+") as h5:
+    with edited(path) as h5:
         _put("member_bias", np.ones((0, 3)))(h5)
         _put("member_attention", np.ones((0, 9)))(h5)
         _put("member_contributions", np.ones((0, 9, 3)))(h5)

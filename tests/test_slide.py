@@ -14,6 +14,7 @@ from drawing import damage_tile, noise, write_levels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tifffile import TiffFile
 
 from milpath.errors import MilpathError, ResolutionError, SlideReadError, UnsupportedSlideError
 from milpath.slide import Slide, SlideFacts
@@ -300,6 +301,31 @@ def test_names_of_any_letters_open(flat: Path, tmp_path: Path, name: str) -> Non
     with Slide(shutil.copy(flat, tmp_path / name)) as slide:
         assert slide.dimensions == (300, 300)
         assert slide.slide_id == name.removesuffix(".tif")
+
+
+# -- headers that lie ------------------------------------------------------------------------------
+
+
+def lie(path: Path, **tags: int) -> Path:
+    """Another value of some tags of the first page."""
+    with TiffFile(path, mode="r+b") as tiff:
+        for name, value in tags.items():
+            tiff.pages[0].tags[name].overwrite(value)
+    return path
+
+
+def test_a_slide_that_tells_of_more_tiles_than_it_lists_is_refused(tmp_path: Path) -> None:
+    path = write_levels(tmp_path / "s.tif", [noise(300, 300)], compression="jpeg")
+    lie(path, ImageWidth=1 << 20)
+    with pytest.raises(UnsupportedSlideError, match=r"^s\.tif: "):
+        Slide(path)
+
+
+def test_tiles_that_no_memory_holds_are_refused_before_any_is_read(tmp_path: Path) -> None:
+    path = write_levels(tmp_path / "s.tif", [noise(256, 256)])
+    lie(path, TileWidth=1 << 15, TileLength=1 << 15)
+    with pytest.raises(UnsupportedSlideError, match=r"^s\.tif: its tiles are 32768 x 32768 px"):
+        Slide(path)
 
 
 # -- privacy ---------------------------------------------------------------------------------------

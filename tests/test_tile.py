@@ -11,6 +11,7 @@ import openslide
 import pytest
 from drawing import damage_tile, write_levels
 from numpy.typing import NDArray
+from strangers.forge import edited
 
 from milpath.bag import Bag
 from milpath.cohort import SlideEntry
@@ -213,7 +214,7 @@ def test_a_bag_with_holes_is_made_again_as_the_slide_may_have_been_mended(
     drawn: DrawnSlide, tmp_path: Path
 ) -> None:
     tile(drawn.path, tmp_path)
-    with h5py.File(tmp_path / "s.h5", "r+") as h5:
+    with edited(tmp_path / "s.h5") as h5:
         h5.attrs["unreadable"] = 1
     assert tile(drawn.path, tmp_path).status == "ok"
     assert tile(drawn.path, tmp_path).status == "skipped"

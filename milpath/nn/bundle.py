@@ -6,13 +6,15 @@ that follow from it before a byte is allocated. Nothing is unpickled, no code is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.backend.common import global_state
 
 from milpath.model_spec import (
     BundleSpec,
@@ -78,19 +80,49 @@ def load_bundle(folder: Path) -> Bundle:
     StoredFileError : no bundle, or its weights are not those of its architecture
     """
     spec = read_bundle_spec(folder)
-    shared = None
-    if spec.mode == "features":
-        shared = rebuild_encoder(spec.encoder)
+    with _without_memory():
+        shared, member = _build_shared(spec), _build_member(spec)
+        if shared is not None:
+            require_weights(folder / "encoder.h5", [shared], spec.fingerprint)
+        for number in range(spec.members):
+            require_weights(member_path(folder, number), _networks(member), spec.fingerprint)
+    shared = _build_shared(spec)
+    if shared is not None:
         load_weights(folder / "encoder.h5", [shared], spec.fingerprint)
     members = []
     for number in range(spec.members):
-        own = rebuild_encoder(spec.encoder) if spec.mode == "pixels" else None
-        head = build_head(len(spec.class_names), spec.head, projected=own is None)
-        head.build((None, None, spec.encoder.dim))
-        member = Member(head, own)
-        load_weights(member_path(folder, number), _networks(member), spec.fingerprint)
-        members.append(member)
+        members.append(_build_member(spec))
+        load_weights(member_path(folder, number), _networks(members[-1]), spec.fingerprint)
     return Bundle(spec, tuple(members), shared)
+
+
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Networks built in this scope have shapes, but no weights, and never will.
+
+    Keras keeps such weights in a list, and would make them at its next chance; here they are taken
+    off it, for which there is no public way.
+    """
+    waiting = list(global_state.get_global_attribute(_WAITING) or [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(_WAITING, waiting)
+
+
+_WAITING = "uninitialized_variables"
+
+
+def _build_shared(spec: BundleSpec) -> keras.Model | None:
+    return rebuild_encoder(spec.encoder) if spec.mode == "features" else None
+
+
+def _build_member(spec: BundleSpec) -> Member:
+    own = rebuild_encoder(spec.encoder) if spec.mode == "pixels" else None
+    head = build_head(len(spec.class_names), spec.head, projected=own is None)
+    head.build((None, None, spec.encoder.dim))
+    return Member(head, own)
 
 
 def save_encoder(folder: Path, encoder: keras.Model, spec: EncoderSpec) -> str:
@@ -109,6 +141,8 @@ def load_encoder(folder: Path) -> tuple[keras.Model, EncoderSpec]:
     """
     if (folder / "encoder.json").is_file():
         spec = read_record(EncoderSpec, folder / "encoder.json")
+        with _without_memory():
+            require_weights(folder / "encoder.h5", [rebuild_encoder(spec)])
         encoder = rebuild_encoder(spec)
         load_weights(folder / "encoder.h5", [encoder])
         return encoder, spec
@@ -141,12 +175,19 @@ def load_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:
     ------
     StoredFileError : a weight is missing or has another shape, or the file is of another model
     """
+    require_weights(path, networks, model)
+    with open_h5(path, "weights") as h5:
+        for number, weight in enumerate(_weights(networks)):
+            weight.assign(h5.read(f"{number:05d}", "float32", tuple(weight.shape)))
+
+
+def require_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:
+    """Raise as `load_weights` would, of networks that may have no memory for weights yet."""
     weights = _weights(networks)
     with open_h5(path, "weights") as h5:
         require_model(path, h5, model)
         for number, weight in enumerate(weights):
-            shape = tuple(weight.shape)  # () of a scalar, which a slice cannot read
-            weight.assign(h5.read(f"{number:05d}", "float32", shape, rows=()))
+            h5.require(f"{number:05d}", "float32", tuple(weight.shape))
         if f"{len(weights):05d}" in h5:
             raise h5.refuse("it holds more weights than the model")
 

@@ -12,6 +12,7 @@ from keras import layers
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.model_spec import EncoderSpec
+from milpath.nn.foreign import require_plain_weights
 
 SMALL = "small"
 """Name of our own CNN for tissue, the one that is trained end to end."""
@@ -95,8 +96,10 @@ def build_encoder(name: str, patch_px: int, weights: str | None = None) -> keras
             + ", ".join([*OURS, *sorted(networks())])
         )
     build, preprocess = networks()[name.lower()]
-    if weights not in (None, "imagenet") and not Path(weights).is_file():
-        raise UsageError(f"weights {weights!r}: there is no such file; give imagenet or a file")
+    if weights not in (None, "imagenet"):
+        if not Path(weights).is_file():
+            raise UsageError(f"weights {weights!r}: there is no such file; give imagenet or a file")
+        require_plain_weights(Path(weights))
     try:
         network = build(
             include_top=False, weights=weights, pooling="avg", input_shape=(patch_px, patch_px, 3)

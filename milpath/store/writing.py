@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,27 +14,25 @@ import h5py
 
 from milpath import __version__
 from milpath.store.publishing import publish
+from milpath.store.seal import BrokenSealError, SealedPages, read_seal, seal_h5
 from milpath.store.signals import put_off_signals
 
-FORMAT_VERSION = 1
-"""Of the files below; a newer one is refused."""
+FORMAT_VERSION = 2
+"""Of the files below: 2 since they are sealed; another one is refused."""
 
 
 @contextmanager
 def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
-    """`publish` for an HDF5 file, stamped with its kind, format version and milpath's version.
+    """`publish` for an HDF5 file, stamped with kind, format and milpath's version, and sealed.
+
+    It holds plain numbers in its root, and attributes of one value; anything else is a ValueError.
 
     Parameters
     ----------
     path : where the file goes
     kind : what it is: "bag", "prediction", "weights"
     """
-    steady: _SteadyFile
-
-    def verify(part: Path) -> None:
-        _require_whole(part, kind, steady.size)
-
-    with publish(path, verify) as file:
+    with publish(path, verify=partial(_require_whole, kind=kind)) as file:
         steady = _SteadyFile(file)
         with put_off_signals(_CALLED_BY_HDF5), _create_h5(steady) as h5:
             h5.attrs["milpath_kind"] = kind
@@ -42,16 +41,17 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
             yield h5
             steady.check()
         steady.check()
+        seal_h5(file)
 
 
-def _require_whole(part: Path, kind: str, size: int) -> None:
-    """Raise `OSError` unless the file is as long as was written, opens, and says what it is."""
-    if (found := part.stat().st_size) != size:
-        raise OSError(f"{found} of {size} bytes arrived")
+def _require_whole(part: Path, kind: str) -> None:
+    """Raise `OSError` unless a whole seal, of a file of this kind, fits what is before it."""
     try:
-        with h5py.File(part, "r", locking=False) as h5:  # refuses one that is cut short
-            sound = h5.attrs.get("milpath_kind") == kind
-    except (OSError, RuntimeError):
+        with part.open("rb") as file:
+            seal = read_seal(file)
+            SealedPages(file, seal).check_rest()
+        sound = seal.index.attrs.get("milpath_kind") == kind
+    except BrokenSealError:
         sound = False
     if not sound:
         raise OSError("what was written cannot be read back")
@@ -83,7 +83,7 @@ class _SteadyFile(io.RawIOBase):
         super().__init__()
         self._file = file
         self._at = 0
-        self.size = 0
+        self._size = 0
         self._error: OSError | ValueError | None = None
 
     def check(self) -> None:
@@ -107,7 +107,7 @@ class _SteadyFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self.size)[whence]
+        self._at = offset + (0, self._at, self._size)[whence]
         self._try(lambda: self._file.seek(self._at))
         return self._at
 
@@ -130,13 +130,13 @@ class _SteadyFile(io.RawIOBase):
         view = memoryview(data).cast("B")
         self._try(lambda: self._file.write(view))
         self._at += len(view)
-        self.size = max(self.size, self._at)
+        self._size = max(self._size, self._at)
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        self.size = self._at if size is None else size
-        self._try(lambda: self._file.truncate(self.size))
-        return self.size
+        self._size = self._at if size is None else size
+        self._try(lambda: self._file.truncate(self._size))
+        return self._size
 
     def flush(self) -> None:
         self._try(self._file.flush)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 from nn_tools import make_bundle, make_member, random_patches, raw_tile
+from strangers.forge import edited, forge
 
 from milpath.errors import StoredFileError
 from milpath.model_spec import BundleSpec, EncoderSpec, read_bundle_spec
@@ -151,13 +153,13 @@ def test_weights_that_are_whole_numbers_or_scalars_come_back(tmp_path: Path) -> 
 
 
 def test_a_missing_weight_is_refused(copy: Path) -> None:
-    with h5py.File(copy / "member-1.h5", "a") as h5:
+    with edited(copy / "member-1.h5") as h5:
         del h5["00007"]
     refuse(copy, r"member-1\.h5: '00007' is missing")
 
 
 def test_an_extra_weight_is_refused(copy: Path) -> None:
-    with h5py.File(copy / "member-0.h5", "a") as h5:
+    with edited(copy / "member-0.h5") as h5:
         h5[f"{len(h5):05d}"] = np.zeros(3, np.float32)
     refuse(copy, r"member-0\.h5: it holds more weights than the model")
 
@@ -172,17 +174,15 @@ def test_an_extra_weight_is_refused(copy: Path) -> None:
 def test_a_weight_of_another_shape_or_kind_is_refused(
     copy: Path, values: np.ndarray[Any, Any], complaint: str
 ) -> None:
-    with h5py.File(copy / "member-0.h5", "a") as h5:
+    with edited(copy / "member-0.h5") as h5:
         del h5["00000"]
         h5["00000"] = values
     refuse(copy, complaint)
 
 
 def test_a_weight_that_declares_a_huge_shape_is_refused(copy: Path) -> None:
-    with h5py.File(copy / "member-0.h5", "a") as h5:
-        del h5["00000"]
-        h5.create_dataset("00000", (1 << 40,), np.float32, chunks=(1 << 20,))
-    refuse(copy, r"member-0\.h5: '00000' declares more bytes than the file holds")
+    forge(copy / "member-0.h5", lambda index: index["datasets"]["00000"].update(shape=[1 << 40]))
+    refuse(copy, r"member-0\.h5: .*'00000' declares more bytes than the file holds")
 
 
 def test_a_truncated_weights_file_is_refused(copy: Path) -> None:
@@ -225,6 +225,8 @@ def test_a_record_that_is_none_is_refused(copy: Path, text: str) -> None:
         ({"members": 10**9}, "members: Input should be less"),
         ({"mode": "both"}, "mode: Input should be"),
         ({"mode": "features"}, r"encoder\.h5: there is no such weights file"),
+        ({"class_names": ["a", "a"]}, "class_names: .*names must differ"),
+        ({"class_names": ["a", "\x1b[2J"]}, "class_names: .*no control characters"),
         ({"class_names": ["a"]}, "class_names: Tuple should have at least 2"),
         ({"class_names": ["a", "b", "c"]}, r"has shape \(128, 2\), expected \(128, 3\)"),
         ({"fingerprint": "0"}, r"not of the model that model\.json describes"),
@@ -251,6 +253,15 @@ def test_an_edited_record_is_refused(copy: Path, change: dict[str, Any], complai
 def test_an_edited_encoder_is_refused(copy: Path, change: dict[str, Any], complaint: str) -> None:
     edit(copy, lambda record: record["encoder"].update(change))
     refuse(copy, complaint)
+
+
+def test_a_record_of_a_network_of_8_gb_is_refused_before_it_takes_memory(copy: Path) -> None:
+    edit(copy, lambda record: record["encoder"].update(name="centred", patch_px=4096))
+    edit(copy, lambda record: record["tile"]["grid"].update(patch_px=4096))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refuse(copy, r"has shape \(3, 3, 64, 128\), expected \(16777216, 128\)")
+    keras.layers.Dense(1)(keras.Input((1,)))  # Keras makes what weights it still owes
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (1 << 20)
 
 
 def test_a_record_beyond_all_measure_is_refused(copy: Path) -> None:

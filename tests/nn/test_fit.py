@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from nn_tools import (
@@ -21,6 +20,7 @@ from nn_tools import (
 )
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
+from strangers.forge import edited
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.metrics import auc
@@ -131,7 +131,7 @@ def test_class_weights_are_inverse_to_the_share_of_a_class() -> None:
 def test_a_damaged_patch_met_in_training_is_one_clear_line(tmp_path: Path) -> None:
     records = make_records(tmp_path, (4,) * 9, (0, 1, 0) * 3)
     bad = records[2].path
-    with h5py.File(bad, "a") as h5:
+    with edited(bad) as h5:
         del h5["patches"]
         h5["patches"] = np.zeros((4, 16, 16, 3), np.int32)
     params = QUICK.model_copy(update={"bag_batch": 1})
