@@ -159,13 +159,13 @@ def _append(dataset: h5py.Dataset, waiting: list[bytes]) -> None:
 
 
 def write_features(
-    path: Path, batches: Iterable[NDArray[Any]], encoder: str, code: str, dim: int
+    bag: Bag, batches: Iterable[NDArray[Any]], encoder: str, code: str, dim: int
 ) -> None:
-    """Put embeddings into a bag, in place of those it has; the file is rewritten whole.
+    """Put embeddings into a bag's file, in place of those it has; it is rewritten whole.
 
     Parameters
     ----------
-    path : the bag
+    bag : whose patches these are
     batches : arrays (n, D) in the order of the bag's patches, N rows in all
     encoder : the encoder's name, for people
     code : the encoder's fingerprint, for machines
@@ -173,8 +173,9 @@ def write_features(
 
     Raises
     ------
-    StoredFileError : an embedding is not finite in float16
+    StoredFileError : an embedding is not finite in float16; another bag took this one's place
     """
+    path = bag.path
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
         parts = [np.asarray(each, np.float16) for each in batches]
     features = np.concatenate([np.zeros((0, dim), np.float16), *parts])
@@ -183,13 +184,23 @@ def write_features(
             f"{path.name}: {encoder} gives embeddings that are not finite in float16; "
             "check its weights"
         )
-    with open_h5(path, "bag") as old, publish_h5(path, "bag") as h5:
-        count = old.shape("coords")[0]
-        if len(features) != count:
-            raise ValueError(f"{len(features)} embeddings for {count} patches")
-        old.copy(h5, without="features")
+    if len(features) != len(bag):
+        raise ValueError(f"{len(features)} embeddings for {len(bag)} patches")
+    with publish_h5(path, "bag") as h5:
+        _copy_patches(bag, h5)
         made = h5.create_dataset("features", data=features)
         made.attrs["encoder"], made.attrs["encoder_fingerprint"] = encoder, code
+
+
+def _copy_patches(bag: Bag, h5: h5py.File) -> None:
+    """All of a bag's file but the embeddings, if it is still the one that `bag` has opened."""
+    with open_h5(bag.path, "bag") as old:
+        same = old.attr("fingerprint") == bag.header.fingerprint
+        if not same or not np.array_equal(old.read("coords", "int64", (None, 2)), bag.grid.coords):
+            raise StoredFileError(
+                f"{bag.path.name}: was replaced by another bag meanwhile; embed it again"
+            )
+        old.copy(h5, without="features")
 
 
 class Bag:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from milpath.alias import name_slide
 from milpath.errors import MilpathError, UsageError
 from milpath.names import folded, is_file_name, is_printable
 from milpath.params import MPP_RANGE
@@ -198,9 +199,10 @@ def _refuse_twins(source: str, entries: Sequence[SlideEntry]) -> None:
     for entry in entries:
         key = folded(entry.slide_id)
         if key in seen:
+            one, two = (name_slide(each.path, each.slide_id) for each in (seen[key], entry))
             raise UsageError(
-                f"{source}: {seen[key].path.name} and {entry.path.name} have the same slide id "
-                f"{entry.slide_id!r}; tell them apart in a slide_id column"
+                f"{source}: {one} and {two} have the same slide id {entry.slide_id!r}; "
+                "tell them apart in a slide_id column"
             )
         seen[key] = entry
 

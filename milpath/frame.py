@@ -80,6 +80,17 @@ def read_frame(h5: SafeH5) -> tuple[SlideFacts, PatchGrid]:
     return slide, PatchGrid(coords=coords, origin_l0=origin, **values)
 
 
+def compare_slides(old: SlideFacts, new: SlideFacts) -> list[str]:
+    """What has changed about a slide since something was made of it, a phrase each."""
+    if old.quickhash != new.quickhash:
+        return ["the slide is another one"]
+    return [
+        f"its {field.name} was {getattr(old, field.name)}, is {getattr(new, field.name)}"
+        for field in fields(SlideFacts)
+        if getattr(old, field.name) != getattr(new, field.name)
+    ]
+
+
 def _file_name(text: str) -> str:
     if not is_file_name(text):
         raise ValueError("cannot be a file name")

@@ -67,7 +67,7 @@ def plan_grid(slide: Slide, tissue: TissueMask, params: GridParams) -> PatchGrid
     x0, y0, width, height = slide.bounds_l0
     if min(width, height) < side:
         raise UnsupportedSlideError(
-            f"{slide.path.name}: {width} x {height} px is smaller than one patch of "
+            f"{slide.name}: {width} x {height} px is smaller than one patch of "
             f"{side} px ({params.patch_px} px at {params.mpp:g} µm); give a smaller --patch-size"
         )
     xs, ys = _starts(x0, width, side, stride), _starts(y0, height, side, stride)

@@ -11,6 +11,7 @@ from milpath import __version__
 from milpath.errors import StoredFileError
 from milpath.names import is_printable
 from milpath.params import HeadParams, Params, TileParams
+from milpath.store import SafeH5, open_h5
 
 _MAX_BYTES = 1 << 20
 _Record = TypeVar("_Record", bound=BaseModel)
@@ -89,6 +90,28 @@ def read_bundle_spec(folder: Path) -> BundleSpec:
             f"{folder}: not a model folder (it has no model.json); train one with milpath train"
         )
     return read_record(BundleSpec, path)
+
+
+def member_path(folder: Path, number: int) -> Path:
+    """Where the weights of a member lie in a bundle."""
+    return folder / f"member-{number}.h5"
+
+
+def check_weights(folder: Path, spec: BundleSpec) -> None:
+    """Raise `StoredFileError` unless all weights files of a bundle are there, and its own."""
+    shared = [folder / "encoder.h5"] if spec.mode == "features" else []
+    for path in (*shared, *(member_path(folder, number) for number in range(spec.members))):
+        with open_h5(path, "weights") as h5:
+            require_model(path, h5, spec.fingerprint)
+
+
+def require_model(path: Path, h5: SafeH5, model: str) -> None:
+    """Raise `StoredFileError` unless a weights file is part of the model of this fingerprint."""
+    if h5.attr("model") != model:
+        raise StoredFileError(
+            f"{path.name}: its weights are not of the model that model.json describes "
+            "(was a second training interrupted?); train it again"
+        )
 
 
 def read_record(kind: type[_Record], path: Path) -> _Record:

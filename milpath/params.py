@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -26,6 +26,20 @@ class Params(BaseModel):
     """Base of all parameter values: immutable, finite, and unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def compare_params(one: Params, two: Params) -> list[tuple[str, Any, Any]]:
+    """Where two values of a kind differ: (dotted name, of the one, of the other)."""
+    found = []
+    for name in type(one).model_fields:
+        left, right = getattr(one, name), getattr(two, name)
+        if isinstance(left, Params) and isinstance(right, Params):
+            found += [
+                (f"{name}.{inner}", *values) for inner, *values in compare_params(left, right)
+            ]
+        elif left != right:
+            found.append((name, left, right))
+    return found
 
 
 class TissueParams(Params):

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from milpath.frame import read_frame, write_frame
+from milpath.errors import StoredFileError
+from milpath.frame import compare_slides, read_frame, write_frame
 from milpath.grid import PatchGrid
 from milpath.names import is_printable
 from milpath.slide import SlideFacts
@@ -157,6 +158,22 @@ def read_prediction(path: Path) -> Prediction:
         if not sound or (len(grid) and not _is_share(prediction.member_attention)):
             raise h5.refuse("its numbers are not those of a model")
         return prediction
+
+
+def find_prediction(path: Path, slide: SlideFacts, made_by: str) -> Prediction | str | None:
+    """What this very model said of this very slide, why a file there is not that, or None."""
+    if not path.exists():
+        return None
+    try:
+        found = read_prediction(path)
+    except StoredFileError:
+        return "the prediction there was damaged, or of another milpath"
+    changes = compare_slides(found.slide, slide)
+    if found.model != made_by:
+        changes.append("the model, or the tissue's outline, is another one")
+    if found.unreadable:  # the slide may have been mended, as its user was told to
+        changes.append(f"{found.unreadable} of its patches could not be read the last time")
+    return ", ".join(changes) or found
 
 
 def _are_names(value: object) -> bool:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 from tifffile import COMPRESSION, TiffFile, TiffPage
 
+from milpath.alias import hide_path, name_slide
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
 from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
 from milpath.resample import frame_windows, resample
@@ -76,12 +77,17 @@ class Slide:
         self.path = Path(path)
         self.slide_id = slide_id or self.path.stem
         self._handle = self._open()
-        _refuse_missing_pixels(self.path)
+        _refuse_missing_pixels(self.path, self.name)
         self._mpp = mpp
         self._mpp_source: MppSource = "slide" if mpp is None else mpp_source
 
+    @property
+    def name(self) -> str:
+        """What messages call it: its file's name, but the id alone where the user gave another."""
+        return name_slide(self.path, self.slide_id)
+
     def _open(self) -> openslide.OpenSlide:
-        name = self.path.name
+        name = self.name
         try:
             if not self.path.exists():
                 raise UnsupportedSlideError(f"{name}: there is no such file; check the path")
@@ -101,7 +107,7 @@ class Slide:
             ) from None
         except openslide.OpenSlideError as error:
             raise UnsupportedSlideError(
-                f"{name}: cannot be opened as a slide ({_one_line(error, self.path)}); "
+                f"{name}: cannot be opened as a slide ({self._said(error)}); "
                 "copy it again or convert it"
             ) from None
         width, height = _largest_tile(handle)
@@ -133,6 +139,9 @@ class Slide:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _said(self, error: openslide.OpenSlideError) -> str:
+        return " ".join(hide_path(str(error), self.path, self.slide_id).split())
 
     # -- what the file says of itself ------------------------------------------------------------
 
@@ -210,17 +219,17 @@ class Slide:
         if x is None or y is None:
             hint = f"; its objective is {self.objective:g}x" if self.objective else ""
             raise ResolutionError(
-                f"{self.path.name}: the slide does not say its µm per pixel{hint}; {remedy}"
+                f"{self.name}: the slide does not say its µm per pixel{hint}; {remedy}"
             )
         low, high = MPP_RANGE
         if not (low <= x <= high and low <= y <= high):
             raise ResolutionError(
-                f"{self.path.name}: {x:g} x {y:g} µm per pixel cannot be right "
+                f"{self.name}: {x:g} x {y:g} µm per pixel cannot be right "
                 f"(expected {low:g} to {high:g}); {remedy}"
             )
         if abs(x - y) > MPP_ANISOTROPY * min(x, y):
             raise ResolutionError(
-                f"{self.path.name}: pixels are not square ({x:g} x {y:g} µm, more than "
+                f"{self.name}: pixels are not square ({x:g} x {y:g} µm, more than "
                 f"{MPP_ANISOTROPY:.0%} apart); {remedy}"
             )
         return x, y
@@ -278,7 +287,7 @@ class Slide:
         finest = self.mpp_mean
         if finest > mpp * MAX_UPSAMPLING:
             raise ResolutionError(
-                f"{self.path.name}: scanned at {finest:.4g} µm per pixel, coarser than the "
+                f"{self.name}: scanned at {finest:.4g} µm per pixel, coarser than the "
                 f"{mpp:g} asked for; detail cannot be invented: give --mpp {finest:.2g} or more"
             )
         fine_enough = [
@@ -345,8 +354,8 @@ class Slide:
             self._handle = self._open()
             x, y = location_l0
             raise SlideReadError(
-                f"{self.path.name}: cannot be read at level {level}, x {x}, y {y} "
-                f"({_one_line(error, self.path)}); copy the slide again"
+                f"{self.name}: cannot be read at level {level}, x {x}, y {y} "
+                f"({self._said(error)}); copy the slide again"
             ) from None
         alpha = rgba.getchannel("A")
         if alpha.getextrema() == (255, 255):
@@ -354,11 +363,6 @@ class Slide:
         canvas = Image.new("RGB", rgba.size, self.background)
         canvas.paste(rgba, mask=alpha)
         return np.asarray(canvas)
-
-
-def _one_line(error: Exception, path: Path) -> str:
-    """An OpenSlide message without line breaks and without folders, which may name a patient."""
-    return " ".join(str(error).replace(f"{path.parent}/", "").split())
 
 
 def _largest_tile(handle: openslide.OpenSlide) -> tuple[int, int]:
@@ -369,7 +373,7 @@ def _largest_tile(handle: openslide.OpenSlide) -> tuple[int, int]:
     return max(sizes, key=math.prod)
 
 
-def _refuse_missing_pixels(path: Path) -> None:
+def _refuse_missing_pixels(path: Path, name: str) -> None:
     """A TIFF whose header tells of more pixels than the file holds is cut, or lies about its size.
 
     OpenSlide would go and look for each of them.
@@ -383,7 +387,7 @@ def _refuse_missing_pixels(path: Path) -> None:
         return
     if short:
         raise UnsupportedSlideError(
-            f"{path.name}: says it is {short[0].imagewidth} x {short[0].imagelength} px, but holds "
+            f"{name}: says it is {short[0].imagewidth} x {short[0].imagelength} px, but holds "
             "fewer; copy it again"
         )
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from milpath.bag import Bag, bag_fingerprint, encode_patch, write_bag
 from milpath.cohort import SlideEntry
-from milpath.engine import Outcome
+from milpath.engine import Outcome, plan_outcome
 from milpath.errors import SlideReadError, StoredFileError
+from milpath.frame import compare_slides
 from milpath.grid import PatchGrid, plan_grid
-from milpath.outline import fill_outline, read_outline
 from milpath.overview import Overview, read_overview
-from milpath.params import MAX_UNREADABLE, MPP_SURPRISE, TileParams
+from milpath.params import MAX_UNREADABLE, MPP_SURPRISE, TileParams, compare_params
 from milpath.patches import stream_patches
 from milpath.report import draw_qc
 from milpath.sheet import write_png
@@ -46,11 +46,13 @@ def plan_slide(slide: Slide, params: TileParams, outline: Path | None = None) ->
     unreadable = float(overview.unreadable.mean())
     if unreadable > MAX_UNREADABLE:
         raise SlideReadError(
-            f"{slide.path.name}: {unreadable:.0%} of its area cannot be read, at most "
+            f"{slide.name}: {unreadable:.0%} of its area cannot be read, at most "
             f"{MAX_UNREADABLE:.0%} may be; copy the slide again"
         )
     tissue = segment_tissue(overview, params.tissue)
     if outline is not None:
+        from milpath.outline import fill_outline, read_outline  # half a second of SciPy
+
         tissue = fill_outline(overview, tissue, read_outline(outline))
     for doubt in _doubts(slide, overview, tissue):
         log.warning("%s: %s", slide.slide_id, doubt)
@@ -89,14 +91,12 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
     SlideError : the slide cannot be tiled
     OutputError : `out` cannot be written
     """
-    path = bag_path(out, entry.slide_id)
-    qc = out / "qc" / f"{entry.slide_id}.png"
+    path, qc = bag_path(out, entry.slide_id), _qc_path(out, entry.slide_id)
     with entry.open() as slide:
         facts = slide.facts
-        kept = _reusable(path, facts, params) if qc.exists() else None
-        if kept is not None:
-            return kept
-        remade = path.exists()
+        found = find_bag(out, facts, params)
+        if isinstance(found, Outcome):
+            return found
         plan = plan_slide(slide, params)
         discard(qc)  # an older one would say that all is done
         encode = partial(encode_patch, params=params.pixels)
@@ -109,7 +109,7 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
     return Outcome(
         entry.slide_id,
         header.status,
-        _sentence(count, header.unreadable, plan, remade),
+        _sentence(count, header.unreadable, plan, found),
         {
             "patches": count,
             "unreadable": header.unreadable,
@@ -121,18 +121,33 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
     )
 
 
-def _reusable(path: Path, slide: SlideFacts, params: TileParams) -> Outcome | None:
-    """The outcome of a bag that is already right; None when there is none, or a stale one."""
+def foresee_bag(entry: SlideEntry, out: Path, params: TileParams) -> Outcome:
+    """What `tile_slide` would do with a slide, as far as can be said without finding its tissue.
+
+    Raises as `Slide` and `Slide.level_for` do; writes nothing.
+    """
+    with entry.open() as slide:
+        found = find_bag(out, slide.facts, params)
+        slide.level_for(params.grid.mpp)
+    return plan_outcome(entry, found)
+
+
+def find_bag(out: Path, slide: SlideFacts, params: TileParams) -> Outcome | str | None:
+    """The outcome of a bag that is already right, why one is not, or None where there is none."""
+    path = bag_path(out, slide.slide_id)
     if not path.exists():
         return None
     try:
         with Bag(path) as bag:
-            header, count = bag.header, len(bag)
+            header, count, old = bag.header, len(bag), bag.slide
     except StoredFileError:
-        return None
-    # one with holes is made anew: the slide may have been mended, as its user was told to
-    if header.fingerprint != bag_fingerprint(slide, params) or header.unreadable:
-        return None
+        return "the bag there was damaged, or of another milpath"
+    if header.fingerprint != bag_fingerprint(slide, params):
+        return _differences(old, slide, header.params, params)
+    if header.unreadable:  # the slide may have been mended, as its user was told to
+        return f"{header.unreadable} of its patches could not be read the last time"
+    if not _qc_path(out, slide.slide_id).exists():
+        return "its picture was missing"
     return Outcome(
         slide.slide_id,
         "skipped",
@@ -141,12 +156,22 @@ def _reusable(path: Path, slide: SlideFacts, params: TileParams) -> Outcome | No
     )
 
 
-def _sentence(count: int, unreadable: int, plan: Plan, remade: bool) -> str:
+def _differences(old: SlideFacts, new: SlideFacts, was: TileParams, now: TileParams) -> str:
+    slide = compare_slides(replace(old, mpp_source=new.mpp_source), new)  # by value, not by source
+    params = [f"{name} was {one}, is {two}" for name, one, two in compare_params(was, now)]
+    return ", ".join([*slide, *params]) or "another milpath made it"
+
+
+def _qc_path(out: Path, slide_id: str) -> Path:
+    return out / "qc" / f"{slide_id}.png"
+
+
+def _sentence(count: int, unreadable: int, plan: Plan, stale: str | None) -> str:
     parts = [f"{count} patches" if count else "no tissue found: a bag of 0 patches"]
     if unreadable:
         parts.append(f"{unreadable} unreadable left out")
     if plan.tissue.background == "dark":
         parts.append("dark background, taken for fluorescence")
-    if remade:
-        parts.append("made anew in place of an older bag")
+    if stale:
+        parts.append(f"made anew: {stale}")
     return ", ".join(parts)

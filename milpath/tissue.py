@@ -14,13 +14,13 @@ multiple of that noise is tissue. Beer and Lambert's optical density makes stain
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage import morphology
 
 from milpath.overview import Overview
 from milpath.params import TissueParams
@@ -29,6 +29,7 @@ Background = Literal["bright", "dark"]
 Mask = NDArray[np.bool_]
 Field = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int32]
 
 _SMOOTH_UM = 5.0  # sigma of the smoothing before a threshold: about a nucleus
 _CLOSE_UM = 16.0  # gaps thinner than twice this (clefts, the inside of small glands) are tissue
@@ -103,15 +104,12 @@ def segment_tissue(overview: Overview, params: TissueParams) -> TissueMask:
         mask = _above_noise(_emission(planes, valid), valid, _DARK_BOUNDS, mpp, params)
     else:
         white = _reference(glass, planes, painted)
-        od = _optical_density(planes, white)
         # Under a strong tint (a wrong colour space) inks cannot be named.
         if params.exclude_pen and np.min(white) > _NEUTRAL * np.max(white):
-            pen = _find_pen(od, valid, mpp)
+            pen = _find_pen(planes, white, valid, mpp)
             valid &= ~pen
         bounds = _OD_BOUNDS if glass is not None else _OD_BOUNDS[:1] * 2  # no glass, no noise of it
-        stain = _stain(od)
-        del od  # the largest array here
-        mask = _above_noise(stain, valid, bounds, mpp, params)
+        mask = _above_noise(_stain(planes, white), valid, bounds, mpp, params)
     mask = _tidy(mask, mpp, params) & valid
     colour = None if glass is None else (int(glass[0]), int(glass[1]), int(glass[2]))
     return TissueMask(mask, overview.origin_l0, overview.cell_l0, background, pen, colour)
@@ -192,23 +190,37 @@ def _sampled(cells: Mask) -> tuple[slice, slice]:
 # -- tissue ----------------------------------------------------------------------------------------
 
 
-def _optical_density(planes: Pixels, glass: Pixels) -> Field:
-    """-log10 of the light that passes, (3, rows, cols), 0 = glass; never below 0."""
-    levels = np.maximum(np.arange(256, dtype=np.float32), 1)
-    od = np.empty(planes.shape, np.float32)
-    for plane, white, out in zip(planes, glass, od, strict=True):
-        np.take(np.log10(np.maximum(white, 1) / levels).clip(0), plane, out=out, mode="clip")
+def _optical_density(levels: Pixels, white: Pixels) -> Field:
+    """-log10 of the light that passes, (3, ...), 0 = glass; never below 0."""
+    known = np.maximum(np.arange(256, dtype=np.float32), 1)
+    od = np.empty(levels.shape, np.float32)
+    for plane, full, out in zip(levels, white, od, strict=True):
+        np.take(np.log10(np.maximum(full, 1) / known).clip(0), plane, out=out, mode="clip")
     return od
 
 
-def _stain(od: Field) -> Field:
+def _strips(planes: Pixels, white: Pixels) -> Iterator[tuple[slice, Field]]:
+    """Some rows at a time, and their optical density (3, n, cols).
+
+    That of the whole picture would be the largest array here, and leave the processor's cache.
+    """
+    for top in range(0, planes.shape[1], _STRIP):
+        rows = slice(top, top + _STRIP)
+        yield rows, _optical_density(planes[:, rows], white)
+
+
+def _stain(planes: Pixels, white: Pixels) -> Field:
     """What a grey shadow has not: colour beyond a trace, or opacity; (rows, cols), density."""
-    stain = np.empty(od.shape[1:], np.float32)
-    for top in range(0, len(stain), _STRIP):  # what lies between stays in the processor's cache
-        some = od[:, top : top + _STRIP]
-        dark = some.mean(axis=0)
-        chroma = some.max(axis=0) - some.min(axis=0)
-        stain[top : top + _STRIP] = np.maximum(chroma - _GREY * dark, dark - _OPAQUE)
+    stain = np.empty(planes.shape[1:], np.float32)
+    for rows, od in _strips(planes, white):
+        stain[rows] = _stain_of(od)
+    return stain
+
+
+def _stain_of(od: Field) -> Field:
+    dark = od.mean(axis=0)
+    chroma = od.max(axis=0) - od.min(axis=0)
+    stain: Field = np.maximum(chroma - _GREY * dark, dark - _OPAQUE)
     return np.maximum(stain, 0, out=stain)
 
 
@@ -227,11 +239,12 @@ def _above_noise(
 
     Parameters
     ----------
-    signal : what tissue has more of than the background, (rows, cols)
+    signal : what tissue has more of than the background, (rows, cols); smoothed in place
     valid : cells that may be tissue
     bounds : least and greatest threshold
     """
-    smooth = ndimage.gaussian_filter(np.where(valid, signal, 0), _SMOOTH_UM / mpp, truncate=2.0)
+    signal[~valid] = 0
+    smooth: Field = ndimage.gaussian_filter(signal, _SMOOTH_UM / mpp, truncate=2.0, output=signal)
     low, high = bounds
     sampled = _sampled(valid)
     quiet = smooth[sampled][valid[sampled] & (smooth[sampled] < high)]
@@ -249,8 +262,7 @@ def _touching(weak: Mask, sure: Mask) -> Mask:
     labels, count = ndimage.label(weak)
     keep = np.zeros(count + 1, np.bool_)
     keep[labels[sure & weak]] = True
-    kept: Mask = keep[labels]
-    return kept
+    return _pick(labels, keep)
 
 
 def _tidy(mask: Mask, mpp: float, params: TissueParams) -> Mask:
@@ -261,25 +273,42 @@ def _tidy(mask: Mask, mpp: float, params: TissueParams) -> Mask:
     size = max(1, round(_CLOSE_UM / mpp))
     closed = ndimage.binary_closing(np.pad(mask, size, mode="edge"), _disk(size))
     cell = mpp * mpp
-    pieces = morphology.remove_small_objects(
-        closed[size:-size, size:-size], max_size=int(params.min_area_um2 / cell)
-    )
-    labels, _ = ndimage.label(np.pad(~pieces, 1, constant_values=True))
-    hole = np.bincount(labels.ravel()) * cell <= params.max_hole_um2
+    labels, count = ndimage.label(closed[size:-size, size:-size])
+    large = _areas(labels, count) > int(params.min_area_um2 / cell)
+    large[0] = False
+    pieces = _pick(labels, large)
+    labels, count = ndimage.label(np.pad(~pieces, 1, constant_values=True))
+    hole = _areas(labels, count) * cell <= params.max_hole_um2
     hole[[0, labels[0, 0]]] = False
-    filled: Mask = pieces | hole[labels[1:-1, 1:-1]]
-    return filled
+    return pieces | _pick(labels[1:-1, 1:-1], hole)
+
+
+def _areas(labels: Labels, count: int) -> NDArray[np.int64]:
+    """Cells of each label, (count + 1,); in strips, since NumPy counts in a copy of eight bytes."""
+    areas = np.zeros(count + 1, np.int64)
+    for top in range(0, len(labels), _STRIP):
+        areas += np.bincount(labels[top : top + _STRIP].ravel(), minlength=count + 1)
+    return areas
+
+
+def _pick(labels: Labels, wanted: Mask) -> Mask:
+    """The cells whose label is wanted; in strips for the same reason."""
+    picked = np.empty(labels.shape, np.bool_)
+    for top in range(0, len(labels), _STRIP):
+        picked[top : top + _STRIP] = wanted[labels[top : top + _STRIP]]
+    return picked
 
 
 def _disk(radius: int) -> Mask:
-    disk: Mask = morphology.disk(radius, dtype=np.bool_)  # type: ignore[no-untyped-call]
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    disk: Mask = x * x + y * y <= radius * radius
     return disk
 
 
 # -- marker pen ------------------------------------------------------------------------------------
 
 
-def _find_pen(od: Field, valid: Mask, mpp: float) -> Mask:
+def _find_pen(planes: Pixels, white: Pixels, valid: Mask, mpp: float) -> Mask:
     """Strokes of a felt tip: wide, dense, and of a colour that no stain has.
 
     Against haematoxylin, eosin and DAB: blue ink absorbs far more red than green, green ink least
@@ -288,22 +317,29 @@ def _find_pen(od: Field, valid: Mask, mpp: float) -> Mask:
     """
     pen = np.zeros(valid.shape, np.bool_)
     square = np.ones((max(1, round(_PEN_WIDTH_UM / mpp)),) * 2, np.bool_)
-    dense = valid & (od.max(axis=0) > 0.3)
-    for candidate in _ink_colours(*od[:, dense]):
-        if candidate.sum() * mpp * mpp < _PEN_AREA_UM2:
+    inks = np.zeros((_INKS, *valid.shape), np.bool_)
+    for rows, od in _strips(planes, white):
+        dense = valid[rows] & (od.max(axis=0) > 0.3)
+        inks[:, rows][:, dense] = _ink_colours(*od[:, dense])
+    for core in inks:
+        if core.sum() * mpp * mpp < _PEN_AREA_UM2:
             continue
-        core = np.zeros(valid.shape, np.bool_)
-        core[dense] = candidate
         core = ndimage.binary_opening(core, square)
         if core.sum() * mpp * mpp >= _PEN_AREA_UM2:
-            ink = od[:, core].mean(axis=1)
-            norm = np.sqrt((od * od).sum(axis=0))
-            faded = (norm > 0.06) | (_stain(od) > _OD_BOUNDS[0])
-            alike = faded & (np.tensordot(ink / np.linalg.norm(ink), od, 1) > 0.98 * norm)
-            pen |= _touching(valid & (alike | core), core)
+            ink = _optical_density(planes[:, core], white).mean(axis=1)
+            alike = core.copy()
+            for rows, od in _strips(planes, white):
+                norm = np.sqrt((od * od).sum(axis=0))
+                faded = (norm > 0.06) | (_stain_of(od) > _OD_BOUNDS[0])
+                along = np.tensordot(ink / np.linalg.norm(ink), od, 1)
+                alike[rows] |= faded & (along > 0.98 * norm)
+            pen |= _touching(valid & alike, core)
     if pen.any():
         pen = ndimage.binary_dilation(pen, _disk(max(1, round(_PEN_RIM_UM / mpp))))
     return pen
+
+
+_INKS = 4
 
 
 def _ink_colours(red: Field, green: Field, blue: Field) -> tuple[Mask, ...]:

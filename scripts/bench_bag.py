@@ -107,7 +107,8 @@ def read_features(path: Path, rows: int, repeats: int) -> dict[str, float]:
     patch = encode_patch(np.zeros((side, side, 3), np.uint8), params.pixels)
     write_bag(path, facts, grid, "bright", ((row, patch) for row in range(rows)), params)
     features = rng.standard_normal((rows, 1024), dtype=np.float32).astype(np.float16)
-    write_features(path, [features], "made", "made", 1024)
+    with Bag(path) as bag:
+        write_features(bag, [features], "made", "made", 1024)
     some = np.sort(rng.choice(rows, min(4096, rows), replace=False))
     with Bag(path) as bag:
         assert np.array_equal(bag.read_features(some), features[some])

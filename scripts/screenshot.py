@@ -1,6 +1,7 @@
 """Take the picture of the viewer that the READMEs show: `xvfb-run -a python scripts/screenshot.py`.
 
-The sample slide, its attention, and the gallery of its strongest patches.
+The sample slide, its attention, and the gallery of its strongest patches. With a slide and its
+prediction, that is shown; `--tab` and `--zoom` show other parts.
 """
 
 from __future__ import annotations
@@ -14,31 +15,46 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_milpath.panel import Panel
-from napari_milpath.window import show_scale_bar
+from napari_milpath.window import fill_viewer
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "viewer.png"
+TABS = ("inspect", "gallery", "classify")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("slide", type=Path, nargs="?", help="by default the sample")
+    parser.add_argument("predictions", type=Path, nargs="*")
     parser.add_argument("--out", type=Path, default=OUT)
-    out: Path = parser.parse_args().out
+    parser.add_argument("--tab", choices=TABS, default="gallery")
+    parser.add_argument("--zoom", action="store_true", help="to the strongest patch")
+    options = parser.parse_args()
     viewer = napari.Viewer(title="milpath")
     viewer.window.resize(1260, 720)
-    viewer.open_sample("napari-milpath", "drawn")
-    show_scale_bar(viewer)
-    panel = Panel(viewer)
-    viewer.window.add_dock_widget(panel, name="milpath", area="right")
-    panel.tabs.setCurrentWidget(panel.gallery)
+    panel = open_files(viewer, options.slide, options.predictions)
+    panel.tabs.setCurrentIndex(TABS.index(options.tab))
+    if options.tab == "classify":
+        panel.models.show_tissue()
     settle()
     viewer.reset_view()
     panel.album.step(1)
     panel.album.mark("relevant")
-    viewer.reset_view()
+    if not options.zoom:
+        viewer.reset_view()
     settle()
     pixels = viewer.screenshot(canvas_only=False, flash=False)
-    Image.fromarray(pixels[..., :3]).save(out, optimize=True)
+    Image.fromarray(pixels[..., :3]).save(options.out, optimize=True)
     viewer.close()
+
+
+def open_files(viewer: napari.Viewer, slide: Path | None, predictions: list[Path]) -> Panel:
+    """A slide and its predictions, or the sample, with the panel beside them."""
+    if slide is not None:
+        return fill_viewer(viewer, slide, predictions)
+    viewer.open_sample("napari-milpath", "drawn")
+    panel = Panel(viewer)
+    viewer.window.add_dock_widget(panel, name="milpath", area="right")
+    return panel
 
 
 def settle(seconds: float = 3.0) -> None:

@@ -137,6 +137,11 @@ def test_fingerprints_tell_slides_resolutions_and_parameters_apart() -> None:
 # -- features --------------------------------------------------------------------------------------
 
 
+def embed(path: Path, *arguments: Any) -> None:
+    with Bag(path) as bag:
+        write_features(bag, *arguments)
+
+
 @BOTH
 def test_features_come_back_in_float16_and_leave_the_patches(
     tmp_path: Path, params: TileParams
@@ -144,7 +149,7 @@ def test_features_come_back_in_float16_and_leave_the_patches(
     path = make(tmp_path, params=params)
     before = every_patch(path)
     features = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
-    write_features(path, [features[:4], features[4:]], "net", "abc", 5)
+    embed(path, [features[:4], features[4:]], "net", "abc", 5)
     with Bag(path) as bag:
         assert bag.encoder == ("net", "abc")
         assert bag.feature_dim == 5
@@ -157,8 +162,8 @@ def test_features_come_back_in_float16_and_leave_the_patches(
 
 def test_embedding_again_replaces(tmp_path: Path) -> None:
     path = make(tmp_path)
-    write_features(path, [np.zeros((7, 5))], "one", "1", 5)
-    write_features(path, [np.ones((7, 3))], "two", "2", 3)
+    embed(path, [np.zeros((7, 5))], "one", "1", 5)
+    embed(path, [np.ones((7, 3))], "two", "2", 3)
     with Bag(path) as bag:
         assert (bag.encoder, bag.feature_dim) == (("two", "2"), 3)
         assert (bag.read_features() == 1).all()
@@ -180,16 +185,33 @@ def test_features_that_are_not_finite_are_refused_and_the_bag_unharmed(
     features = np.zeros((7, 5), np.float32)
     features[3, 2] = bad
     with pytest.raises(StoredFileError, match="net gives embeddings that are not finite"):
-        write_features(path, [features], "net", "abc", 5)
+        embed(path, [features], "net", "abc", 5)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_bag_that_took_another_s_place_meanwhile_is_not_given_its_features(
+    tmp_path: Path,
+) -> None:
+    path = make(tmp_path)
+    other = make(tmp_path / "other", params=TileParams(pixels=CodecParams(quality=80)))
+    with Bag(path) as bag:
+        other.replace(path)
+        before = path.read_bytes()
+        with pytest.raises(StoredFileError, match="was replaced by another bag meanwhile"):
+            write_features(bag, [np.zeros((7, 5))], "net", "abc", 5)
+        assert path.read_bytes() == before
+        path.unlink()
+        with pytest.raises(StoredFileError, match="there is no such bag file"):
+            write_features(bag, [np.zeros((7, 5))], "net", "abc", 5)
+    assert not [each for each in tmp_path.rglob("*") if each.is_file()]
 
 
 def test_features_of_another_number_of_patches_are_refused(tmp_path: Path) -> None:
     path = make(tmp_path)
     before = path.read_bytes()
     with pytest.raises(ValueError, match="6 embeddings for 7 patches"):
-        write_features(path, [np.zeros((6, 5))], "net", "abc", 5)
+        embed(path, [np.zeros((6, 5))], "net", "abc", 5)
     assert path.read_bytes() == before
 
 
@@ -231,7 +253,7 @@ def test_a_slide_without_tissue_is_a_bag_of_no_rows(tmp_path: Path, params: Tile
         assert bag.header.status == "no_tissue"
         assert bag.read_patches(np.arange(0)).shape == (0, 32, 32, 3)
         assert list(bag.iter_patches(4)) == []
-    write_features(path, [], "net", "abc", 5)
+    embed(path, [], "net", "abc", 5)
     with Bag(path) as bag:
         assert bag.read_features().shape == (0, 5)
 
@@ -355,7 +377,7 @@ def test_a_picture_of_another_size_is_refused_before_it_is_decoded(tmp_path: Pat
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_embeddings_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
     path = make(tmp_path)
-    write_features(path, [np.ones((7, 5))], "small", "code", 5)
+    embed(path, [np.ones((7, 5))], "small", "code", 5)
     with edited(path) as h5:
         h5["features"][4, 2] = value
     with Bag(path) as bag:

@@ -19,8 +19,8 @@ from milpath.errors import UsageError
 from milpath.synthetic import DrawnSlide, draw_slide
 
 COMMANDS = (
-    "tile", "embed", "train", "classify", "heatmap", "export", "view", "info", "mnist",
-    "demo",
+    "tile", "embed", "train", "classify", "heatmap", "export", "view", "info", "report",
+    "mnist", "demo",
 )  # fmt: skip
 PLAIN = {**os.environ, "COLUMNS": "120", "TERM": "dumb", "NO_COLOR": "1"}
 
@@ -136,7 +136,7 @@ def test_a_second_run_skips_what_is_done_and_says_so(slides: Path, tmp_path: Pat
     assert second.stdout.count("done before with the same parameters") == 2
     assert (tmp_path / "s1.h5").read_bytes() == before
     third = milpath("tile", slides, *options, "--overlap", "32")
-    assert "made anew" in third.stdout
+    assert third.stdout.count("made anew: grid.overlap_px was 0, is 32") == 2
 
 
 def test_shards_together_are_the_whole(slides: Path, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_exit_codes_tell_some_failed_from_all_failed(slides: Path, tmp_path: Pat
     assert "Traceback" not in some.stderr
     assert [line for line in some.stderr.splitlines() if line.startswith("failed: bad.svs")]
     assert milpath("tile", bad, "--out", out).returncode == 4
-    assert sorted(path.name for path in out.iterdir()) == ["qc", "s0.h5", "s1.h5"]
+    assert sorted(path.name for path in out.iterdir()) == ["journal", "qc", "s0.h5", "s1.h5"]
     assert sorted(path.name for path in (out / "qc").iterdir()) == ["s0.png", "s1.png"]
 
 
@@ -208,6 +208,21 @@ def test_exit_codes_tell_some_failed_from_all_failed(slides: Path, tmp_path: Pat
         (["tile", "a.csv", "--out", "o"], "cannot be read"),
         (["train", "a.csv", "--bags", "b", "--out", "o"], "cannot be read"),
         (["train", "a.csv", "--bags", "b", "--out", "o", "--from", "x"], "--from x"),
+        (
+            [
+                "train",
+                "a.csv",
+                "--bags",
+                "b",
+                "--out",
+                "o",
+                "--from",
+                "features",
+                "--encoder",
+                "small",
+            ],
+            "--encoder is for --from pixels, this is --from features",
+        ),
         (["classify", "x.svs", "--model", "m", "--out", "o"], "not a model folder"),
         (["tile", "x.svs", "--out", "o", "--patch-size", "8"], "--patch-size 8"),
         (["train", "a.csv", "--bags", "b", "--out", "o", "--seed", "-1"], "--seed -1"),

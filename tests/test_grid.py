@@ -28,7 +28,7 @@ def slide_of(width: int, height: int, mpp: float, origin: tuple[int, int] = (0, 
         mpp_mean=mpp,
         bounds_l0=(*origin, width, height),
         level_for=lambda _: 0,
-        path=Path("fake.svs"),
+        name="fake.svs",
     )
     return cast(Slide, fake)
 

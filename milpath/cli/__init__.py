@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import typer
 
-from milpath.cli import classify, demo, embed, export, heatmap, info, mnist, tile, train, view
+from milpath.cli import (
+    classify,
+    demo,
+    embed,
+    export,
+    heatmap,
+    info,
+    mnist,
+    report,
+    tile,
+    train,
+    view,
+)
+from milpath.cli.runs import STOPPED, end_at_once
 from milpath.errors import MilpathError, OutputError, UsageError
 
 app = typer.Typer(
@@ -23,7 +37,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
         "Exit codes: 0 all well, 2 wrong options or cohort file, 3 some slides failed, "
-        "4 all failed, 5 results cannot be written, 130 interrupted."
+        "4 all failed, 5 results cannot be written, "
+        "130 interrupted (Ctrl-C), 143 told to stop (SIGTERM)."
     ),
 )
 app.command("tile", short_help="Cut the tissue of slides into patches.")(tile.tile)
@@ -34,24 +49,27 @@ app.command("heatmap", short_help="Paint one prediction onto its slide.")(heatma
 app.command("export", short_help="Write a prediction for other programs.")(export.export)
 app.command("view", short_help="Look at a slide and its predictions.")(view.view)
 app.command("info", short_help="Say what a file holds.")(info.info)
+app.command("report", short_help="Say what became of every slide.")(report.report)
 app.command("mnist", short_help="Measure the model on bags of digits.")(mnist.mnist)
 app.command("demo", short_help="Show the whole way; needs no data.")(demo.demo)
 
-_INTERRUPTED = 130
-"""The exit code Typer makes of Ctrl-C."""
+_ENDINGS = {130: "interrupted", STOPPED: "stopped"}
+"""Exit codes of commands that others ended; Typer makes the first of Ctrl-C."""
 
 
 def main() -> None:
     """Run the command line; a `MilpathError` becomes one line and an exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own remarks are not ours
+    signal.signal(signal.SIGTERM, end_at_once)
     try:
         app()
     except MilpathError as error:
         print(f"milpath: {error}", file=sys.stderr)
         sys.exit(_exit_code(error))
     except SystemExit as end:
-        if end.code == _INTERRUPTED:
-            print("milpath: interrupted; the files that were finished are kept", file=sys.stderr)
+        if end.code in _ENDINGS:
+            kept = "the files that were finished are kept"
+            print(f"milpath: {_ENDINGS[end.code]}; {kept}", file=sys.stderr)
         raise
 
 

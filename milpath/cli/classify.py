@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from milpath.cli.console import (
     JsonOption,
     SlideMppOption,
-    exit_with,
     load_network,
-    report_outcomes,
     show_warnings,
 )
 from milpath.cli.machines import (
@@ -23,12 +22,8 @@ from milpath.cli.machines import (
     open_backend,
     take_shard,
 )
+from milpath.cli.runs import DryRunOption, foresee, open_run
 from milpath.errors import StoredFileError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from milpath.engine import Outcome
 
 
 def classify(
@@ -60,6 +55,7 @@ def classify(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also tell how far each slide is.")
     ] = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Classify slides straight from their files, and paint where the evidence lies.
@@ -68,11 +64,11 @@ def classify(
     beside its heatmap. Resolution, patch size and everything else come from the model.
     """
     from milpath.cohort import gather_slides
-    from milpath.engine import Inline, run_job
-    from milpath.model_spec import read_bundle_spec
+    from milpath.engine import Inline
+    from milpath.model_spec import check_weights, read_bundle_spec
     from milpath.nn.jobs import ClassifyJob
     from milpath.outline import read_outline
-    from milpath.summary import write_predictions
+    from milpath.summary import foresee_prediction, write_predictions
 
     entries, share = take_shard(gather_slides(slides, slide_mpp), shard)
     if tissue is not None:
@@ -82,28 +78,30 @@ def classify(
         entries = [replace(entry, outline=tissue) for entry in entries]
     try:
         spec = read_bundle_spec(model)
+        if dry_run:
+            check_weights(model, spec)
     except StoredFileError as error:
         raise UsageError(str(error)) from None
     show_warnings(verbose=verbose)
     table = out / (share.file_name("predictions", ".csv") if share else "predictions.csv")
     place = {entry.slide_id: number for number, entry in enumerate(entries)}
     files = [model / "model.json", *(entry.path for entry in entries)]
-    outcomes: list[Outcome] = []
-
-    def note(run: Iterator[Outcome]) -> Iterator[Outcome]:
-        for outcome in run:
-            outcomes.append(outcome)
-            yield outcome
-
-    with open_backend(workers, scheduler, len(entries), out, files) as backend:
+    if dry_run:
+        look = partial(foresee_prediction, out=out, spec=spec)
+        foresee("classify", look, entries, out, as_json)
+        return
+    params = {"model": spec.fingerprint}
+    with (
+        open_backend(workers, scheduler, len(entries), out, files) as backend,
+        open_run("classify", out, entries, params, as_json) as run,
+    ):
         if isinstance(backend, Inline):
             load_network()
         job = ClassifyJob(model.absolute(), spec.fingerprint, out.absolute(), backend.threads)
         try:
-            run = run_job(job, entries, backend)
-            report_outcomes(note(run), len(entries), "classify", as_json)
+            run.do(job, backend)
         finally:  # an interrupted run leaves the table of what it has done
-            if outcomes or not entries:
-                outcomes.sort(key=lambda outcome: place[outcome.slide_id])
+            if (run.outcomes or not entries) and out.is_dir():
+                outcomes = sorted(run.outcomes, key=lambda outcome: place[outcome.slide_id])
                 write_predictions(table, outcomes, spec.class_names)
-    exit_with(outcomes)
+    run.finish()

@@ -6,10 +6,10 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -60,8 +60,11 @@ def checked(kind: type[_P], **values: Any) -> _P:
         raise UsageError(fact) from None
 
 
-Advance = Callable[[str], None]
-"""Counts one step, with a word on what was done."""
+class Advance(Protocol):
+    """What moves a progress bar."""
+
+    def __call__(self, word: str, steps: int = 1) -> None:
+        """Count a step, or several where some were not needed, with a word on what was done."""
 
 
 @contextmanager
@@ -80,7 +83,7 @@ def progress(title: str, total: int, *, plain: bool = True) -> Iterator[Advance]
         with _bar(console, title, total) as advance:
             yield advance
     else:
-        yield _plain_lines(title, total) if plain else lambda word: None
+        yield _plain_lines(title, total) if plain else lambda word, steps=1: None
 
 
 @contextmanager
@@ -106,7 +109,7 @@ def _bar(console: RichConsole, title: str, total: int) -> Iterator[Advance]:
     shared = sys.stdout.isatty()
     with Progress(*columns, console=console, transient=True, redirect_stdout=shared) as bar:
         task = bar.add_task(title, total=total, word="")
-        yield lambda word: bar.update(task, advance=1, word=word)
+        yield lambda word, steps=1: bar.update(task, advance=steps, word=word)
 
 
 def _plain_lines(title: str, total: int) -> Advance:
@@ -114,9 +117,9 @@ def _plain_lines(title: str, total: int) -> Advance:
     count = 0
     last = float("-inf")
 
-    def advance(word: str) -> None:
+    def advance(word: str, steps: int = 1) -> None:
         nonlocal count, last
-        count += 1
+        count += steps
         if time.monotonic() - last >= PLAIN_SECONDS or count == total:
             last = time.monotonic()
             print(f"{title} {count}/{total}: {word}", file=sys.stderr, flush=True)
@@ -144,7 +147,13 @@ def report_outcomes(
                 print(
                     f"{outcome.slide_id}: {outcome.message} ({outcome.seconds:.1f} s)", flush=True
                 )
-    words = {"ok": "done", "no_tissue": "without tissue", "skipped": "skipped", "failed": "failed"}
+    words = {
+        "planned": "to do",
+        "ok": "done",
+        "no_tissue": "without tissue",
+        "skipped": "skipped",
+        "failed": "failed",
+    }
     counts = {name: sum(one.status == name for one in done) for name in words}
     said = ", ".join(f"{counts[name]} {words[name]}" for name in words if counts[name])
     print(f"{title}: {said or 'nothing to do'}", file=sys.stderr)

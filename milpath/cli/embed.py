@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from milpath.cli.console import JsonOption, exit_with, load_network, report_outcomes, show_warnings
+from milpath.cli.console import JsonOption, load_network, show_warnings
 from milpath.cli.machines import (
     NetworkWorkersOption,
     SchedulerOption,
@@ -15,6 +15,7 @@ from milpath.cli.machines import (
     open_backend,
     take_shard,
 )
+from milpath.cli.runs import DryRunOption, foresee, open_run
 from milpath.errors import UsageError
 
 
@@ -41,6 +42,7 @@ def embed(
     workers: NetworkWorkersOption = 1,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn the patches of bags into embeddings, kept in the bags.
@@ -48,12 +50,15 @@ def embed(
     Then milpath train --from features learns the attention head on them. The encoder is kept in
     BAGS/encoder, so that the model can take it along.
     """
-    from milpath.engine import Inline, run_job
+    from functools import partial
+
+    from milpath.engine import Inline
 
     show_warnings()
     load_network()
     from milpath.nn.bundle import save_encoder
-    from milpath.nn.embed import Embedder, choose_encoder, find_bags
+    from milpath.nn.embed import Embedder, choose_encoder, find_bags, foresee_features
+    from milpath.nn.encoder import digest_weights
     from milpath.nn.jobs import EmbedJob
 
     entries = find_bags(bags)
@@ -61,12 +66,18 @@ def embed(
         raise UsageError(f"{bags}: no bags (*.h5) in this folder; run milpath tile first")
     mine, _ = take_shard(entries, shard)
     network, spec = choose_encoder(encoder, weights, entries, seed)
+    if dry_run:
+        look = partial(foresee_features, spec=spec, code=digest_weights(network))
+        foresee("embed", look, mine, bags, as_json)
+        return
     folder = (bags / "encoder").absolute()
     code = save_encoder(folder, network, spec)
-    files = [folder / "encoder.h5"]
-    with open_backend(workers, scheduler, len(mine), bags, files) as backend:
+    params = {"encoder": spec.model_dump(mode="json"), "weights": code, "seed": seed}
+    with (
+        open_backend(workers, scheduler, len(mine), bags, [folder / "encoder.h5"]) as backend,
+        open_run("embed", bags, mine, params, as_json) as run,
+    ):
         # the network at hand serves here; elsewhere it is loaded from its folder
         here = isinstance(backend, Inline)
-        job = Embedder(network, spec) if here else EmbedJob(folder, code)
-        done = report_outcomes(run_job(job, mine, backend), len(mine), "embed", as_json)
-    exit_with(done)
+        run.do(Embedder(network, spec) if here else EmbedJob(folder, code), backend)
+    run.finish()

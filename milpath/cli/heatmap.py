@@ -78,8 +78,8 @@ def paint_over(
     with Slide(slide, prediction.slide.slide_id, prediction.slide.mpp_x) as opened:
         if opened.quickhash != prediction.slide.quickhash:
             raise UsageError(
-                f"the prediction was made of another slide than {slide.name} "
-                "(their contents differ); name the right one with --slide"
+                f"the prediction of {prediction.slide.slide_id} was made of another slide than "
+                "the one given (their contents differ); name the right one with --slide"
             )
         made = rasterize(prediction, score.value, scale.value, name)
         write_overlay(out, opened, made, overlay_title(prediction))

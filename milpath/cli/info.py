@@ -153,6 +153,7 @@ def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_words(each)}" for name, each in value.items())
     if isinstance(value, list):
-        nested = any(isinstance(each, list) for each in value)
-        return ("  " if nested else " x ").join(_words(each) for each in value)
+        first = value[0] if value else None
+        between = "  " if isinstance(first, list) else ", " if isinstance(first, str) else " x "
+        return between.join(_words(each) for each in value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -196,14 +196,20 @@ def _run(halves: Any, params: MnistParams) -> Iterable[Trial]:
         for count in params.train_bags
         for seed in range(params.seed, params.seed + params.seeds)
     ]
-    steps = params.train.members * sum(params.epochs_for(count) for count, _ in runs)
-    with progress("mnist", steps) as advance:
-        for count, seed in runs:
+    steps = [params.train.members * params.epochs_for(count) for count, _ in runs]
+    done = 0
+    with progress("mnist", sum(steps)) as advance:
+        for place, (count, seed) in enumerate(runs, start=1):
 
             def tell(losses: dict[str, float], count: int = count, seed: int = seed) -> None:
+                nonlocal done
+                done += 1
                 advance(f"{count} bags, seed {seed}, loss {losses['loss']:.3f}")
 
-            yield run_trial(halves, params, count, seed, tell)
+            trial = run_trial(halves, params, count, seed, tell)
+            left, done = sum(steps[:place]) - done, sum(steps[:place])
+            advance(f"{count} bags, seed {seed}, AUC {trial.auc:.3f}", left)  # it may stop early
+            yield trial
 
 
 def _record(trial: Trial) -> dict[str, Any]:

@@ -13,8 +13,6 @@ from milpath.cli.console import (
     SlideMppOption,
     WorkersOption,
     checked,
-    exit_with,
-    report_outcomes,
     show_warnings,
 )
 from milpath.cli.machines import (
@@ -23,6 +21,7 @@ from milpath.cli.machines import (
     open_backend,
     take_shard,
 )
+from milpath.cli.runs import DryRunOption, foresee, open_run
 from milpath.params import CodecParams, GridParams, TileParams, TissueParams
 
 _GRID = GridParams()
@@ -67,6 +66,7 @@ def tile(
     workers: WorkersOption = 0,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find the tissue of slides and cut it into patches: one bag (HDF5 file) a slide.
@@ -83,14 +83,18 @@ def tile(
         pixels=checked(CodecParams, codec=codec, quality=quality),
     )
     from milpath.cohort import gather_slides
-    from milpath.engine import run_job
-    from milpath.tile import tile_slide
+    from milpath.tile import foresee_bag, tile_slide
 
     show_warnings()
     entries, _ = take_shard(gather_slides(slides, slide_mpp), shard)
     files = [entry.path for entry in entries]
-    with open_backend(workers, scheduler, len(entries), out, files) as backend:
+    if dry_run:
+        foresee("tile", partial(foresee_bag, out=out, params=params), entries, out, as_json)
+        return
+    with (
+        open_backend(workers, scheduler, len(entries), out, files) as backend,
+        open_run("tile", out, entries, params.model_dump(), as_json) as run,
+    ):
         job = partial(tile_slide, out=out.absolute(), params=params, threads=backend.threads)
-        outcomes = run_job(job, entries, backend)
-        done = report_outcomes(outcomes, len(entries), "tile", as_json)
-    exit_with(done)
+        run.do(job, backend)
+    run.finish()

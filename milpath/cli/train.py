@@ -11,17 +11,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from milpath.cli.console import JsonOption, checked, load_network, progress, show_warnings
+from milpath.cli.runs import DryRunOption
 from milpath.errors import UsageError
 from milpath.params import HeadParams, TrainParams
 
 if TYPE_CHECKING:
-    from milpath.nn.train import TrainReport
+    from milpath.nn.train import TrainingPlan, TrainReport
 
 _TRAIN = TrainParams()
 _HEAD = HeadParams()
+_ONLY = {
+    "encoder": "pixels",
+    "patches_per_bag": "pixels",
+    "stain_jitter": "pixels",
+    "features_per_bag": "features",
+}
+"""Options that only one kind of training heeds."""
 
 
 def train(
+    context: typer.Context,
     cohort: Annotated[
         Path,
         typer.Argument(
@@ -98,6 +107,7 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the model that is in OUT.")
     ] = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Learn from labelled slides; report on cases the model has not seen.
@@ -105,6 +115,7 @@ def train(
     All slides of a case stay on one side of every split. OUT receives the model, metrics.json
     (with 95 % intervals), held_out.csv and the training curves.
     """
+    _refuse_idle_options(context, source)
     params = checked(
         TrainParams,
         mode=source,
@@ -138,17 +149,55 @@ def train(
         )
     show_warnings()
     load_network()
-    from milpath.nn.train import train_cohort
+    from milpath.journal import keep_journal
+    from milpath.nn.train import carry_out, plan_training
+    from milpath.store import require_permission, require_writable
 
+    plan = plan_training(rows, bags, params)
     models = max(1, folds) * members
-    with progress("train", models * epochs) as advance:
+    if dry_run:
+        require_permission(out)
+        _foresee(plan, models, as_json)
+        return
+    require_writable(out)
+    done = 0
+    with (
+        keep_journal(out, "train", params.model_dump(), len(plan.data.bags)),
+        progress("train", models * epochs) as advance,
+    ):
 
         def tell(member: int, epoch: int, losses: dict[str, float]) -> None:
+            nonlocal done
             word = f"model {member + 1} of {models}, validation loss {losses['val_loss']:.3f}"
-            advance(word)
+            at = member * epochs + epoch + 1  # the one before may have stopped early
+            advance(word, at - done)
+            done = at
 
-        report = train_cohort(rows, bags, out, params, tell)
+        report = carry_out(plan, out, tell)
     _show(report, out, as_json)
+
+
+def _refuse_idle_options(context: typer.Context, source: str) -> None:
+    """An option that this kind of training does not heed was given by mistake."""
+    for name, heeded_by in _ONLY.items():
+        given = context.get_parameter_source(name)
+        if given is not None and given.name == "COMMANDLINE" and source != heeded_by:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} is for --from {heeded_by}, this is --from {source}")
+
+
+def _foresee(plan: TrainingPlan, models: int, as_json: bool) -> None:
+    """Say what would be learned from what."""
+    sides = {side: len(getattr(plan.splits[0], side)) for side in ("train", "val", "test")}
+    if as_json:
+        print(json.dumps({"models": models, "slides": len(plan.data.bags), "first_fold": sides}))
+        return
+    for slide_id in plan.data.excluded:
+        print(f"{slide_id}: no tissue, would be left out of training", file=sys.stderr)
+    print(
+        f"would train {models} for {', '.join(plan.cohort.class_names)} on {len(plan.data.bags)} "
+        f"slides: first on {sides['train']}, stopped by {sides['val']}, {sides['test']} held out"
+    )
 
 
 def _show(report: TrainReport, out: Path, as_json: bool) -> None:

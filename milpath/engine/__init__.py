@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from milpath.cohort import SlideEntry
 from milpath.engine.local import Inline, Processes
-from milpath.engine.outcome import Backend, Job, Outcome, Status
+from milpath.engine.outcome import Backend, Job, Outcome, Status, Stop, go_on, plan_outcome
 from milpath.engine.shard import Shard
 
 __all__ = [
@@ -17,13 +17,18 @@ __all__ = [
     "Processes",
     "Shard",
     "Status",
+    "Stop",
     "choose_local",
+    "plan_outcome",
     "run_job",
 ]
 
 
 def run_job(
-    job: Job, entries: Sequence[SlideEntry], workers: int | Backend = 1
+    job: Job,
+    entries: Sequence[SlideEntry],
+    workers: int | Backend = 1,
+    stop: Stop = go_on,
 ) -> Iterator[Outcome]:
     """Do `job` for every slide and give the outcomes as they come.
 
@@ -32,6 +37,7 @@ def run_job(
     job : called once a slide; where that is in another process it must be picklable, and light
     entries : the slides
     workers : processes on this machine, 1 being this one; or any other backend
+    stop : asked before each slide
 
     Raises
     ------
@@ -39,7 +45,7 @@ def run_job(
     UsageError : the job itself is wrong, as a model that cannot be loaded is
     """
     backend = choose_local(workers, len(entries)) if isinstance(workers, int) else workers
-    return backend.run(job, entries)
+    return backend.run(job, entries, stop)
 
 
 def choose_local(workers: int, slides: int, processors: int = 1) -> Backend:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import uuid
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
@@ -26,9 +25,9 @@ from distributed import Client, Future, KilledWorker, Worker, get_worker
 
 from milpath import __version__
 from milpath.cohort import SlideEntry
-from milpath.engine.outcome import Job, Outcome, attempt_slide, blame_slide
+from milpath.engine.outcome import Job, Outcome, Stop, attempt_slide, blame_slide, go_on
 from milpath.errors import MilpathError, OutputError, UsageError
-from milpath.store import require_writable
+from milpath.store import claim_folder, require_writable
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +66,20 @@ class Cluster:
     claim: Claim
     threads: int = 1
 
-    def run(self, job: Job, entries: Sequence[SlideEntry]) -> Iterator[Outcome]:
+    def run(self, job: Job, entries: Sequence[SlideEntry], stop: Stop = go_on) -> Iterator[Outcome]:
         """Every slide wherever there is room.
 
         A worker that dies costs its slide a second try, which the scheduler arranges (and a look at
         those whose outcome it had not yet told). A slide whose second worker died too is done last
-        and alone: if that fails as well, it is to blame.
+        and alone: if that fails as well, it is to blame. When it is to stop, the workers finish
+        the slides they have begun, but that is not waited for.
         """
-        for suspect in (yield from self._spread(job, entries, _TRIES)):
-            for culprit in (yield from self._spread(job, [suspect], _TRIES + 1)):
+        for suspect in (yield from self._spread(job, entries, _TRIES, stop)):
+            for culprit in (yield from self._spread(job, [suspect], _TRIES + 1, stop)):
                 yield blame_slide(culprit)
 
     def _spread(
-        self, job: Job, entries: Sequence[SlideEntry], tries: int
+        self, job: Job, entries: Sequence[SlideEntry], tries: int, stop: Stop
     ) -> Generator[Outcome, None, list[SlideEntry]]:
         """Do the slides; those that were begun `tries` times and never ended."""
         waiting = deque(entries)
@@ -88,14 +88,16 @@ class Cluster:
         suspects = []
         group = f"milpath-{uuid.uuid4().hex}"
         try:
-            while waiting or running:
+            while (waiting or running) and not stop():
                 while waiting and len(running) < _AHEAD and done.empty():
                     future = self._submit(job, waiting[0], tries, group)
                     running[future] = waiting.popleft()
                     future.add_done_callback(done.put)
-                future = self._next(done)
-                entry = running.pop(future)
-                outcome = self._outcome(future)
+                ended = self._next(done, stop)
+                if ended is None:
+                    break
+                entry = running.pop(ended)
+                outcome = self._outcome(ended)
                 if outcome is None:
                     suspects.append(entry)
                 else:
@@ -110,15 +112,16 @@ class Cluster:
         key = (group, entry.slide_id)  # a common group: the scheduler keeps them till there is room
         return self.client.submit(_work, job, entry, self.claim, tries, key=key, pure=False)
 
-    def _next(self, done: SimpleQueue[_Future]) -> _Future:
-        """The next slide that has an end, however long it takes."""
+    def _next(self, done: SimpleQueue[_Future], stop: Stop) -> _Future | None:
+        """The next slide that has an end, however long it takes; None when it is to stop."""
         alone = False
-        while True:
+        while not stop():
             try:
                 return done.get(timeout=_LOOK_SECONDS)
             except Empty:
                 if not alone and (alone := not self._workers()):
                     log.warning("no worker is connected to the scheduler; the slides wait for one")
+        return None
 
     def _workers(self) -> dict[str, Any]:
         try:
@@ -191,11 +194,8 @@ def _connect(scheduler: str) -> Client:
 def _marks(out: Path) -> Iterator[Path]:
     """A folder in `out` for as long as the run takes."""
     require_writable(out)
-    with tempfile.TemporaryDirectory(
-        prefix=".milpath-run-", dir=out, ignore_cleanup_errors=True
-    ) as folder:
-        Path(folder).chmod(0o777)  # workers may run under another name
-        yield Path(folder)
+    with claim_folder(out) as folder:
+        yield folder
 
 
 def _witnesses(files: Sequence[Path]) -> tuple[tuple[Path, int], ...]:

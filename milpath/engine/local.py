@@ -11,10 +11,11 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 
 from milpath.cohort import SlideEntry
-from milpath.engine.outcome import Job, Outcome, attempt_slide, blame_slide
+from milpath.engine.outcome import Job, Outcome, Stop, attempt_slide, blame_slide, go_on
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,11 @@ class Inline:
 
     threads: int = 1
 
-    def run(self, job: Job, entries: Sequence[SlideEntry]) -> Iterator[Outcome]:
+    def run(self, job: Job, entries: Sequence[SlideEntry], stop: Stop = go_on) -> Iterator[Outcome]:
         """One slide after the other."""
         for entry in entries:
+            if stop():
+                return
             yield attempt_slide(job, entry)
 
 
@@ -36,27 +39,26 @@ class Processes:
     workers: int
     threads: int = 1
 
-    def run(self, job: Job, entries: Sequence[SlideEntry]) -> Iterator[Outcome]:
+    def run(self, job: Job, entries: Sequence[SlideEntry], stop: Stop = go_on) -> Iterator[Outcome]:
         """As many slides at a time as there are workers."""
         waiting = deque(entries)
-        while waiting:
+        while waiting and not stop():
             # a worker that dies takes its pool along: the slides then in hand are each done alone,
             # so that the one that kills its worker is the one that is blamed, and the rest goes on
-            for suspect in (yield from _run_pool(job, waiting, self.workers)):
-                if (yield from _run_pool(job, deque([suspect]), 1)):
+            for suspect in (yield from _run_pool(job, waiting, self.workers, stop)):
+                if (yield from _run_pool(job, deque([suspect]), 1, stop)):
                     yield blame_slide(suspect)
 
 
 def _run_pool(
-    job: Job, waiting: deque[SlideEntry], workers: int
+    job: Job, waiting: deque[SlideEntry], workers: int, stop: Stop
 ) -> Generator[Outcome, None, list[SlideEntry]]:
     """Take slides from `waiting` until none is left or a worker dies; those then in hand."""
-    spawn = multiprocessing.get_context("spawn")  # TensorFlow and OpenSlide do not survive a fork
     running: dict[Future[Outcome], SlideEntry] = {}
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_obey_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=_Spawn(), initializer=_obey_parent) as pool:
         try:
-            while waiting or running:
-                while waiting and len(running) < workers:
+            while running or (waiting and not stop()):
+                while waiting and len(running) < workers and not stop():
                     future = pool.submit(attempt_slide, job, waiting[0])
                     running[future] = waiting.popleft()
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -74,9 +76,24 @@ def _run_pool(
     return list(running.values())
 
 
+class _Worker(SpawnProcess):
+    """A process that a pool can end though it does not heed SIGTERM."""
+
+    def terminate(self) -> None:
+        """As the pool does with those that are left when one has died."""
+        self.kill()
+
+
+class _Spawn(SpawnContext):
+    """Starts processes afresh: TensorFlow and OpenSlide do not survive a fork."""
+
+    Process = _Worker
+
+
 def _obey_parent() -> None:
-    """Leave Ctrl-C to the parent, and go when it is gone, however it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave Ctrl-C and SIGTERM to the parent, and go when it is gone, however it went."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # which may be sent to all processes of a job
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=[parent], daemon=True).start()

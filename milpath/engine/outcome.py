@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from milpath.alias import hide_path
 from milpath.cohort import SlideEntry
 from milpath.errors import MilpathError, OutputError, UsageError
 
 log = logging.getLogger(__name__)
 
-Status = Literal["ok", "no_tissue", "skipped", "failed"]
+Status = Literal["ok", "no_tissue", "skipped", "failed", "planned"]
+"""`planned` is what a dry run says of a slide that would be done."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,14 @@ class Outcome:
 
 Job = Callable[[SlideEntry], Outcome]
 
+Stop = Callable[[], bool]
+"""Whether no further slide is to be begun; those in hand are finished."""
+
+
+def go_on() -> bool:
+    """The `Stop` of a run that nobody stops."""
+    return False
+
 
 class Backend(Protocol):
     """Where the slides are done."""
@@ -39,7 +50,7 @@ class Backend(Protocol):
     def threads(self) -> int:
         """Threads that the work on one slide may use there."""
 
-    def run(self, job: Job, entries: Sequence[SlideEntry]) -> Iterator[Outcome]:
+    def run(self, job: Job, entries: Sequence[SlideEntry], stop: Stop = go_on) -> Iterator[Outcome]:
         """Do `job` for every slide; see `milpath.engine.run_job`."""
 
 
@@ -58,13 +69,28 @@ def attempt_slide(job: Job, entry: SlideEntry) -> Outcome:
     except MilpathError as error:
         outcome = Outcome(entry.slide_id, "failed", str(error))
     except Exception as error:  # an unattended run goes on with the other slides
-        log.exception("unexpected error on %s", entry.slide_id)
+        said = hide_path(str(error), entry.path, entry.slide_id)
+        log.error("unexpected error on %s\n%s", entry.slide_id, _trace(error, entry))
         outcome = Outcome(
             entry.slide_id,
             "failed",
-            f"{entry.slide_id}: unexpected {type(error).__name__}: {' '.join(str(error).split())}",
+            f"{entry.slide_id}: unexpected {type(error).__name__}: {' '.join(said.split())}",
+            {"unexpected": type(error).__name__},
         )
     return replace(outcome, seconds=round(time.perf_counter() - start, 3))
+
+
+def plan_outcome(entry: SlideEntry, found: Outcome | str | None) -> Outcome:
+    """What a dry run says of a slide.
+
+    Parameters
+    ----------
+    found : the outcome of what is there already, why that will not do, or None
+    """
+    if isinstance(found, Outcome):
+        return replace(found, message=f"would be skipped: {found.message}")
+    said = "would be done" if found is None else f"would be made anew: {found}"
+    return Outcome(entry.slide_id, "planned", said)
 
 
 def blame_slide(entry: SlideEntry) -> Outcome:
@@ -75,3 +101,13 @@ def blame_slide(entry: SlideEntry) -> Outcome:
         f"{entry.slide_id}: its worker process died (out of memory, or a crash in a library); "
         "try it alone with --workers 1",
     )
+
+
+def _trace(error: Exception, entry: SlideEntry) -> str:
+    """A traceback whose messages do not say where the slide lies."""
+    lines = traceback.TracebackException.from_exception(error).format()
+    told = (
+        line if line.startswith("  File ") else hide_path(line, entry.path, entry.slide_id)
+        for line in lines
+    )
+    return "".join(told).rstrip()

@@ -16,11 +16,17 @@ import keras
 import numpy as np
 from keras.src.backend.common import global_state
 
-from milpath.errors import StoredFileError
-from milpath.model_spec import BundleSpec, EncoderSpec, read_bundle_spec, read_record
+from milpath.model_spec import (
+    BundleSpec,
+    EncoderSpec,
+    member_path,
+    read_bundle_spec,
+    read_record,
+    require_model,
+)
 from milpath.nn.encoder import digest_weights, rebuild_encoder
 from milpath.nn.mil import Member, build_head
-from milpath.store import fingerprint, open_h5, publish_h5, publish_text
+from milpath.store import discard, fingerprint, open_h5, publish_h5, publish_text
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,11 @@ def save_bundle(
     if encoder is not None:
         save_weights(folder / "encoder.h5", [encoder], code)
     for number, member in enumerate(members):
-        save_weights(_member_path(folder, number), _networks(member), code)
+        save_weights(member_path(folder, number), _networks(member), code)
     publish_text(folder / "model.json", full.model_dump_json(indent=2) + "\n")
     for old in folder.glob("member-*.h5"):  # of a larger ensemble that this one replaces
-        if old not in {_member_path(folder, number) for number in range(len(members))}:
-            old.unlink()
+        if old not in {member_path(folder, number) for number in range(len(members))}:
+            discard(old)
     return full
 
 
@@ -79,14 +85,14 @@ def load_bundle(folder: Path) -> Bundle:
         if shared is not None:
             require_weights(folder / "encoder.h5", [shared], spec.fingerprint)
         for number in range(spec.members):
-            require_weights(_member_path(folder, number), _networks(member), spec.fingerprint)
+            require_weights(member_path(folder, number), _networks(member), spec.fingerprint)
     shared = _build_shared(spec)
     if shared is not None:
         load_weights(folder / "encoder.h5", [shared], spec.fingerprint)
     members = []
     for number in range(spec.members):
         members.append(_build_member(spec))
-        load_weights(_member_path(folder, number), _networks(members[-1]), spec.fingerprint)
+        load_weights(member_path(folder, number), _networks(members[-1]), spec.fingerprint)
     return Bundle(spec, tuple(members), shared)
 
 
@@ -179,11 +185,7 @@ def require_weights(path: Path, networks: Sequence[Any], model: str = "") -> Non
     """Raise as `load_weights` would, of networks that may have no memory for weights yet."""
     weights = _weights(networks)
     with open_h5(path, "weights") as h5:
-        if h5.attr("model") != model:
-            raise StoredFileError(
-                f"{path.name}: its weights are not of the model that model.json describes "
-                "(was a second training interrupted?); train it again"
-            )
+        require_model(path, h5, model)
         for number, weight in enumerate(weights):
             h5.require(f"{number:05d}", "float32", tuple(weight.shape))
         if f"{len(weights):05d}" in h5:
@@ -196,7 +198,3 @@ def _weights(networks: Sequence[Any]) -> list[Any]:
 
 def _networks(member: Member) -> list[Any]:
     return [network for network in (member.encoder, member.head) if network is not None]
-
-
-def _member_path(folder: Path, number: int) -> Path:
-    return folder / f"member-{number}.h5"

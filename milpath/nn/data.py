@@ -82,9 +82,10 @@ class BagSequence(keras.utils.PyDataset):
 
     With a negative class, labels and weights are those of a model that learns under the standard
     assumption, ``{"bag": (B,), "instance": (B, n), "joint": (B,)}``, of `build_mil`.
-    Instances of a negative bag are known to be negative and weigh 1, all others weigh 0. Of two
-    joined bags the class is the one that is not negative; where both are not, and differ, nobody
-    knows, and they weigh 0.
+    Instances of a negative bag are known to be negative, all others weigh 0. Of two joined bags the
+    class is the one that is not negative; where both are not, and differ, nobody knows, and they
+    weigh 0. Weights make up for how rare a thing is in the whole set, never in one batch: over an
+    epoch the instances weigh as much as one bag loss, and negative pairs as much as negative bags.
 
     Parameters
     ----------
@@ -115,7 +116,8 @@ class BagSequence(keras.utils.PyDataset):
         self.seed = seed
         self.augment = augment
         self.negative = negative
-        self.share = float(np.mean([bag.label == negative for bag in bags]))
+        if negative is not None:
+            self._instance_weight, self._joint_weight = self._weigh_presence(negative)
         self.epoch = 0
         self.error: MilpathError | None = None
         """What went wrong in a thread of Keras, which buries it in a text of fifty lines."""
@@ -155,17 +157,28 @@ class BagSequence(keras.utils.PyDataset):
         before = np.roll(labels, 1)
         both = np.where(before == self.negative, labels, before)
         clear = (labels == self.negative) | (before == self.negative) | (labels == before)
-        # a pair is more rarely negative than a bag: weighed against that, as far as the mean over a
-        # batch of few bags lets it
-        prior = np.where(both == self.negative, 1 / max(self.share, 1e-6), 1 / (1 + self.share))
+        joint_weight = np.where(both == self.negative, *self._joint_weight)
         known = mask & (labels == self.negative)[:, None]
         return (
             {"bag": labels, "instance": np.repeat(labels[:, None], self.width, 1), "joint": both},
             {
                 "bag": weight,
-                "instance": known.astype(np.float32),
-                "joint": (clear * prior * self.class_weight[both]).astype(np.float32),
+                "instance": (known * self._instance_weight).astype(np.float32),
+                "joint": (clear * joint_weight * self.class_weight[both]).astype(np.float32),
             },
+        )
+
+    def _weigh_presence(self, negative: int) -> tuple[float, tuple[float, float]]:
+        """Weight of a known instance; of pairs that are negative, and that are not."""
+        negatives = [bag for bag in self.bags if bag.label == negative]
+        count, total = len(negatives), len(self.bags)
+        known = sum(min(bag.size, self.width) for bag in negatives) / (total * self.width)
+        bags = count / total
+        # neighbours in a batch are two bags, or in a batch of one the same
+        pairs = bags if self.batch == 1 else bags * (count - 1) / (total - 1)
+        return 1 / known if known else 0.0, (
+            bags / pairs if pairs else 0.0,
+            (1 - bags) / (1 - pairs) if pairs < 1 else 0.0,
         )
 
     def _draw(self, place: int) -> NDArray[Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from milpath.bag import Bag, write_features
 from milpath.cohort import SlideEntry
-from milpath.engine import Outcome
+from milpath.engine import Outcome, plan_outcome
 from milpath.errors import StoredFileError, UsageError
 from milpath.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
@@ -29,34 +31,62 @@ class Embedder:
 
     def __call__(self, entry: SlideEntry) -> Outcome:
         with Bag(entry.path) as bag:
-            facts = {"patches": len(bag), "dim": self.spec.dim, "encoder": self.spec.name}
-            if bag.encoder is not None and bag.encoder[1] == self.code:
-                return Outcome(
-                    entry.slide_id,
-                    "skipped",
-                    f"{len(bag)} patches, done before with this encoder",
-                    facts,
-                )
-            if bag.grid.patch_px != self.spec.patch_px:
-                raise StoredFileError(
-                    f"{entry.path.name}: patches of {bag.grid.patch_px} px, the encoder takes "
-                    f"{self.spec.patch_px}; tile again with --patch-size {self.spec.patch_px}"
-                )
-            replaced = bag.encoder
+            found = find_features(bag, entry, self.spec, self.code)
+            if isinstance(found, Outcome):
+                return found
             batches = embed_patches(self.encoder, bag)
-            write_features(entry.path, batches, self.spec.name, self.code, self.spec.dim)
-        sentence = f"{facts['patches']} patches to {self.spec.dim} numbers each"
-        if replaced is not None:
-            sentence += f", in place of those of {replaced[0]}"
+            write_features(bag, batches, self.spec.name, self.code, self.spec.dim)
+            sentence = f"{len(bag)} patches to {self.spec.dim} numbers each"
+            facts = _facts(bag, self.spec)
+        if found:
+            sentence += f", made anew: {found}"
         return Outcome(entry.slide_id, "ok", sentence, facts)
 
 
+def foresee_features(entry: SlideEntry, spec: EncoderSpec, code: str) -> Outcome:
+    """What an `Embedder` would do with a bag; raises as `Bag` and `find_features` do."""
+    with Bag(entry.path) as bag:
+        return plan_outcome(entry, find_features(bag, entry, spec, code))
+
+
+def find_features(
+    bag: Bag, entry: SlideEntry, spec: EncoderSpec, code: str
+) -> Outcome | str | None:
+    """The outcome where a bag holds these embeddings, why others will not do, None without any.
+
+    Raises
+    ------
+    StoredFileError : the bag's patches are not of the size that the encoder takes
+    """
+    if bag.encoder is not None and bag.encoder[1] == code:
+        said = f"{len(bag)} patches, done before with this encoder"
+        return Outcome(entry.slide_id, "skipped", said, _facts(bag, spec))
+    if bag.grid.patch_px != spec.patch_px:
+        raise StoredFileError(
+            f"{entry.path.name}: patches of {bag.grid.patch_px} px, the encoder takes "
+            f"{spec.patch_px}; tile again with --patch-size {spec.patch_px}"
+        )
+    if bag.encoder is None:
+        return None
+    if bag.encoder[0] == spec.name:
+        return f"the weights of {spec.name} are others"
+    return f"the encoder was {bag.encoder[0]}, is {spec.name}"
+
+
+def _facts(bag: Bag, spec: EncoderSpec) -> dict[str, Any]:
+    return {"patches": len(bag), "dim": spec.dim, "encoder": spec.name}
+
+
 def embed_patches(encoder: keras.Model, bag: Bag) -> Iterator[NDArray[np.float32]]:
-    """The embeddings of a bag's patches, batch by batch, in order."""
-    for patches in bag.iter_patches(BATCH):
-        count = len(patches)
-        full = np.pad(patches, [(0, BATCH - count), (0, 0), (0, 0), (0, 0)])
-        yield np.asarray(encoder.predict_on_batch(full)[:count])
+    """The embeddings of a bag's patches, batch by batch, in order; read one batch ahead."""
+    batches = bag.iter_patches(BATCH)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(next, batches, None)
+        while (patches := ahead.result()) is not None:
+            ahead = reader.submit(next, batches, None)
+            count = len(patches)
+            full = np.pad(patches, [(0, BATCH - count), (0, 0), (0, 0), (0, 0)])
+            yield np.asarray(encoder.predict_on_batch(full)[:count])
 
 
 def choose_encoder(

@@ -81,11 +81,7 @@ def _compile(model: keras.Model, params: TrainParams, steps: int) -> None:
     loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     metrics: Any = ["accuracy"]
     if isinstance(model.output, dict):
-        # a mean over the answers that are known, not over all of them
-        known = keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, reduction="mean_with_sample_weight"
-        )
-        loss, metrics = {"bag": loss, "instance": known, "joint": known}, {"bag": metrics}
+        loss, metrics = dict.fromkeys(model.output, loss), {"bag": metrics}
     model.compile(
         optimizer=keras.optimizers.AdamW(
             _schedule(params, steps), weight_decay=params.weight_decay, clipnorm=1.0
@@ -120,6 +116,7 @@ def _fit(
         )
         callbacks.insert(0, stop)
     try:
+        _make_variables(model, drawn[0])
         history = model.fit(
             drawn,
             validation_data=fixed,
@@ -141,6 +138,19 @@ def _fit(
             "give a lower --learning-rate"
         )
     return {name: [float(value) for value in values[:sound]] for name, values in history.items()}
+
+
+def _make_variables(model: keras.Model, batch: tuple[Any, Any, Any]) -> None:
+    """Have loss, metrics and optimizer make theirs now.
+
+    Where the first training step makes them, TensorFlow traces it a second time, for two seconds.
+    """
+    inputs, labels, weights = batch
+    answers = model(inputs)
+    model.compute_loss(inputs, labels, answers, weights)
+    model.compute_metrics(inputs, labels, answers, weights)
+    model.reset_metrics()
+    model.optimizer.build(model.trainable_variables)
 
 
 def _of_bags(logs: dict[str, Any]) -> dict[str, Any]:

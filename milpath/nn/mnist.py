@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,8 @@ def load_mnist(path: Path | None = None) -> tuple[Digits, Digits]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file; check the path of --data") from None
     except _NO_NPZ as error:
         raise UsageError(
             f"{path}: not MNIST as Keras keeps it ({error}); it needs x_train, y_train, x_test "
@@ -158,14 +160,14 @@ def draw_sets(
 
     Raises
     ------
-    UsageError : the training or test bags drawn are all of one class
+    UsageError : the bags drawn for one of them are all of one class
     """
     learn, unseen = mnist
     train = draw_bags(learn, params.bags, train_bags, np.random.default_rng([seed, _TRAIN]))
     val = draw_bags(learn, params.bags, params.val_bags, np.random.default_rng([seed, _VAL]))
     test = draw_bags(unseen, params.bags, params.test_bags, np.random.default_rng([seed, _TEST]))
-    for name, bags in (("training", train), ("test", test)):
-        if len({bag.label for bag in bags}) < 2:
+    for name, bags in (("training", train), ("validation", val), ("test", test)):
+        if len({bag.label for bag in bags}) == 1:
             raise UsageError(
                 f"all {len(bags)} {name} bags drawn with seed {seed} are of one class; "
                 "give more bags, another size, or --balanced"
@@ -211,26 +213,12 @@ def run_trial(
         for number in range(recipe.members)
     ]
     seconds = time.perf_counter() - start
-    members = [member for member, _ in trained]
+    members = tuple(member for member, _ in trained)
     verdicts = judge_bags(members, [bag.images for bag in test])
-    lasted = max(len(history["loss"]) for _, history in trained)
-    return _judge_trial(train_bags, seed, params.bags.target, test, verdicts, members,
-                        (seconds, lasted))  # fmt: skip
-
-
-def _judge_trial(
-    train_bags: int,
-    seed: int,
-    target: int,
-    test: Sequence[DigitBag],
-    verdicts: Sequence[Verdict],
-    members: Sequence[Member],
-    took: tuple[float, int],
-) -> Trial:
     labels = np.array([bag.label for bag in test])
     probs = np.stack([verdict.probs for verdict in verdicts])
-    positive = [i for i, bag in enumerate(test) if bag.label == POSITIVE]
-    truth = [test[i].digits == target for i in positive]
+    positive = [i for i, label in enumerate(labels) if label == POSITIVE]
+    truth = [test[i].digits == params.bags.target for i in positive]
     return Trial(
         train_bags=train_bags,
         seed=seed,
@@ -239,9 +227,9 @@ def _judge_trial(
         loss=log_loss(labels, probs),
         instance_auc=instance_auc(truth, [verdicts[i].attention for i in positive]),
         evidence_auc=instance_auc(truth, [verdicts[i].evidence(POSITIVE) for i in positive]),
-        seconds=took[0],
-        epochs=took[1],
-        members=tuple(members),
+        seconds=seconds,
+        epochs=max(len(history["loss"]) for _, history in trained),
+        members=members,
         test=tuple(test),
         verdicts=tuple(verdicts),
     )

@@ -16,17 +16,17 @@ from scipy.special import softmax
 
 from milpath.bag import as_kept
 from milpath.cohort import SlideEntry
-from milpath.engine import Outcome
-from milpath.errors import StoredFileError, UnsupportedSlideError
+from milpath.engine import Outcome, Status
+from milpath.errors import UnsupportedSlideError
 from milpath.grid import PatchGrid
 from milpath.heatmap import overlay_title, rasterize, write_overlay
 from milpath.nn.bundle import Bundle
 from milpath.nn.mil import Member, build_evidence
 from milpath.patches import Patch, stream_patches
-from milpath.prediction import Prediction, read_prediction, write_prediction
+from milpath.prediction import Prediction, find_prediction, write_prediction
 from milpath.slide import Slide
-from milpath.store import fingerprint
-from milpath.summary import summary_of
+from milpath.store import discard
+from milpath.summary import made_by_whom, prediction_paths, summary_of
 from milpath.tile import plan_slide
 
 log = logging.getLogger(__name__)
@@ -127,30 +127,23 @@ class Classifier:
         self.bias = stack_bias(bundle.members)
 
     def __call__(self, entry: SlideEntry) -> Outcome:
-        path = self.out / f"{entry.slide_id}.prediction.h5"
-        picture = self.out / f"{entry.slide_id}.png"
-        kept = None
-        try:
-            with entry.open() as slide:
-                made_by = self._made_by(entry.outline)
-                kept = self._reusable(path, slide, made_by)
-                if kept is not None and (picture.exists() or kept.status == "no_tissue"):
-                    return self._outcome(kept, "skipped")
-                prediction = kept or replace(self.predict(slide, entry.outline), model=made_by)
-        finally:
-            if kept is None:  # whatever comes now, an older answer must not pass for this one
-                picture.unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
-        write_prediction(path, prediction)
-        if prediction.status == "ok":
-            with entry.open() as slide:
+        path, picture = prediction_paths(self.out, entry.slide_id)
+        with entry.open() as slide:
+            made_by = made_by_whom(self.bundle.spec.fingerprint, entry.outline)
+            found = find_prediction(path, slide.facts, made_by)
+            if isinstance(found, Prediction):
+                if picture.exists() or found.status == "no_tissue":
+                    return self._outcome(found, "skipped")
+                prediction = found
+            else:
+                discard(picture)  # whatever comes now, an older answer must not pass for this one
+                discard(path)
+                prediction = replace(self.predict(slide, entry.outline), model=made_by)
+                write_prediction(path, prediction)
+            if prediction.status == "ok":
                 write_overlay(picture, slide, rasterize(prediction), overlay_title(prediction))
-        return self._outcome(prediction, prediction.status)
-
-    def _made_by(self, outline: Path | None) -> str:
-        """Fingerprint of the model, and of the outline that it was given."""
-        own = self.bundle.spec.fingerprint
-        return own if outline is None else fingerprint(own, outline.read_text("utf-8", "replace"))
+        stale = found if isinstance(found, str) else None
+        return self._outcome(prediction, prediction.status, stale)
 
     def predict(self, slide: Slide, outline: Path | None = None) -> Prediction:
         """Tile, encode and pool a slide in one pass; raises `SlideError` as tiling does."""
@@ -158,7 +151,7 @@ class Classifier:
         plan = plan_slide(slide, spec.tile, outline)
         if len(plan.grid) and plan.tissue.background != spec.background:
             raise UnsupportedSlideError(
-                f"{slide.path.name}: has a {plan.tissue.background} background, the model was "
+                f"{slide.name}: has a {plan.tissue.background} background, the model was "
                 f"trained on slides with a {spec.background} one (fluorescence is dark, H&E bright)"
             )
         rows: list[int] = []
@@ -179,17 +172,7 @@ class Classifier:
             unreadable=len(plan.grid) - len(rows),
         )
 
-    def _reusable(self, path: Path, slide: Slide, made_by: str) -> Prediction | None:
-        """A prediction this very model made of this very slide, when it is there."""
-        try:
-            prediction = read_prediction(path)
-        except StoredFileError:
-            return None
-        same = prediction.slide == slide.facts and prediction.model == made_by
-        # one with holes is made anew: the slide may have been mended, as its user was told to
-        return prediction if same and not prediction.unreadable else None
-
-    def _outcome(self, prediction: Prediction, status: Any) -> Outcome:
+    def _outcome(self, prediction: Prediction, status: Status, stale: str | None = None) -> Outcome:
         if prediction.predicted is None:
             sentence = "no tissue found, so no class"
         else:
@@ -201,6 +184,8 @@ class Classifier:
             sentence += f", {prediction.unreadable} unreadable left out"
         if status == "skipped":
             sentence += ", done before with this model"
+        if stale:
+            sentence += f", made anew: {stale}"
         return Outcome(
             prediction.slide.slide_id, status, sentence, {"prediction": summary_of(prediction)}
         )

@@ -29,7 +29,7 @@ from milpath.nn.trainingset import TrainingSet, frozen_encoder, gather_bags
 from milpath.params import TrainParams
 from milpath.report import write_curves
 from milpath.splits import Split, split_cohort
-from milpath.store import publish_json, require_writable
+from milpath.store import discard, publish_json, require_writable
 from milpath.table import write_csv
 
 OnEpoch = Callable[[int, int, dict[str, float]], None]
@@ -45,6 +45,35 @@ class TrainReport:
     """On slides held out of training and stopping."""
     held_out: int
     excluded: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is to be trained, on which bags; all of it found to be in order."""
+
+    cohort: Cohort
+    params: TrainParams
+    data: TrainingSet
+    splits: Sequence[Split]
+    encoder: keras.Model | None
+    """The frozen one, if there is one."""
+    encoder_spec: EncoderSpec
+    shape: tuple[int, ...]
+    """Of an instance."""
+
+
+def plan_training(cohort: Cohort, bags: Path, params: TrainParams) -> TrainingPlan:
+    """Check a cohort and its bags, and split them; see `train_cohort`. Writes nothing.
+
+    Raises
+    ------
+    UsageError : the cohort or its bags do not allow it
+    StoredFileError : a bag is damaged
+    """
+    _index_negative(cohort, params)
+    data = gather_bags(cohort, bags, params.mode)
+    splits = split_cohort(data.cohort, params)
+    return TrainingPlan(cohort, params, data, splits, *_instances(data, bags, params))
 
 
 def train_cohort(
@@ -69,17 +98,21 @@ def train_cohort(
     Raises
     ------
     UsageError : the cohort or its bags do not allow it
+    OutputError : `out` cannot be written
     """
+    return carry_out(plan_training(cohort, bags, params), out, on_epoch)
+
+
+def carry_out(plan: TrainingPlan, out: Path, on_epoch: OnEpoch) -> TrainReport:
+    """Train, test and save what was planned; see `train_cohort`."""
     start = time.perf_counter()
-    data = gather_bags(cohort, bags, params.mode)
-    splits = split_cohort(data.cohort, params)
-    encoder, encoder_spec, shape = _instances(data, bags, params)
     require_writable(out)
+    cohort, params, data, shape = plan.cohort, plan.params, plan.data, plan.shape
     task = Task(shape, len(cohort.class_names), _index_negative(cohort, params), _augment(params))
     members: list[Member] = []
     histories: list[dict[str, list[float]]] = []
     held_out: list[tuple[LabelledBag, NDArray[np.float64]]] = []
-    for fold, split in enumerate(splits):
+    for fold, split in enumerate(plan.splits):
         of_fold = []
         for number in range(params.members):
             place = fold * params.members + number
@@ -100,12 +133,15 @@ def train_cohort(
         held_out.extend(_judge(of_fold, _pick(data, split.test), shape, params.mode))
         members.extend(of_fold)
     figures = _figures(held_out)
+    discard(out / "model.json")  # until all is written there is no model, rather than a mixed one
+    seconds = time.perf_counter() - start
+    _write_results(out, data, plan.splits, held_out, figures, histories, seconds)
     spec = save_bundle(
         out,
         {
             "class_names": cohort.class_names,
             "mode": params.mode,
-            "encoder": encoder_spec,
+            "encoder": plan.encoder_spec,
             "head": params.head,
             "tile": data.tile,
             "background": data.background,
@@ -118,10 +154,8 @@ def train_cohort(
             },
         },
         members,
-        encoder,
+        plan.encoder,
     )
-    seconds = time.perf_counter() - start
-    _write_results(out, data, splits, held_out, figures, histories, spec, seconds)
     return TrainReport(spec, figures, len(held_out), data.excluded)
 
 
@@ -193,10 +227,9 @@ def _write_results(
     held_out: Sequence[tuple[LabelledBag, NDArray[np.float64]]],
     figures: dict[str, Figure],
     histories: Sequence[dict[str, list[float]]],
-    spec: BundleSpec,
     seconds: float,
 ) -> None:
-    names = spec.class_names
+    names = data.cohort.class_names
     ids = [bag.slide_id for bag in data.bags]
     publish_json(
         out / "metrics.json",
@@ -231,4 +264,4 @@ def _write_results(
             for bag, probs in held_out
         ],
     )
-    write_curves(out / "training.png", histories, f"{data.cohort.name}: training")
+    write_curves(out / "training.png", histories, f"training on {len(ids)} slides")

@@ -14,7 +14,7 @@ from milpath.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
 from milpath.nn.data import Content, LabelledBag
 from milpath.nn.encoder import digest_weights
-from milpath.params import TileParams
+from milpath.params import TileParams, compare_params
 from milpath.tile import bag_path
 
 
@@ -115,13 +115,7 @@ def _refuse_unlike(
 ) -> None:
     if first[1:] == other[1:]:
         return
-    one, two = first[1].model_dump(), other[1].model_dump()
-    differ = [
-        f"{part}.{name} {one[part][name]} and {two[part][name]}"
-        for part in one
-        for name in one[part]
-        if one[part][name] != two[part][name]
-    ]
+    differ = [f"{name} {one} and {two}" for name, one, two in compare_params(first[1], other[1])]
     what = "; ".join(differ) or f"a {first[2]} and a {other[2]} background"
     raise UsageError(
         f"bags of {first[0]!r} and {other[0]!r} were made differently ({what}); "

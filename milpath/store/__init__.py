@@ -8,14 +8,18 @@ from milpath.store.publishing import (
     publish,
     publish_json,
     publish_text,
+    require_folder,
+    require_permission,
     require_writable,
 )
 from milpath.store.reading import SafeH5, open_h5
+from milpath.store.scratch import claim_folder
 from milpath.store.writing import FORMAT_VERSION, publish_h5
 
 __all__ = [
     "FORMAT_VERSION",
     "SafeH5",
+    "claim_folder",
     "discard",
     "fingerprint",
     "open_h5",
@@ -23,6 +27,8 @@ __all__ = [
     "publish_h5",
     "publish_json",
     "publish_text",
+    "require_folder",
+    "require_permission",
     "require_writable",
 ]
 

@@ -2,55 +2,85 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from milpath.errors import OutputError
+from milpath.store.scratch import claim_part, sweep_leftovers
+
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
+"""What file systems answer that cannot make a rename durable; others do it unasked."""
 
 
 @contextmanager
-def publish(path: Path) -> Iterator[IO[bytes]]:
+def publish(path: Path, verify: Callable[[Path], None] = lambda part: None) -> Iterator[IO[bytes]]:
     """Write a file beside its place and move it in whole when the block ends without an error.
+
+    Parameters
+    ----------
+    path : where the file goes
+    verify : looks at the file before it gets its name; raises `OSError` if it is not sound
 
     Raises
     ------
     OutputError : the folder cannot be written or the disk is full; nothing is left behind
     """
-    part: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        number, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(number)
-        with Path(part).open("w+b") as file:  # by its name: tifffile asks a file for it
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).chmod(0o666 & ~_umask())
-        Path(part).replace(path)
-        part = None
+        with claim_part(path.parent) as part:
+            with part.open("w+b") as file:  # by its name: tifffile asks a file for it
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            verify(part)
+            part.chmod(0o666 & ~_umask())
+            part.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path.name}: cannot be written ({_reason(error)}); nothing was left"
+        ) from error
+    try:
         _sync_folder(path.parent)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{path.name}: cannot be written ({reason}); nothing was left") from error
-    finally:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
+        raise OutputError(
+            f"{path.name}: is written, but may not outlive a power cut ({_reason(error)})"
+        ) from error
 
 
 def require_writable(folder: Path) -> None:
-    """Find out before hours of work whether `folder` can be written; raises `OutputError`."""
+    """Find out before hours of work whether `folder` can be written; raises `OutputError`.
+
+    What killed runs have left in it, and in its folders, is removed on the way.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{folder}: results cannot be written there ({reason})") from None
+        raise OutputError(f"{folder}: results cannot be written there ({_reason(error)})") from None
+    sweep_leftovers(folder)
+
+
+def require_permission(folder: Path) -> None:
+    """As `require_writable`, but by looking alone: nothing is made, written or removed."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder}: results cannot be written there")
+
+
+def require_folder(folder: Path, mark: Path | None = None) -> None:
+    """Raise `OutputError` when a folder is gone, or its disk is.
+
+    Where `mark`, a file that was put into it, is given, another folder in its place will not do.
+    """
+    if not (mark or folder).exists():
+        raise OutputError(f"{folder}: the folder of results is gone, with all that it held")
 
 
 def discard(path: Path) -> None:
@@ -58,7 +88,7 @@ def discard(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{path.name}: cannot be removed ({error.strerror})") from error
+        raise OutputError(f"{path.name}: cannot be removed ({_reason(error)})") from error
 
 
 def publish_text(path: Path, text: str) -> None:
@@ -72,6 +102,10 @@ def publish_json(path: Path, value: object) -> None:
     publish_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -82,8 +116,12 @@ def _sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where the system lets a folder be opened."""
     if os.name != "posix":
         return
-    number = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +14,8 @@ import h5py
 
 from milpath import __version__
 from milpath.store.publishing import publish
-from milpath.store.seal import seal_h5
+from milpath.store.seal import BrokenSealError, SealedPages, read_seal, seal_h5
+from milpath.store.signals import put_off_signals
 
 FORMAT_VERSION = 2
 """Of the files below: 2 since they are sealed; another one is refused."""
@@ -30,9 +32,9 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
     path : where the file goes
     kind : what it is: "bag", "prediction", "weights"
     """
-    with publish(path) as file:
+    with publish(path, partial(_require_whole, kind)) as file:
         steady = _SteadyFile(file)
-        with _create_h5(steady) as h5:
+        with put_off_signals(_CALLED_BY_HDF5), _create_h5(steady) as h5:
             h5.attrs["milpath_kind"] = kind
             h5.attrs["milpath_format"] = FORMAT_VERSION
             h5.attrs["milpath_version"] = __version__
@@ -40,6 +42,19 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
             steady.check()
         steady.check()
         seal_h5(file)
+
+
+def _require_whole(kind: str, part: Path) -> None:
+    """Raise `OSError` unless every byte is as it was sealed, and says what it is."""
+    try:
+        with part.open("rb") as file:
+            seal = read_seal(file)
+            SealedPages(file, seal).check_all()
+        sound = seal.index.attrs.get("milpath_kind") == kind
+    except BrokenSealError as error:
+        raise OSError(f"what was written cannot be read back: {error}") from None
+    if not sound:
+        raise OSError("what was written cannot be read back")
 
 
 def _create_h5(file: io.RawIOBase) -> h5py.File:
@@ -69,7 +84,7 @@ class _SteadyFile(io.RawIOBase):
         self._file = file
         self._at = 0
         self._size = 0
-        self._error: OSError | None = None
+        self._error: OSError | ValueError | None = None
 
     def check(self) -> None:
         if self._error is not None:
@@ -79,7 +94,7 @@ class _SteadyFile(io.RawIOBase):
         if self._error is None:
             try:
                 action()
-            except OSError as error:
+            except (OSError, ValueError) as error:  # the second when it is closed already
                 self._error = error
 
     def readable(self) -> bool:
@@ -125,3 +140,12 @@ class _SteadyFile(io.RawIOBase):
 
     def flush(self) -> None:
         self._try(self._file.flush)
+
+
+_CALLED_BY_HDF5 = frozenset(
+    method.__code__
+    for method in (
+        *(_SteadyFile.seek, _SteadyFile.tell, _SteadyFile.readinto),
+        *(_SteadyFile.write, _SteadyFile.truncate, _SteadyFile.flush),
+    )
+)

@@ -49,11 +49,11 @@ def milpath(*arguments: str | Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file under a folder, hidden ones too."""
+    """Every file under a folder, hidden ones too, but the runs' journals."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.parent.name != "journal"
     }
 
 
@@ -169,6 +169,22 @@ def test_ctrl_c_cancels_what_is_not_begun(farm: Farm, tmp_path: Path) -> None:
     with Client(scheduler_file=str(farm.file), set_as_default=False) as client:
         wait_for(lambda: not client.run_on_scheduler(count_tasks))
     assert len(list(notes.iterdir())) < 1000
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_what_is_not_begun_when_told_to_stop_is_never_begun(farm: Farm, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    names = [f"s{number}" for number in range(500)]
+    found: list[str] = []
+    with join_cluster(str(farm.file), tmp_path / "out", []) as cluster:
+        job = partial(note_and_work, notes=notes)
+        for outcome in run_job(job, entries(*names), cluster, lambda: len(found) >= 3):
+            found.append(outcome.slide_id)
+    assert len(found) == 3
+    with Client(scheduler_file=str(farm.file), set_as_default=False) as client:
+        wait_for(lambda: not client.run_on_scheduler(count_tasks))
+    assert len(list(notes.iterdir())) < 100
     assert not list((tmp_path / "out").iterdir())
 
 

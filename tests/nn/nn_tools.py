@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from milpath.bag import encode_patch, write_bag, write_features
+from milpath.bag import Bag, encode_patch, write_bag, write_features
 from milpath.cohort import Cohort, SlideEntry
 from milpath.grid import PatchGrid
 from milpath.model_spec import EncoderSpec
@@ -20,7 +20,7 @@ from milpath.nn.bundle import Bundle, load_bundle, save_bundle
 from milpath.nn.data import LabelledBag
 from milpath.nn.encoder import SMALL, build_encoder
 from milpath.nn.mil import Member, build_head
-from milpath.params import CodecParams, GridParams, HeadParams, TileParams
+from milpath.params import CodecParams, GridParams, HeadParams, TileParams, TrainParams
 from milpath.slide import SlideFacts
 
 Floats = NDArray[np.float64]
@@ -71,7 +71,8 @@ def make_bag(
     encoded = ((row, encode_patch(each, tile.pixels)) for row, each in enumerate(patches))
     write_bag(path, slide, grid, background, encoded, tile)
     if features is not None:
-        write_features(path, [features], *encoder, dim=features.shape[1])
+        with Bag(path) as bag:
+            write_features(bag, [features], *encoder, dim=features.shape[1])
     return path
 
 
@@ -139,3 +140,40 @@ def make_bundle(
         build_encoder(SMALL, side) if mode == "features" else None,
     )
     return load_bundle(folder)
+
+
+# -- bags of numbers: a marker in one instance is all that tells a class -------------------------
+
+DIM, PER_BAG = 16, 20
+HEAD_ALONE = TrainParams(
+    mode="features", head=HEAD, epochs=15, patience=8, learning_rate=1e-2, bag_batch=8
+)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Bags of embeddings; in a bag of class c > 0 one instance has the marker of c."""
+
+    records: list[LabelledBag]
+    features: list[NDArray[np.float16]]
+    marked: list[int | None]
+
+
+def make_marked(
+    folder: Path, count: int, classes: int = 2, dim: int = DIM, code: str = "code"
+) -> Marked:
+    rng = np.random.default_rng(0)
+    records, features, marked = [], [], []
+    for number in range(count):
+        label = number % classes
+        values = rng.normal(0, 0.2, (PER_BAG, dim)).astype(np.float16)
+        place = int(rng.integers(PER_BAG)) if label else None
+        if place is not None:
+            values[place, 4 * label : 4 * label + 4] += 3
+        path = make_bag(
+            folder, f"b{number}", random_patches(PER_BAG), features=values, encoder=(SMALL, code)
+        )
+        records.append(LabelledBag(path, f"b{number}", f"b{number}", label, PER_BAG, "features"))
+        features.append(values)
+        marked.append(place)
+    return Marked(records, features, marked)

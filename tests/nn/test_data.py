@@ -165,7 +165,7 @@ def test_only_the_real_instances_of_negative_bags_are_known(records: list[Labell
         inputs, labels, weights = made[index]
         assert (labels["instance"] == labels["bag"][:, None]).all()
         negative = (labels["bag"] == 0)[:, None]
-        assert (weights["instance"] == (inputs["mask"] & negative)).all()
+        assert ((weights["instance"] > 0) == (inputs["mask"] & negative)).all()
 
 
 def test_a_bag_joined_with_a_negative_one_keeps_its_class() -> None:
@@ -174,18 +174,29 @@ def test_a_bag_joined_with_a_negative_one_keeps_its_class() -> None:
     _, labels, weights = BagSequence(bags, weight, 6, 2, negative=0)[0]
     # each with the one before it, the first with the last
     assert labels["joint"].tolist() == [0, 1, 1, 2, 2, 0]
-    # half of the bags are negative: a negative pair weighs 1 / 0.5, any other 1 / 1.5; and of a 1
-    # and a 2 nobody knows
-    expected = np.array([1 / 0.5, 2 / 1.5, 0, 3 / 1.5, 3 / 1.5, 1 / 0.5])
+    # three of six bags are negative, and one of five pairs: that weighs 5 / 2, any other 5 / 8;
+    # and of a 1 and a 2 nobody knows
+    expected = np.array([1 * 5 / 2, 2 * 5 / 8, 0, 3 * 5 / 8, 3 * 5 / 8, 1 * 5 / 2])
     assert weights["joint"] == pytest.approx(expected)
 
 
-def test_pairs_weigh_as_if_they_were_negative_as_often_as_bags() -> None:
-    labels = np.random.default_rng(0).permutation([0] * 300 + [1] * 700)
-    bags = [ArrayBag(np.zeros((1, 2), np.float32), int(label)) for label in labels]
-    _, answers, weights = BagSequence(bags, EVEN, 1000, 1, negative=0)[0]
-    negative = weights["joint"][answers["joint"] == 0].sum()
-    assert negative / weights["joint"].sum() == pytest.approx(0.3, abs=0.02)
+@pytest.mark.parametrize("batch", [2, 4, 16])
+@pytest.mark.parametrize("negatives", [20, 100, 180])
+def test_over_epochs_pairs_and_instances_weigh_what_bags_do(negatives: int, batch: int) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.permutation([0] * negatives + [1] * (200 - negatives))
+    bags = [ArrayBag(np.zeros((rng.integers(1, 9), 2), "f4"), int(label)) for label in labels]
+    made = BagSequence(bags, EVEN, batch, 6, seed=0, negative=0)
+    joint, instance, epochs = np.zeros(2), 0.0, 60
+    for _ in range(epochs):
+        for _, answers, weights in (made[place] for place in range(len(made))):
+            size = len(answers["bag"])
+            joint += np.bincount(answers["joint"], weights["joint"], 2)
+            instance += weights["instance"].mean() * size
+        made.on_epoch_end()
+    share = negatives / 200
+    assert joint / (200 * epochs) == pytest.approx([share, 1 - share], rel=0.15)
+    assert instance / (200 * epochs) == pytest.approx(1, rel=1e-3)
 
 
 def test_a_bag_in_memory_is_drawn_like_a_stored_one(records: list[LabelledBag]) -> None:

@@ -59,7 +59,7 @@ def test_another_encoder_replaces_the_features(tmp_path: Path) -> None:
     other = small_embedder(1)
     outcome = other(entry)
     assert outcome.status == "ok"
-    assert outcome.message.endswith("in place of those of small")
+    assert outcome.message.endswith(", made anew: the weights of small are others")
     with Bag(entry.path) as bag:
         assert bag.encoder == ("small", other.code)
 

@@ -167,6 +167,8 @@ def test_bags_of_one_class_are_refused() -> None:
     )
     with pytest.raises(UsageError, match="all 10 training bags drawn with seed 0 are of one class"):
         draw_sets(small_mnist(), hopeless, 10, 0)
+    with pytest.raises(UsageError, match="all 1 validation bags drawn with seed 0"):
+        draw_sets(small_mnist(), QUICK.model_copy(update={"val_bags": 1}), 10, 0)
     only = Digits(*(half[:5] for half in (np.zeros((9, 28, 28, 1), np.uint8), np.zeros(9, "u1"))))
     with pytest.raises(UsageError, match="every digit, or none, is a 0"):
         draw_bags(only, BAGS, 4, np.random.default_rng(0))
@@ -183,7 +185,7 @@ def test_mnist_is_read_as_keras_keeps_it(npz: Path) -> None:
 
 def test_what_is_not_mnist_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "m.npz"
-    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+    with pytest.raises(UsageError, match="there is no such file"):
         load_mnist(path)
     path.write_text("no archive")
     with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):

@@ -161,6 +161,7 @@ def test_the_prediction_of_another_model_is_not_used_again(
     other = make_bundle(tmp_path / "model", seed=8, tile=RAW)
     again = Classifier(other, tmp_path)(entry)
     assert again.status == "ok"
+    assert again.message.endswith("anew: the model, or the tissue's outline, is another one")
     assert read_prediction(tmp_path / "drawn-ü.prediction.h5").model == other.spec.fingerprint
 
 
@@ -271,10 +272,20 @@ def test_what_an_older_run_said_does_not_outlive_the_slide_it_was_of(
     slide.write_bytes(blank.path.read_bytes())
     assert job(SlideEntry(slide, "x")).status == "no_tissue"
     assert not (tmp_path / "out" / "x.png").exists()
-    slide.write_text("no slide any more")
+
+
+def test_a_slide_that_is_away_for_a_while_costs_nothing_that_was_found_before(
+    pair: Bundle, drawn: DrawnSlide, tmp_path: Path
+) -> None:
+    slide = tmp_path / "x.tif"
+    slide.write_bytes(drawn.path.read_bytes())
+    job = Classifier(pair, tmp_path / "out")
+    assert job(SlideEntry(slide, "x")).status == "ok"
+    slide.rename(tmp_path / "away")
     (failed,) = run_job(job, [SlideEntry(slide, "x")])
     assert failed.status == "failed"
-    assert not list((tmp_path / "out").iterdir())
+    (tmp_path / "away").rename(slide)
+    assert job(SlideEntry(slide, "x")).status == "skipped"
 
 
 # -- the stream ----------------------------------------------------------------------------------

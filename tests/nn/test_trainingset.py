@@ -29,7 +29,8 @@ def bags(tmp_path: Path) -> Path:
 def embed(folder: Path, numbers: range, code: str = "code") -> None:
     for number in numbers:
         features = np.ones((number + 1, 4))
-        write_features(folder / f"b{number}.h5", [features], "small", code, dim=4)
+        with Bag(folder / f"b{number}.h5") as bag:
+            write_features(bag, [features], "small", code, dim=4)
 
 
 # -- what is gathered ----------------------------------------------------------------------------

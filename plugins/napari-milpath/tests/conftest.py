@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 import pytest
-import tifffile
+from bench_viewer import draw_endless, predict_million
 from drawing import FACTS, noise, write_levels
 from numpy.typing import NDArray
 
@@ -31,17 +29,6 @@ def pyramid(slide_file: Path) -> Iterator[Pyramid]:
     opened = Pyramid(Slide(slide_file))
     yield opened
     opened.close()
-
-
-def least_cpu_s(work: Callable[[], object], times: int = 5) -> float:
-    """Seconds of processor time that some work takes, at best; what else runs does not count."""
-
-    def once() -> float:
-        start = time.process_time()
-        work()
-        return time.process_time() - start
-
-    return min(once() for _ in range(times))
 
 
 def lattice(
@@ -89,26 +76,10 @@ def predict_slide(slide_file: Path) -> Callable[..., Prediction]:
 @pytest.fixture(scope="session")
 def million() -> Prediction:
     """A prediction of a million patches."""
-    return predict(lattice(1000, 1000), members=1)
+    return predict_million()
 
 
 @pytest.fixture(scope="session")
 def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A slide of 65,536 px a side with levels of 1, 4, 16 and 64: one tile of noise, repeated."""
-    path = tmp_path_factory.mktemp("huge") / "huge.tif"
-    tile = noise(256, 256)
-
-    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
-        for index, side in enumerate((1 << 16, 1 << 14, 1 << 12, 1 << 10)):
-            tiff.write(
-                encoded(tile, (side // 256) ** 2), shape=(side, side, 3), dtype=np.uint8,
-                tile=(256, 256), photometric="rgb", compression="jpeg", subfiletype=min(index, 1),
-                resolution=(2e4 / 4**index,) * 2, resolutionunit="CENTIMETER", metadata=None,
-            )  # fmt: skip
-    return path
-
-
-def encoded(tile: np.ndarray, count: int) -> Iterator[bytes]:
-    data = imagecodecs.jpeg8_encode(tile, level=60)
-    for _ in range(count):
-        yield data
+    """A slide of 65,536 px a side with levels of 1, 4, 16 and 64."""
+    return draw_endless(tmp_path_factory.mktemp("huge") / "huge.tif")

@@ -263,7 +263,7 @@ def test_thumbnails_are_the_patches_and_a_damaged_one_is_none(
 # -- exporting -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".png", ".geojson", ".ome.tif", ".csv"])
+@pytest.mark.parametrize("suffix", [".png", ".geojson", ".ome.tif", ".rgb.ome.tif", ".csv"])
 def test_what_is_shown_is_exported_by_the_files_name(
     viewer: ViewerModel, predict_slide: Make, tmp_path: Path, suffix: str
 ) -> None:
@@ -274,6 +274,8 @@ def test_what_is_shown_is_exported_by_the_files_name(
     export_view(inspection, path)
     if suffix == ".ome.tif":
         np.testing.assert_array_equal(tifffile.imread(path), viewer.layers[-1].data)
+    if suffix == ".rgb.ome.tif":
+        assert tifffile.imread(path).shape == (*viewer.layers[-1].data.shape, 3)
     assert path.stat().st_size > 500
     assert [each.name for each in tmp_path.iterdir() if "part" in each.name] == []
 

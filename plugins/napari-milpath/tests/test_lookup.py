@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import lattice, least_cpu_s
+from bench_viewer import time_one
+from conftest import lattice
 
 from napari_milpath.lookup import PatchLookup
 
@@ -27,7 +28,8 @@ def test_it_agrees_with_looking_at_every_patch(side: int, stride: int) -> None:
 def test_among_a_million_patches_it_takes_under_a_millisecond() -> None:
     lookup = PatchLookup(lattice(1000, 1000))
     points = np.random.default_rng(0).uniform(0, 100_000, (200, 1, 2))
-    assert least_cpu_s(lambda: [lookup.find(point) for point in points]) / 200 < 1e-3
+    found = time_one(lambda: [lookup.find(point) for point in points], 5)
+    assert min(found.cpu) / 200 < 1e-3
 
 
 def test_where_there_are_no_patches_none_is_found() -> None:

@@ -12,7 +12,8 @@ from napari_milpath.inspection import Inspection
 FORMATS = {
     ".png": "Picture with colour bar (*.png)",
     ".geojson": "QuPath tiles (*.geojson)",
-    ".ome.tif": "Raster (*.ome.tif)",
+    ".rgb.ome.tif": "Raster in colours (*.rgb.ome.tif)",
+    ".ome.tif": "Raster of numbers (*.ome.tif)",
     ".csv": "Patches (*.csv)",
 }
 
@@ -34,7 +35,8 @@ def export_view(inspection: Inspection, path: Path) -> None:
     elif name.endswith(".csv"):
         write_patches(path, voice.prediction)
     elif name.endswith((".ome.tif", ".ome.tiff")):
-        write_ome_tiff(path, heatmap, voice.prediction.slide)
+        coloured = name.endswith((".rgb.ome.tif", ".rgb.ome.tiff"))
+        write_ome_tiff(path, heatmap, voice.prediction.slide, coloured=coloured)
     elif name.endswith(".png"):
         if inspection.pyramid is None:
             raise UsageError("a picture needs the slide: open it first")

@@ -25,8 +25,10 @@ from napari_milpath.pyramid import Pyramid
 
 _PATCH_ON_SCREEN_PX = 250  # a patch that is flown to is about so wide
 _BOX = "milpath patch"
-_CAPTION = 40  # letters in a line on the canvas
+_CAPTION = 40  # letters in a line on the canvas: there is a scale bar beside it
+_CAPTION_POINTS = 8.0
 _GLASS = "white"  # under legends: colours look on it as they do on a slide
+_BOX_SHARE = 16  # of the patch's side is the line around it: still seen on the whole slide
 _BOX_COLOUR = "black"  # seen on tissue, on glass and on every colour map
 
 
@@ -174,6 +176,7 @@ class Inspection:
                 for line in wrap(each, _CAPTION)
             )
             text.position, text.color = "bottom_left", "black"
+            text.font_size = _CAPTION_POINTS
             text.box, text.box_color = True, _GLASS
             text.visible = True  # last: its box is measured then
 
@@ -238,7 +241,7 @@ class Inspection:
             shape_type="rectangle",
             name=_BOX,
             edge_color=_BOX_COLOUR,
-            edge_width=float((high - low).max()) / 25,
+            edge_width=float((high - low).max()) / _BOX_SHARE,
             face_color="transparent",
             units=("um", "um"),
             axis_labels=("y", "x"),
@@ -257,7 +260,9 @@ def say_prediction(voice: Voice) -> str:
     order = np.argsort(-probs).tolist()
     sure = ", ".join(f"{prediction.class_names[index]} {probs[index]:.3f}" for index in order)
     several = len(prediction.member_bias) > 1 and voice.member is None
-    spread = f" (± {prediction.spread.max():.3f} over the ensemble)" if several else ""
+    spread = (
+        f" (±\N{NO-BREAK SPACE}{prediction.spread.max():.3f} over the ensemble)" if several else ""
+    )
     return f"{who}: {sure}{spread}"
 
 

@@ -41,9 +41,9 @@ class Inspector(QWidget):
         super().__init__()
         self.inspection = inspection
         self.title = _words()
-        self.voice, self.other = QComboBox(), QComboBox()
-        self.score, self.class_name = QComboBox(), QComboBox()
-        self.scale, self.palette_name = QComboBox(), QComboBox()
+        self.voice, self.other = _choice(), _choice()
+        self.score, self.class_name = _choice(), _choice()
+        self.scale, self.palette_name = _choice(), _choice()
         self.threshold, self.opacity = _slider(0), _slider(100)
         self.histogram = Histogram()
         self.export = QPushButton("Export …")
@@ -183,6 +183,14 @@ def _words() -> QLabel:
     label.setWordWrap(True)
     label.setTextFormat(Qt.TextFormat.PlainText)  # class names are the user's: no markup
     return label
+
+
+def _choice() -> QComboBox:
+    """A box that a long name, as of a member of an ensemble, does not widen."""
+    box = QComboBox()
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(18)
+    return box
 
 
 def _slider(value: int) -> QSlider:

@@ -113,6 +113,6 @@ def require_same_slide(pyramid: Pyramid, prediction: Prediction) -> None:
     if pyramid.quickhash != prediction.slide.quickhash:
         raise UsageError(
             f"the prediction of {prediction.slide.slide_id} was made of another slide than "
-            f"{pyramid.path.name} (their contents differ); open the right one, or force it with "
+            f"{pyramid.slide.name} (their contents differ); open the right one, or force it with "
             "milpath view --force"
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QMainWindow, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QMainWindow, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from napari_milpath.album import Album
 from napari_milpath.gallery import KEYS, Gallery
@@ -35,11 +35,12 @@ class Panel(QWidget):
         self.gallery = Gallery(self.album)
         self.models = Models(self.inspection, napari_viewer)
         self.tabs = QTabWidget()
-        self.tabs.addTab(self.inspector, "Inspect")
+        self.tabs.addTab(_Scrolled(self.inspector), "Inspect")
         self.tabs.addTab(self.gallery, "Gallery")
         self.tabs.addTab(self.models, "Classify")
         QVBoxLayout(self).addWidget(self.tabs)
         self._bind_keys()
+        _show_scale_bar(napari_viewer)
 
     def _bind_keys(self) -> None:
         self.viewer.bind_key("n", lambda _: self.album.step(1), overwrite=True)
@@ -78,3 +79,28 @@ class Panel(QWidget):
         self.inspection.close()
         self.gallery.stop()
         self.models.stop()
+
+
+def _show_scale_bar(viewer: Viewer) -> None:
+    """In black on white, to be read on slides and beside them."""
+    bar = viewer.canvas.overlays.scale_bar
+    bar.visible, bar.box, bar.box_color, bar.color, bar.colored = True, True, "white", "black", True
+
+
+class _Scrolled(QScrollArea):
+    """A widget that keeps its height in a window that is lower, and always its width."""
+
+    def __init__(self, widget: QWidget) -> None:
+        super().__init__()
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidgetResizable(True)
+        self.setWidget(widget)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
+        """As wide as the widget needs, beside the scroll bar."""
+        widget, bar = self.widget(), self.verticalScrollBar()
+        assert widget is not None
+        assert bar is not None
+        width = widget.minimumSizeHint().width() + bar.sizeHint().width()
+        return QSize(width, super().minimumSizeHint().height())

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import napari
+from napari.layers import Layer
 from napari.utils.notifications import show_warning
 
-from milpath.errors import UnsupportedSlideError, UsageError
+from milpath.errors import MilpathError, UnsupportedSlideError, UsageError
 from milpath.heatmap import rasterize
 from milpath.prediction import Prediction, read_prediction
 from milpath.slide import Slide
@@ -17,6 +18,7 @@ from napari_milpath.layers import (
     LayerData,
     heatmap_layer,
     mpp_of,
+    prediction_of,
     pyramid_of,
     require_same_slide,
     slide_layer,
@@ -51,30 +53,35 @@ def read(path: str | list[str]) -> list[LayerData]:
     Raises
     ------
     SlideError, StoredFileError : no such slide or prediction
-    UsageError : a prediction of another slide than the one that is open
+    UsageError : a prediction of another slide than the one that is open, whichever came first
     """
     paths = [Path(each) for each in ([path] if isinstance(path, str) else path)]
     predictions = [each for each in paths if each.name.endswith(PREDICTION_SUFFIX)]
     layers = [read_slide(each) for each in paths if each not in predictions]
-    opened = [layer[1]["metadata"][KEY] for layer in layers]
-    for each in predictions:
-        found = read_prediction(each)
-        _require_a_place(opened + _opened_slides(), found)
-        layers.append(read_attention(found))
-    return layers
+    pyramids: list[Pyramid] = [layer[1]["metadata"][KEY] for layer in layers]
+    try:
+        found = [read_prediction(each) for each in predictions]
+        _require_places(pyramids, found)
+        return layers + [read_attention(each) for each in found]
+    except MilpathError:
+        for pyramid in pyramids:
+            pyramid.close()
+        raise
 
 
-def _opened_slides() -> list[Pyramid]:
-    viewer = napari.current_viewer()
-    found = [pyramid_of(layer) for layer in viewer.layers] if viewer else []
-    return [pyramid for pyramid in found if pyramid is not None]
+def _require_places(pyramids: list[Pyramid], predictions: list[Prediction]) -> None:
+    """Raise unless every prediction has its slide, or there is no slide at all.
 
-
-def _require_a_place(opened: list[Pyramid], prediction: Prediction) -> None:
-    """Raise unless a slide is open that the prediction was made of, or none at all."""
-    matching = [each for each in opened if each.quickhash == prediction.slide.quickhash]
-    if opened and not matching:
-        require_same_slide(opened[-1], prediction)
+    Those that are open without any slide are asked with the first that comes; those that lie over
+    another slide already were forced to.
+    """
+    shown: list[Layer] = list(viewer.layers) if (viewer := napari.current_viewer()) else []
+    opened = [slide for layer in shown if (slide := pyramid_of(layer)) is not None]
+    waiting = [found for layer in shown if (found := prediction_of(layer)) is not None]
+    slides = opened + pyramids
+    for prediction in predictions + ([] if opened else waiting):
+        if slides and prediction.slide.quickhash not in {each.quickhash for each in slides}:
+            require_same_slide(slides[-1], prediction)
 
 
 def read_slide(path: Path, mpp: float | None = None) -> LayerData:
@@ -82,8 +89,8 @@ def read_slide(path: Path, mpp: float | None = None) -> LayerData:
     pyramid = Pyramid(Slide(path, mpp=mpp))
     if mpp_of(pyramid) is None:
         show_warning(
-            f"{path.name}: its µm per pixel are missing or cannot be right, so lengths are in "
-            "pixels; open it with milpath view --slide-mpp"
+            f"{pyramid.slide.name}: its µm per pixel are missing or cannot be right, so lengths "
+            "are in pixels; open it with milpath view --slide-mpp"
         )
     return slide_layer(pyramid)
 

@@ -14,7 +14,7 @@ from napari_milpath.layers import KEY, LayerData, Mpp, frame
 
 NAME = "tissue"
 _COLOUR = "#00a878"
-_WIDTH = 1 / 500  # of the outline's line, as a share of what it goes around
+_WIDTH = 1 / 250  # of the outline's line, as a share of what it goes around
 
 
 def find_tissue(slide: Slide) -> list[Polygon]:

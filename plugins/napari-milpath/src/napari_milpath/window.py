@@ -64,14 +64,7 @@ def fill_viewer(
     viewer.add_layer(layer)
     for each in found:
         viewer.add_layer(Layer.create(*read_attention(each)))
-    show_scale_bar(viewer)
     panel = Panel(viewer)
     viewer.window.add_dock_widget(panel, name=TITLE, area="right")
     viewer.reset_view()
     return panel
-
-
-def show_scale_bar(viewer: napari.Viewer) -> None:
-    """In black on white, to be read on slides and beside them."""
-    bar = viewer.canvas.overlays.scale_bar
-    bar.visible, bar.box, bar.box_color, bar.color, bar.colored = True, True, "white", "black", True

@@ -1,0 +1,58 @@
+"""`milpath report`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from milpath.cli.console import JsonOption
+
+if TYPE_CHECKING:
+    from milpath.journal import RunRecord
+
+
+def report(
+    results: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of results: of bags, predictions or a model.",
+            metavar="OUT",
+            show_default=False,
+        ),
+    ],
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Also write the slides as a CSV.", metavar="CSV", show_default="none"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what became of every slide, over all runs that had their results in OUT.
+
+    It is made from the journals that runs keep in OUT/journal, and from nothing else.
+    """
+    from milpath.journal import read_journals, tabulate_slides
+    from milpath.table import write_csv
+
+    runs = read_journals(results)
+    rows = tabulate_slides(runs)
+    if table is not None:
+        names = ("command", "slide", "status", "message", "time", "runs")
+        write_csv(table, names, [[row[name] for name in names] for row in rows])
+    for row in rows:
+        if as_json:
+            print(json.dumps(row, ensure_ascii=False))
+        else:
+            print(f"{row['slide']}: {row['command']}, {row['status']}, {row['message']}")
+    for run in runs:
+        print(_sentence(run), file=sys.stderr)
+
+
+def _sentence(run: RunRecord) -> str:
+    start: Any = run.start
+    counts = ", ".join(f"{count} {status}" for status, count in run.count().items())
+    what = f"milpath {start['milpath']} {start['command']}"
+    return f"{start['time']} {what}: {counts or 'no slides'} ({run.how})"

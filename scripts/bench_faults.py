@@ -1,0 +1,231 @@
+"""Kills, full disks, races and a soak: whether every file is whole, and what was lost.
+
+python scripts/bench_faults.py [--kills 1000] [--full-disk 120] [--races 300] [--soak 500]
+    [--vanish 20] [--seed 0] [--out FOLDER] [--quick]
+
+--quick is tiling alone, a few times, and no soak.
+
+A line of JSON a figure; the exit code is 1 when a fault was found. It draws its own slides.
+The long form takes about 35 minutes of one processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from bench_tools import say
+from fault_disks import fill, tmpfs_mounts, vanish
+from fault_soak import soak
+from fault_tools import (
+    COMMANDS,
+    Child,
+    Stage,
+    begin,
+    begin_fresh,
+    done_in,
+    faults_of,
+    files_in,
+    load_early,
+    measure,
+    parts_of,
+    results_of,
+    set_stage,
+    tell,
+    unlike,
+)
+
+from milpath.store import scratch
+
+SLIDES = 8
+
+
+class Share(NamedTuple):
+    """Of all kills, points and races, those of one command."""
+
+    forks: float
+    """Kills of commands that began in a fork of this process."""
+    fresh: float
+    """Kills of commands of a Python of their own."""
+    disks: float
+    races: float
+
+
+SHARES = {
+    "tile": Share(0.62, 0.01, 0.5, 0.88),
+    "train": Share(0.06, 0.01, 0.1, 0),
+    "embed": Share(0.14, 0.01, 0.2, 0.06),
+    "classify": Share(0.14, 0.01, 0.2, 0.06),
+}
+ALONE = Share(0.8, 0.2, 1, 1)
+QUICK = {"kills": 6, "full_disk": 4, "races": 3, "soak": 0, "vanish": 1}
+
+
+def main() -> None:
+    """Do what is asked for; what is not given a number is done in full."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, number in (
+        ("kills", 1000), ("full-disk", 120), ("vanish", 20), ("races", 300), ("soak", 500)
+    ):  # fmt: skip
+        parser.add_argument(f"--{name}", type=int, default=number)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="a folder to work in; else a temporary one")
+    parser.add_argument("--quick", action="store_true", help="small, to see that it runs")
+    options = parser.parse_args()
+    if options.quick:
+        vars(options).update(QUICK)
+    commands = ("tile",) if options.quick else COMMANDS
+    load_early(commands)
+    rng = random.Random(options.seed)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=options.out) as scratch_folder:
+        folder = Path(scratch_folder)
+        stage = set_stage(folder / "stage", 4 if options.quick else SLIDES, commands)
+        faults = 0
+        for command in commands:
+            share = ALONE if options.quick else SHARES[command]
+            forks, fresh = round(options.kills * share.forks), round(options.kills * share.fresh)
+            faults += kill_often(stage, command, folder / "out", forks, rng, fresh=False)
+            faults += kill_often(stage, command, folder / "out", fresh, rng, fresh=True)
+            points = round(options.full_disk * share.disks)
+            by_limit = points - points // 2 if tmpfs_mounts() else points
+            faults += fill(stage, command, folder / "out", by_limit, rng, by_limit=True)
+            faults += fill(stage, command, folder / "disk", points - by_limit, rng, by_limit=False)
+            races = round(options.races * share.races)
+            faults += race(stage, command, folder / "out", races, rng) if races else 0
+        faults += vanish(stage, folder / "out", options.vanish, rng)
+        if options.soak:
+            faults += soak(folder / "soak", stage, options.soak, rng)
+    say(figure="all", seed=options.seed, faults=faults, seconds=round(time.monotonic() - began))
+    sys.exit(bool(faults))
+
+
+# -- kills -----------------------------------------------------------------------------------------
+
+
+def kill_often(
+    stage: Stage, command: str, out: Path, kills: int, rng: random.Random, *, fresh: bool
+) -> int:
+    """Kill a command and begin it again, until it has come to its end; and so on.
+
+    Every time, each file under a final name must be complete, and no slide that was done may be
+    lost or done again. Whenever it ends, its results must be those of an undisturbed run, and the
+    parts that the kills left must be gone.
+    """
+    start = begin_fresh if fresh else begin
+    if not kills:
+        return 0
+    count: Counter[str] = Counter(dict.fromkeys(("kills", "in_a_write", "ended", "lost"), 0))
+    found: list[str] = []
+    began = time.monotonic()
+    span = measure(stage, command, out, fresh=fresh)
+    stage.start(command, out)
+    while count["kills"] < kills:
+        before = done_in(command, out)
+        child = start(stage.words(command, out))
+        killed = child.kill_after(moment(command, child, out, span, rng))
+        code, said = child.end()
+        after = done_in(command, out)
+        count["lost"] += sum(after.get(name) != was for name, was in before.items())
+        found += faults_of(out)
+        if killed:
+            count["kills"] += 1
+            count["in_a_write"] += bool(parts_of(out))
+            continue
+        count["ended"] += 1
+        if code != 0:
+            found.append(f"exit {code}: {said[-300:]}")
+        found += unlike(stage, command, out)
+        stage.start(command, out)
+    code, said = start(stage.words(command, out)).end()
+    if code != 0:
+        found.append(f"exit {code}: {said[-300:]}")
+    found += unlike(stage, command, out)
+    found += ["a slide that was done was lost or done again"] * count["lost"]
+    return tell("kills", began, found, command=command, fresh=fresh, **count)
+
+
+def moment(command: str, child: Child, out: Path, span: float, rng: random.Random) -> float:
+    """Seconds after its beginning when a command is to be killed.
+
+    Three in ten come at any time; for the others its first file is waited for, and the few slides
+    after it, or for training the half second that it writes for.
+    """
+    if rng.random() < 0.3:
+        return rng.uniform(0, span)
+    before = seen_in(out)
+    while not child.ended() and not seen_in(out) - before:
+        time.sleep(0.001)
+    return time.monotonic() - child.began + rng.uniform(0, 0.5 if command == "train" else span / 3)
+
+
+def seen_in(folder: Path) -> set[tuple[str, int]]:
+    """The results in a folder and what is to become one, with their times."""
+    found = set()
+    for path in [*files_in(folder), *parts_of(folder)]:
+        with suppress(FileNotFoundError):
+            found.add((path.name, path.stat().st_mtime_ns))
+    return found
+
+
+# -- races -----------------------------------------------------------------------------------------
+
+
+def race(stage: Stage, command: str, out: Path, races: int, rng: random.Random) -> int:
+    """Whatever they do, there is one result, the right one, and it is never seen in part."""
+    found: list[str] = []
+    began = time.monotonic()
+    count: Counter[str] = Counter(races=races, without_locks=0, both_did_it=0, one_skipped=0)
+    for number in range(races):
+        slide = f"s{rng.randrange(4)}"
+        locks = number % 2 == 0
+        count["without_locks"] += not locks
+        stage.start(command, out)
+        if command == "embed":
+            for path in out.glob("*.h5"):
+                if path.stem != slide:
+                    path.unlink()
+        words = stage.words(command, out)
+        words[1] = stage.slides / f"{slide}.tif" if command != "embed" else out
+        gate, opener = os.pipe()
+        pair = [begin(words, partial(wait_at, gate, opener, locks)) for _ in range(2)]
+        os.close(gate)
+        os.close(opener)  # both read the end of it at once
+        while not all(child.ended() for child in pair):
+            found += faults_of(out)
+            time.sleep(0.02)
+        ends = [child.end() for child in pair]
+        found += [f"exit {code}: {said[-300:]}" for code, said in ends if code != 0]
+        skips = sum("done before" in said for _, said in ends)
+        count["both_did_it" if skips == 0 else "one_skipped"] += 1
+        found += faults_of(out) + [f"{part.name} is left" for part in parts_of(out)]
+        right, now = results_of(stage.right(command)), results_of(out)
+        mine = [name for name in right if name.split("/")[-1].split(".")[0] == slide]
+        found += [f"{name} is not right" for name in mine if now.get(name) != right[name]]
+    return tell("races", began, found, command=command, **count)
+
+
+def wait_at(gate: int, opener: int, locks: bool) -> None:
+    """Wait until the gate opens; then, if so asked, know of no locks."""
+    os.close(opener)
+    os.read(gate, 1)
+    if not locks:
+        scratch.fcntl.flock = refuse_lock  # type: ignore[attr-defined]
+
+
+def refuse_lock(number: int, how: int) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Disks that are full at a random byte, and folders that are taken away; see bench_faults.py."""
+
+from __future__ import annotations
+
+import random
+import resource
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from fault_tools import Stage, begin, faults_of, files_in, measure, parts_of, results_of, tell
+
+
+def fill(
+    stage: Stage, command: str, out: Path, points: int, rng: random.Random, *, by_limit: bool
+) -> int:
+    """At each point: exit 5, one line, nothing half written, and what was done before untouched."""
+    if not points:
+        return 0
+    found: list[str] = []
+    began = time.monotonic()
+    sizes = [path.stat().st_size for path in files_in(stage.right(command))]
+    for _ in range(points):
+        if by_limit:
+            stage.start(command, out)
+            old = prefill(stage, command, out)
+            most = int(max(sizes) ** rng.random())
+            child = begin(stage.words(command, out), partial(limit_files, most))
+            code, said = child.end()
+            found += judge_full(out, old, code, said)
+        else:
+            with mounted(out, 2 * sum(sizes) + (1 << 20)):
+                target = out / "results"
+                stage.start(command, target)
+                old = prefill(stage, command, target)
+                growth = sum(sizes) - sum(path.stat().st_size for path in files_in(target))
+                leave_free(out, rng.randrange(growth))
+                code, said = begin(stage.words(command, target)).end()
+                found += judge_full(target, old, code, said)
+    how = "limit" if by_limit else "tmpfs"
+    return tell("full disk", began, found, command=command, how=how, points=points)
+
+
+def limit_files(most: int) -> None:
+    """Let no file of this process grow beyond so many bytes; Python makes an error of it."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+
+
+def prefill(stage: Stage, command: str, out: Path) -> dict[str, str]:
+    """Put the results of the first slide there, as an earlier run would; name and digest."""
+    if command in ("tile", "classify", "embed"):
+        for path in stage.right(command).rglob("s0.*"):
+            place = out / path.relative_to(stage.right(command))
+            place.parent.mkdir(exist_ok=True)
+            shutil.copy2(path, place)
+    return {name: digest for name, digest in results_of(out).items() if "s0." in name}
+
+
+def judge_full(out: Path, old: dict[str, str], code: int, said: str) -> list[str]:
+    """What is wrong about a run whose disk was full."""
+    found = faults_of(out) + [f"{part.name} is left" for part in parts_of(out)]
+    lines = [line for line in said.splitlines() if line.startswith("milpath: ")]
+    if code != 5 or len(lines) != 1 or "Traceback" in said:
+        found.append(f"exit {code}: {said[-400:]}")
+    now = results_of(out)
+    return found + [f"{name} was touched" for name in old if now.get(name) != old[name]]
+
+
+@contextmanager
+def mounted(folder: Path, size: int) -> Iterator[None]:
+    """A disk of its own, of so many bytes, in memory."""
+    folder.mkdir(exist_ok=True)
+    options = ["-t", "tmpfs", "-o", f"size={size}", "milpath-faults", str(folder)]
+    subprocess.run(["mount", *options], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def tmpfs_mounts() -> bool:
+    """Whether this user may mount a disk in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with mounted(Path(folder), 1 << 16):
+                return True
+        except (OSError, subprocess.CalledProcessError):
+            return False
+
+
+def leave_free(disk: Path, free: int) -> None:
+    """Fill a disk up to so many bytes, to the page."""
+    with (disk / "ballast").open("wb", buffering=0) as file:
+        ballast = max(0, shutil.disk_usage(disk).free - free)
+        file.write(bytes(ballast))
+
+
+# -- folders that vanish ---------------------------------------------------------------------------
+
+
+def vanish(stage: Stage, out: Path, points: int, rng: random.Random) -> int:
+    """Take the folder of results away at random moments of tiling: exit 5, and one line."""
+    found: list[str] = []
+    began = time.monotonic()
+    count: Counter[str] = Counter(taken=0, ended_before=0)
+    span = measure(stage, "tile", out, fresh=False) if points else 0.0
+    while count["taken"] < points:
+        stage.start("tile", out)
+        child = begin(stage.words("tile", out))
+        while not list((out / "journal").glob("*")) and not child.ended():
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.9 * span))
+        gone = out.with_name("gone")
+        out.rename(gone)
+        code, said = child.end()
+        whole = len(list(gone.glob("*.h5"))) == len(list(stage.slides.iterdir()))
+        if code == 0 and whole:
+            count["ended_before"] += 1
+        else:
+            count["taken"] += 1
+            if code != 5 or "Traceback" in said or said.count("milpath: ") != 1:
+                found.append(f"exit {code}: {said[-300:]}")
+        found += faults_of(gone)
+        shutil.rmtree(gone)
+        shutil.rmtree(out, ignore_errors=True)
+    return tell("vanishing folder", began, found, **count)

@@ -1,0 +1,110 @@
+"""Many slides classified in one process, some of them bad; see bench_faults.py."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+from fault_tools import Stage, faults_of, tell
+
+from milpath.journal import read_journals
+from milpath.synthetic import draw_slide
+
+
+def soak(folder: Path, stage: Stage, slides: int, rng: random.Random) -> int:
+    """Classify many slides, one in twenty of them bad, in one process; watch its memory."""
+    began = time.monotonic()
+    kinds = draw_many(folder / "slides", slides, rng)
+    out = folder / "out"
+    words = ["classify", folder / "slides", "--model", stage.right("train"), "--out", out, "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "milpath", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors: list[str] = []
+    listener = threading.Thread(target=lambda: errors.extend(process.stderr or ()))
+    listener.start()
+    outcomes, memory = {}, []
+    for line in process.stdout:
+        one = json.loads(line)
+        outcomes[one["slide_id"]] = one["status"]
+        memory.append(resident_mb(process.pid))
+    code = process.wait()
+    listener.join()
+    found = [
+        f"{name}, {kind}, came to {outcomes.get(name)}"
+        for name, kind in kinds.items()
+        if outcomes.get(name) not in EXPECTED[kind]
+    ]
+    if code != 3 or any("Traceback" in line for line in errors):
+        found.append(f"exit {code}: {''.join(errors)[-400:]}")
+    recorded = sum(len(run.slides) for run in read_journals(out))
+    rows = (out / "predictions.csv").read_text().count("\n") - 1
+    if not recorded == rows == slides:
+        found.append(f"{rows} rows and {recorded} records of {slides} slides")
+    found += faults_of(out)
+    fifth = len(memory) // 5
+    first, last = (sorted(some)[fifth // 2] for some in (memory[:fifth], memory[-fifth:]))
+    growth = last / first - 1
+    if growth > 0.05:
+        found.append(f"memory grew by {growth:.1%}")
+    return tell(
+        "soak", began, found, slides=slides, **Counter(kinds.values()),
+        first_fifth_mb=round(first), last_fifth_mb=round(last), growth=round(growth, 4),
+    )  # fmt: skip
+
+
+EXPECTED = {
+    "sound": {"ok"},
+    "no_tissue": {"no_tissue"},
+    "truncated": {"failed", "ok"},  # where only what lies on glass is cut off
+    "corrupt": {"failed", "ok", "no_tissue"},  # by how many of its tiles are hit
+    "unreadable": {"failed"},
+}
+
+
+def draw_many(folder: Path, count: int, rng: random.Random) -> dict[str, str]:
+    """So many files of ten drawn slides, one in twenty of them bad; the kind of each."""
+    folder.mkdir(parents=True)
+    drawn = []
+    for number in range(10):
+        path = folder / f"drawn-{number}"
+        draw_slide(
+            path.with_suffix(".tif"), seed=number, tumour=bool(number % 2), size_px=(384, 384)
+        )
+        drawn.append(path.with_suffix(".tif").read_bytes())
+        path.with_suffix(".tif").unlink()
+    blank = folder / "blank.tif"
+    draw_slide(blank, seed=0, tumour=False, tissue=False, artefacts=False, size_px=(384, 384))
+    glass = blank.read_bytes()
+    blank.unlink()
+    kinds = {}
+    bad = set(rng.sample(range(count), count // 20))
+    for number in range(count):
+        kind = rng.choice(sorted(EXPECTED.keys() - {"sound"})) if number in bad else "sound"
+        data = bytearray(glass if kind == "no_tissue" else drawn[number % 10])
+        if kind == "truncated":
+            del data[rng.randrange(len(data)) :]
+        elif kind == "corrupt":
+            for _ in range(20):
+                data[rng.randrange(len(data))] ^= 0xFF
+        elif kind == "unreadable":
+            data = bytearray(b"<html>404</html>")
+        (folder / f"s{number:04d}.tif").write_bytes(data)
+        kinds[f"s{number:04d}"] = kind
+    return kinds
+
+
+def resident_mb(pid: int) -> float:
+    words = ["ps", "-o", "rss=", "-p", str(pid)]
+    return int(subprocess.run(words, capture_output=True, text=True).stdout or 0) / 1024

@@ -1,0 +1,319 @@
+"""What bench_faults.py works with: a small cohort, commands that can be killed, a look at files.
+
+A command begins in a fork of this process, in which all libraries are loaded but nothing has been
+opened: it is the whole command line, `milpath.cli.main`, without its seconds of start. Commands of
+a Python of their own are begun with `fresh`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+from bench_tools import say
+from PIL import Image
+
+from milpath import cli
+from milpath.bag import Bag
+from milpath.model_spec import check_weights, read_bundle_spec
+from milpath.nn.quiet import import_keras
+from milpath.prediction import read_prediction
+from milpath.store import open_h5
+from milpath.synthetic import draw_slide
+
+GRID = ("--mpp", "1", "--patch-size", "32")
+COMMANDS = ("tile", "train", "embed", "classify")
+"""In the order in which they need each other's results."""
+LATE = (
+    *("matplotlib.backends.backend_agg", "matplotlib.figure", "matplotlib.font_manager"),
+    *("milpath.journal", "milpath.report", "milpath.tile", "rich.console", "rich.progress"),
+)
+NETWORK = ("milpath.nn.embed", "milpath.nn.jobs", "milpath.nn.train")
+
+
+def nothing() -> None:
+    """What a child does first, where nothing is to be done."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """A command that was begun; what it says comes through a pipe."""
+
+    pid: int
+    said: int
+    began: float
+
+    def ended(self) -> bool:
+        """Whether it is over, though not yet waited for."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def kill_after(self, seconds: float) -> bool:
+        """Kill it so long after its beginning; False when it was over by then."""
+        while (left := self.began + seconds - time.monotonic()) > 0:
+            if self.ended():
+                return False
+            time.sleep(min(left, 0.01))
+        if self.ended():
+            return False
+        os.kill(self.pid, signal.SIGKILL)
+        return True
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code, negative for a signal, and all that it said."""
+        with os.fdopen(self.said, "rb") as pipe:
+            said = pipe.read().decode("utf-8", "replace")
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status), said
+
+
+def load_early(commands: Sequence[str]) -> None:
+    """Import all that some commands import late, so that children need not."""
+    network = set(commands) != {"tile"}
+    if network:
+        import_keras()
+    for name in (*LATE, *(NETWORK if network else ())):
+        import_module(name)
+
+
+def begin(words: Sequence[str | Path], first: Callable[[], None] = nothing) -> Child:
+    """A command in a fork of this process, after something else was done there."""
+    read, write = os.pipe()
+    began = time.monotonic()
+    pid = os.fork()
+    if pid:
+        os.close(write)
+        return Child(pid, read, began)
+    code = 70
+    try:
+        os.close(read)
+        os.dup2(write, 1)
+        os.dup2(write, 2)
+        sys.stdout = io.TextIOWrapper(io.FileIO(1, "w"), "utf-8", write_through=True)
+        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w"), "utf-8", write_through=True)
+        sys.argv = ["milpath", *map(str, words)]
+        first()
+        cli.main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
+    except BaseException as error:  # what Python itself would end with 1 and a traceback
+        os.write(2, f"Traceback: {type(error).__name__}: {error}\n".encode())
+        code = 1
+    finally:
+        os._exit(code)
+
+
+def begin_fresh(words: Sequence[str | Path]) -> Child:
+    """A command in a Python of its own."""
+    read, write = os.pipe()
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "milpath", *map(str, words)], stdout=write, stderr=write
+    )
+    os.close(write)
+    process.returncode = 0  # it is waited for by its number
+    return Child(process.pid, read, began)
+
+
+# -- the cohort ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Drawn slides, and what undisturbed commands make of them: for each a folder of its name."""
+
+    folder: Path
+
+    @property
+    def slides(self) -> Path:
+        return self.folder / "slides"
+
+    def right(self, command: str) -> Path:
+        """The results of an undisturbed run."""
+        return self.folder / f"right-{command}"
+
+    def words(self, command: str, out: Path) -> list[str | Path]:
+        """A command over all slides."""
+        return {
+            "tile": ["tile", self.slides, "--out", out, *GRID, "-w", "1"],
+            "embed": ["embed", out, "--encoder", self.right("train")],
+            "classify": ["classify", self.slides, "--model", self.right("train"), "--out", out],
+            "train": [
+                *("train", self.folder / "cohort.csv", "--bags", self.right("tile")),
+                *("--out", out, "--overwrite", "--epochs", "1", "--patches-per-bag", "8"),
+            ],
+        }[command]
+
+    def start(self, command: str, out: Path) -> Path:
+        """An empty folder of results, or what the command starts from."""
+        shutil.rmtree(out, ignore_errors=True)
+        if command == "embed":
+            shutil.copytree(self.right("tile"), out, ignore=shutil.ignore_patterns("journal"))
+        else:
+            out.mkdir()
+        return out
+
+
+def set_stage(folder: Path, slides: int, commands: Sequence[str]) -> Stage:
+    """Draw slides, every other with a tumour, and run commands over them undisturbed."""
+    stage = Stage(folder)
+    stage.slides.mkdir(parents=True)
+    rows = ["slide,label"]
+    for number in range(slides):
+        name = f"s{number}.tif"
+        draw_slide(stage.slides / name, seed=number, tumour=bool(number % 2), size_px=(384, 384))
+        rows.append(f"slides/{name},{('normal', 'tumour')[number % 2]}")
+    (folder / "cohort.csv").write_text("\n".join(rows) + "\n")
+    for command in commands:
+        out = stage.start(command, stage.right(command))
+        code, said = begin(stage.words(command, out)).end()
+        assert code == 0, said
+    return stage
+
+
+# -- what is on the disk ---------------------------------------------------------------------------
+
+
+def results_of(folder: Path) -> dict[str, str]:
+    """Name and digest of every result, without the seconds that went by."""
+    found = {}
+    for path in files_in(folder):
+        data = path.read_bytes()
+        if path.name == "metrics.json":
+            data = repr({**json.loads(data), "seconds": None}).encode()
+        found[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every result: no journals, no hidden parts."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.parent.name != "journal" and path.name[0] != "."
+    ]
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """What is not yet a result."""
+    return [path for path in folder.rglob("*") if is_part(path)]
+
+
+def is_part(path: Path) -> bool:
+    return path.name.startswith(".milpath-") and path.suffix == ".part"
+
+
+def faults_of(folder: Path) -> list[str]:
+    """Files under their final names that are not complete; every byte of them is read."""
+    found = []
+    for path in folder.rglob("*"):
+        if is_part(path) or path.is_dir():
+            continue
+        try:
+            read_whole(path)
+        except Exception as error:
+            found.append(f"{path.relative_to(folder)}: {type(error).__name__}: {error}")
+    if (folder / "model.json").exists():
+        check_weights(folder, read_bundle_spec(folder))
+    return found
+
+
+def read_whole(path: Path) -> None:
+    """Read a file to its end; whatever is raised says that it is not complete."""
+    match path.suffix:
+        case ".h5":
+            _read_h5(path)
+        case ".png":
+            with Image.open(path) as image:
+                image.load()
+        case ".csv":
+            text = path.read_text()
+            assert text.endswith("\n"), "cut short"
+            assert len({len(row) for row in csv.reader(io.StringIO(text))}) == 1, "cut short"
+        case ".json":
+            json.loads(path.read_text())
+        case ".jsonl":  # the last line may be torn
+            for line in path.read_text("utf-8", "replace").splitlines(keepends=True):
+                if line.endswith("\n"):
+                    json.loads(line)
+        case other:
+            raise AssertionError(f"no result has the suffix {other!r}")
+
+
+def _read_h5(path: Path) -> None:
+    if path.name.endswith(".prediction.h5"):
+        read_prediction(path)
+    elif path.stem == "encoder" or path.stem.startswith("member-"):
+        with open_h5(path, "weights") as h5:
+            names = iter(f"{number:05d}" for number in range(1 << 20))
+            while (name := next(names)) in h5:
+                assert np.isfinite(h5.read(name, "float32", h5.shape(name), rows=())).all()
+    else:
+        with Bag(path) as bag:
+            assert sum(map(len, bag.iter_patches(64))) == len(bag)
+            if bag.encoder is not None:
+                assert np.isfinite(bag.read_features()).all()
+
+
+def done_in(command: str, folder: Path) -> dict[str, tuple[int, int]]:
+    """The slides a command has wholly done, each with what tells whether it was done again."""
+    found = {}
+    for path in folder.glob("*.h5"):
+        if command == "tile":
+            beside = folder / "qc" / f"{path.stem}.png"
+        elif command == "classify":
+            beside = folder / f"{path.name.removesuffix('.prediction.h5')}.png"
+        else:
+            beside = path
+        if command == "embed":
+            with Bag(path) as bag:
+                whole = bag.encoder is not None
+        else:
+            whole = beside.exists()
+        if whole:
+            found[path.name] = (path.stat().st_ino, path.stat().st_mtime_ns)
+    return found
+
+
+def unlike(stage: Stage, command: str, out: Path) -> list[str]:
+    """What differs from the results of an undisturbed run, and what is left over."""
+    right, found = results_of(stage.right(command)), results_of(out)
+    differ = [
+        f"{name} is not that of an undisturbed run"
+        for name in sorted(right.keys() | found.keys())
+        if right.get(name) != found.get(name)
+    ]
+    return differ + [f"{part.name} is left" for part in parts_of(out)]
+
+
+# -- figures --------------------------------------------------------------------------------------
+
+
+def measure(stage: Stage, command: str, out: Path, *, fresh: bool) -> float:
+    """Seconds that a command takes undisturbed."""
+    stage.start(command, out)
+    child = (begin_fresh if fresh else begin)(stage.words(command, out))
+    assert child.end()[0] == 0
+    return time.monotonic() - child.began
+
+
+def tell(figure: str, began: float, found: list[str], **values: object) -> int:
+    """A line of JSON, and the first few faults on stderr; how many there were."""
+    for fault in found[:5]:
+        print(f"{figure}: {fault}", file=sys.stderr, flush=True)
+    seconds = round(time.monotonic() - began, 1)
+    say(figure=figure, **values, faults=len(found), seconds=seconds)
+    return len(found)
