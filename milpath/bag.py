@@ -194,13 +194,13 @@ def write_features(
 
 def _copy_patches(bag: Bag, h5: h5py.File) -> None:
     """All of a bag's file but the embeddings, if it is still the one that `bag` has opened."""
-    with open_h5(bag.path, "bag") as now:
-        same = now.attr("fingerprint") == bag.header.fingerprint
-        if not same or not np.array_equal(now.read("coords", "int64", (None, 2)), bag.grid.coords):
+    with open_h5(bag.path, "bag") as old:
+        same = old.attr("fingerprint") == bag.header.fingerprint
+        if not same or not np.array_equal(old.read("coords", "int64", (None, 2)), bag.grid.coords):
             raise StoredFileError(
                 f"{bag.path.name}: was replaced by another bag meanwhile; embed it again"
             )
-        now.copy(h5, without="features")
+        old.copy(h5, without="features")
 
 
 class Bag:

@@ -23,7 +23,6 @@ from milpath.errors import SlideReadError
 from milpath.slide import Slide
 
 log = logging.getLogger(__name__)
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # OpenSlide has the word on damage
 
 _RGB_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"  # of Adobe's: no YCbCr
 _COMPRESSIONS = (COMPRESSION.NONE, COMPRESSION.JPEG, COMPRESSION.ADOBE_DEFLATE)

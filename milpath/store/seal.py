@@ -19,6 +19,7 @@ import math
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -258,7 +259,14 @@ class SealedPages:
         for dataset in self._seal.index.datasets.values():
             for start, length in dataset.extents:
                 rest[-(-start // PAGE) : (start + length) // PAGE] = False
-        for number in np.flatnonzero(rest).tolist():
+        self._check_pages(np.flatnonzero(rest).tolist())
+
+    def check_all(self) -> None:
+        """Check every page; raises as `read_into`."""
+        self._check_pages(range(len(self._seal.checksums)))
+
+    def _check_pages(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
             size = min(PAGE, self._seal.h5_bytes - number * PAGE)
             self._check(number * PAGE, memoryview(bytearray(size)))
 

@@ -32,7 +32,7 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
     path : where the file goes
     kind : what it is: "bag", "prediction", "weights"
     """
-    with publish(path, verify=partial(_require_whole, kind=kind)) as file:
+    with publish(path, partial(_require_whole, kind)) as file:
         steady = _SteadyFile(file)
         with put_off_signals(_CALLED_BY_HDF5), _create_h5(steady) as h5:
             h5.attrs["milpath_kind"] = kind
@@ -44,15 +44,15 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
         seal_h5(file)
 
 
-def _require_whole(part: Path, kind: str) -> None:
-    """Raise `OSError` unless a whole seal, of a file of this kind, fits what is before it."""
+def _require_whole(kind: str, part: Path) -> None:
+    """Raise `OSError` unless every byte is as it was sealed, and says what it is."""
     try:
         with part.open("rb") as file:
             seal = read_seal(file)
-            SealedPages(file, seal).check_rest()
+            SealedPages(file, seal).check_all()
         sound = seal.index.attrs.get("milpath_kind") == kind
-    except BrokenSealError:
-        sound = False
+    except BrokenSealError as error:
+        raise OSError(f"what was written cannot be read back: {error}") from None
     if not sound:
         raise OSError("what was written cannot be read back")
 

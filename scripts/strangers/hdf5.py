@@ -41,7 +41,8 @@ def _write_bag(path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
     patches = ((row, encode_patch(each, PARAMS.pixels)) for row, each in enumerate(pixels))
     write_bag(path, FACTS, _grid(), "bright", patches, PARAMS)
-    write_features(path, [np.ones((6, 8))], "small", "code", 8)
+    with Bag(path) as bag:
+        write_features(bag, [np.ones((6, 8))], "small", "code", 8)
 
 
 def _write_prediction(path: Path) -> None:
