@@ -148,10 +148,12 @@ def test_a_file_that_arrives_short_or_damaged_never_gets_its_name(
     real = os.fsync
     for harm in (b"", None):
 
-    def shorten(number: int) -> None:
-        if os.fstat(number).st_size > 10:
-            os.ftruncate(number, os.fstat(number).st_size - 10)
-        real(number)
+        def spoil(number: int, harm: bytes | None = harm) -> None:
+            if harm is None:
+                os.pwrite(number, bytes(64), 0)
+            elif os.fstat(number).st_size > 10:
+                os.ftruncate(number, os.fstat(number).st_size - 10)
+            real(number)
 
         monkeypatch.setattr(os, "fsync", spoil)
         with pytest.raises(OutputError, match="cannot be read back"):
