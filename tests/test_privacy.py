@@ -204,6 +204,10 @@ def list_commands(folder: Path, cohort: Path, slide: Path) -> list[list[str | Pa
             for file in (out / "bags" / "s0.h5", found, out / "model", slide.with_name("plain.svs"))
             for form in ((), ("--json",))
         ),
+        ["tile", cohort, "--out", out / "bags", *tile, "--dry-run"],
+        ["classify", cohort, *model, "--out", out / "results", "--dry-run", "--json"],
+        ["report", out / "bags", "--json"],
+        ["report", out / "results", "--table", out / "report.csv"],
     ]  # fmt: skip
 
 
@@ -226,7 +230,8 @@ def pixels(image: Any) -> Pixels:
 
 @pytest.mark.slow
 def test_every_command_did_what_it_was_to_do(run: Run) -> None:
-    expected = {"tile": [3, 3, 0, 4, 2], "train": [0, 2], "embed": [0, 0], "classify": [3, 3]}
+    expected = {"tile": [3, 3, 0, 4, 2, 3], "train": [0, 2], "embed": [0, 0]}
+    expected |= {"classify": [3, 3, 3], "report": [0, 0]}
     expected |= {"heatmap": [0, 0, 2], "export": [0] * 5, "info": [0] * 8}
     found: dict[str, list[int]] = {}
     for command, code in zip(run.commands, run.codes, strict=True):
