@@ -36,7 +36,7 @@ def mnist(
         Preset,
         typer.Option(
             help="paper: bags of N(10, 2) digits with or without a 9, 50 to 500 to learn from. "
-            "keras: 1,000 bags of 3, with or without a 1, and 300 to stop by. "
+            "keras: 1,000 bags of 3, with or without a 1. "
             "The options below change it."
         ),
     ] = Preset.paper,

@@ -114,7 +114,7 @@ def test_the_presets_are_the_published_protocols() -> None:
     assert paper.train_bags == (50, 100, 150, 200, 300, 400, 500)
     assert (paper.val_bags, paper.test_bags, paper.seeds) == (0, 1000, 5)
     assert theirs.bags == DigitBagParams(target=1, mean_size=3, std_size=0, balanced=False)
-    assert (theirs.train_bags, theirs.val_bags) == ((1000,), 300)
+    assert (theirs.train_bags, theirs.val_bags, theirs.test_bags) == ((1000,), 0, 1000)
     assert theirs.train.class_weight == "balanced"
 
 
