@@ -58,10 +58,10 @@ def _bundles() -> Iterable[Case]:
 
 
 SORTS = {
-    "hdf5": Sort(hdf5.hdf5_cases, HDF5_SECONDS, HDF5_MIB, 5),
+    "hdf5": Sort(hdf5.hdf5_cases, HDF5_SECONDS, HDF5_MIB, 7),
     "texts": Sort(texts.text_cases, HDF5_SECONDS, HDF5_MIB, 3),
     "bundles": Sort(_bundles, HDF5_SECONDS, HDF5_MIB, 0),
-    "slides": Sort(slides.slide_cases, SLIDE_SECONDS, SLIDE_MIB, 80),
+    "slides": Sort(slides.slide_cases, SLIDE_SECONDS, SLIDE_MIB, 113),
 }
 
 
@@ -196,7 +196,7 @@ def _lines(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
             if every:
                 yield from treat(name, SORTS[name], every, folder)
         elif name == "damage":
-            yield from flip(31 if args.quick else 1, folder)
+            yield from flip(61 if args.quick else 1, folder)
         else:
             yield from lose_a_tile(folder)
 

@@ -34,7 +34,7 @@ def test_no_stranger_s_file_ends_in_anything_but_a_line_or_success() -> None:
         *("damage bag", "damage prediction", "damage weights"),
     }
     assert all(line["bad"] == 0 for line in told.values())
-    assert told["slides"]["refused"] > 5 < told["slides"]["accepted"]
+    assert min(told["slides"]["refused"], told["slides"]["accepted"]) > 2
 
 
 def test_there_are_as_many_files_as_are_told_and_no_two_of_one_name() -> None:
