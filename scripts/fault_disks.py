@@ -25,7 +25,7 @@ def fill(
         return 0
     found: list[str] = []
     began = time.monotonic()
-    sizes = [path.stat().st_size for path in files_in(stage.right(command))]
+    sizes = sizes_in(stage.right(command))
     for _ in range(points):
         if by_limit:
             stage.start(command, out)
@@ -35,16 +35,22 @@ def fill(
             code, said = child.end()
             found += judge_full(out, old, code, said)
         else:
-            with mounted(out, 2 * sum(sizes) + (1 << 20)):
+            with mounted(out, 2 * sum(sizes) + 2 * sum(sizes_in(stage.right("tile"))) + (1 << 20)):
                 target = out / "results"
                 stage.start(command, target)
                 old = prefill(stage, command, target)
-                growth = sum(sizes) - sum(path.stat().st_size for path in files_in(target))
-                leave_free(out, rng.randrange(growth))
+                # embedding makes bags anew, each in place of a larger one: the first must not fit
+                bag = (stage.right(command) / "s1.h5").stat().st_size if command == "embed" else 0
+                leave_free(out, rng.randrange(bag or sum(sizes) - sum(sizes_in(target))))
                 code, said = begin(stage.words(command, target)).end()
                 found += judge_full(target, old, code, said)
     how = "limit" if by_limit else "tmpfs"
     return tell("full disk", began, found, command=command, how=how, points=points)
+
+
+def sizes_in(folder: Path) -> list[int]:
+    """Of every result, bytes."""
+    return [path.stat().st_size for path in files_in(folder)]
 
 
 def limit_files(most: int) -> None:
