@@ -23,8 +23,10 @@ WORKERS = pytest.mark.parametrize(
 
 
 @WORKERS
-def test_a_failing_slide_does_not_stop_the_others(workers: int) -> None:
-    logging.getLogger("milpath.engine.outcome").setLevel(logging.CRITICAL)
+def test_a_failing_slide_does_not_stop_the_others(
+    workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "milpath.engine.outcome")
     found = list(run_job(partial(work, mark="!"), entries("a", "bad", "b", "bug", "c"), workers))
     assert len(found) == 5
     assert told(found) == {
@@ -44,7 +46,6 @@ def test_an_unexpected_error_is_told_in_one_line_and_logged_whole(
     def job(_: SlideEntry) -> Outcome:
         raise ValueError("first\n  second")
 
-    logging.getLogger("milpath.engine.outcome").setLevel(logging.NOTSET)
     (found,) = run_job(job, entries("a"))
     assert found.message == "a: unexpected ValueError: first second"
     assert "Traceback" in caplog.text
