@@ -6,7 +6,7 @@ python scripts/bench_faults.py [--kills 1000] [--full-disk 120] [--races 300] [-
 --quick is tiling alone, a few times, and no soak.
 
 A line of JSON a figure; the exit code is 1 when a fault was found. It draws its own slides.
-The long form takes about 35 minutes of one processor.
+The long form takes more than an hour of one processor.
 """
 
 from __future__ import annotations
