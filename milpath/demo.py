@@ -17,8 +17,9 @@ from skimage.transform import resize
 from milpath.cohort import SlideEntry, read_cohort
 from milpath.engine import Outcome, run_job
 from milpath.errors import MilpathError, UsageError
-from milpath.heatmap import draw_colour_bar, paint, rasterize
+from milpath.heatmap import rasterize
 from milpath.metrics import auc
+from milpath.overlay import draw_colour_bar, paint
 from milpath.overview import read_thumbnail
 from milpath.page import Section, write_page
 from milpath.params import GridParams, TileParams, TrainParams

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from tifffile import TiffWriter
 
 from milpath.errors import UsageError
-from milpath.heatmap import Heatmap, PatchScores, colour_scale, score_patches
+from milpath.heatmap import Heatmap, PatchScores, score_patches
+from milpath.overlay import colour_scale
 from milpath.prediction import Prediction
 from milpath.slide import SlideFacts
 from milpath.store import fingerprint, publish

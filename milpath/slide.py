@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import logging
 import math
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,21 +18,14 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
-from tifffile import COMPRESSION, TiffFile, TiffPage
 
 from milpath.alias import hide_path, name_slide
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
+from milpath.header import guess_content, refuse_huge_tiles, refuse_missing_pixels
 from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
 from milpath.resample import frame_windows, resample
 
-_JPEG_LEAST = 256  # pixels that a byte of JPEG can hold: a block of 64 takes two bits at least
-
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # OpenSlide has the word on damage
-
 MppSource = Literal["slide", "cohort", "option"]
-
-MAX_TILE_PX = 1 << 26
-"""Of a file's tiles: OpenSlide holds one as 256 MB, and takes the process down if it cannot."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,7 @@ class Slide:
         self.path = Path(path)
         self.slide_id = slide_id or self.path.stem
         self._handle = self._open()
-        _refuse_missing_pixels(self.path, self.name)
+        refuse_missing_pixels(self.path, self.name)
         self._mpp = mpp
         self._mpp_source: MppSource = "slide" if mpp is None else mpp_source
 
@@ -102,7 +93,7 @@ class Slide:
             handle = openslide.OpenSlide(self.path)
         except openslide.OpenSlideUnsupportedFormatError:
             raise UnsupportedSlideError(
-                f"{name}: not a slide that OpenSlide can read ({_guess_content(self.path)}); "
+                f"{name}: not a slide that OpenSlide can read ({guess_content(self.path)}); "
                 "expected SVS, NDPI, MIRAX, DICOM, tiled pyramidal TIFF or the like"
             ) from None
         except openslide.OpenSlideError as error:
@@ -110,13 +101,11 @@ class Slide:
                 f"{name}: cannot be opened as a slide ({self._said(error)}); "
                 "copy it again or convert it"
             ) from None
-        width, height = _largest_tile(handle)
-        if width * height > MAX_TILE_PX:
+        try:
+            refuse_huge_tiles(handle, name)
+        except UnsupportedSlideError:
             handle.close()
-            raise UnsupportedSlideError(
-                f"{name}: its tiles are {width} x {height} px, which no scanner writes; "
-                "copy it again or convert it"
-            )
+            raise
         return handle
 
     def reopen(self) -> Slide:
@@ -363,59 +352,3 @@ class Slide:
         canvas = Image.new("RGB", rgba.size, self.background)
         canvas.paste(rgba, mask=alpha)
         return np.asarray(canvas)
-
-
-def _largest_tile(handle: openslide.OpenSlide) -> tuple[int, int]:
-    """(width, height) of the largest tile of any level, as far as OpenSlide tells."""
-    names = [f"openslide.level[{level}].tile-" for level in range(handle.level_count)]
-    said = handle.properties
-    sizes = [(int(said.get(f"{n}width", 0)), int(said.get(f"{n}height", 0))) for n in names]
-    return max(sizes, key=math.prod)
-
-
-def _refuse_missing_pixels(path: Path, name: str) -> None:
-    """A TIFF whose header tells of more pixels than the file holds is cut, or lies about its size.
-
-    OpenSlide would go and look for each of them.
-    """
-    for wide in (None, False):  # an NDPI file may have offsets as long as it should, or as a TIFF's
-        with suppress(Exception), TiffFile(path, is_ndpi=wide) as tiff:  # many others are no TIFF
-            pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
-            short = [page for page in pages if not _is_whole(page)]
-            break
-    else:
-        return
-    if short:
-        raise UnsupportedSlideError(
-            f"{name}: says it is {short[0].imagewidth} x {short[0].imagelength} px, but holds "
-            "fewer; copy it again"
-        )
-
-
-def _is_whole(page: TiffPage) -> bool:
-    """Whether a page lists all its tiles, or has bytes enough for the one JPEG that it is."""
-    if page.is_tiled:
-        return len(page.dataoffsets) >= math.prod(page.chunked)
-    pixels = page.imagewidth * page.imagelength
-    return page.compression != COMPRESSION.JPEG or pixels <= _JPEG_LEAST * sum(page.databytecounts)
-
-
-def _guess_content(path: Path) -> str:
-    """In a word or two, what a file that is no slide seems to be."""
-    with path.open("rb") as file:
-        head = file.read(256)
-    known = (
-        (b"version https://git-lfs", "a git-lfs pointer: fetch the file itself"),
-        (b"<", "a web page or XML text"),
-        (b"II*\0", "a TIFF that is cut short, or not a tiled one"),
-        (b"MM\0*", "a TIFF that is cut short, or not a tiled one"),
-        (b"II+\0", "a BigTIFF that is cut short, or not a tiled one"),
-        (b"\x89PNG", "a PNG picture"),
-        (b"\xff\xd8", "a JPEG picture"),
-    )
-    for magic, guess in known:
-        if head.lstrip().startswith(magic) or head.startswith(magic):
-            return guess
-    if head.isascii() and not any(byte < 9 for byte in head):
-        return "plain text"
-    return "contents unknown"

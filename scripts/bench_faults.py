@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench_tools import say
-from fault_disks import fill, tmpfs_mounts, vanish
-from fault_soak import soak
-from fault_tools import (
+from faults.disks import fill, tmpfs_mounts, vanish
+from faults.soak import soak
+from faults.stage import (
     COMMANDS,
     Child,
     Stage,

@@ -72,7 +72,8 @@ def paint_over(
     ------
     UsageError : the slide is another one
     """
-    from milpath.heatmap import overlay_title, rasterize, write_overlay
+    from milpath.heatmap import rasterize
+    from milpath.overlay import overlay_title, write_overlay
     from milpath.slide import Slide
 
     with Slide(slide, prediction.slide.slide_id, prediction.slide.mpp_x) as opened:

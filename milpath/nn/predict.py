@@ -19,9 +19,10 @@ from milpath.cohort import SlideEntry
 from milpath.engine import Outcome, Status
 from milpath.errors import UnsupportedSlideError
 from milpath.grid import PatchGrid
-from milpath.heatmap import overlay_title, rasterize, write_overlay
+from milpath.heatmap import rasterize
 from milpath.nn.bundle import Bundle
 from milpath.nn.mil import Member, build_evidence
+from milpath.overlay import overlay_title, write_overlay
 from milpath.patches import Patch, stream_patches
 from milpath.prediction import Prediction, find_prediction, write_prediction
 from milpath.slide import Slide

@@ -13,7 +13,8 @@ import numpy as np
 from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 
-from milpath.heatmap import Heatmap, colour_scale
+from milpath.heatmap import Heatmap
+from milpath.overlay import colour_scale
 
 PALETTES = ("viridis", "cividis", "magma", "inferno", "RdBu_r", "PuOr_r", "turbo")
 """What is offered; all but the last are perceptually even."""

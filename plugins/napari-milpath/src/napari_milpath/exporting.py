@@ -6,7 +6,7 @@ from pathlib import Path
 
 from milpath.errors import UsageError
 from milpath.export import write_geojson, write_ome_tiff, write_patches
-from milpath.heatmap import overlay_title, write_overlay
+from milpath.overlay import overlay_title, write_overlay
 from napari_milpath.inspection import Inspection
 
 FORMATS = {

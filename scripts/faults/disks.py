@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from fault_tools import Stage, begin, faults_of, files_in, measure, parts_of, results_of, tell
+from faults.stage import Stage, begin, faults_of, files_in, measure, parts_of, results_of, tell
 
 
 def fill(

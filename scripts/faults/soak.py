@@ -11,8 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from fault_tools import Stage, faults_of, tell
-
+from faults.stage import Stage, faults_of, tell
 from milpath.journal import read_journals
 from milpath.synthetic import draw_slide
 

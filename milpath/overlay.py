@@ -1,0 +1,179 @@
+"""Overlay: the picture of a heatmap over its slide.
+
+Each pixel takes the cell that its centre lies in, so that a cell is painted exactly on its square.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import binary_erosion
+
+from milpath.heatmap import Heatmap
+from milpath.overview import Overview, read_thumbnail
+from milpath.prediction import Prediction
+from milpath.sheet import (
+    DPI,
+    INK,
+    Sheet,
+    draw_scale_bar,
+    enlarge,
+    finish_sheet,
+    open_sheet,
+    place_picture,
+    printable,
+    write_png,
+)
+from milpath.slide import Slide
+
+if TYPE_CHECKING:  # costs a second: loaded when the first picture is drawn
+    from matplotlib.colors import ListedColormap, Normalize
+
+
+def colour_scale(heatmap: Heatmap, palette: str | None = None) -> tuple[Normalize, ListedColormap]:
+    """How values become colours; the weak ones are the more transparent, so tissue stays visible.
+
+    The relative scales have limits that do not follow the slide (attention: a tenth to ten times
+    the mean, logarithmic; contributions: at least ± 1 logit), so that an even slide looks even.
+
+    Parameters
+    ----------
+    heatmap : whose values
+    palette : one of matplotlib's colour maps; by default viridis, and RdBu_r for signed values
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap, LogNorm, Normalize
+
+    place = np.linspace(0, 1, 256)
+    size = np.nan_to_num(np.abs(heatmap.values))
+    colours = colormaps[palette or ("RdBu_r" if heatmap.signed else "viridis")](place)
+    colours[:, 3] = 0.15 + 0.6 * (np.abs(2 * place - 1) if heatmap.signed else place)
+    if heatmap.scale == "percentile":
+        top = 100.0
+    elif heatmap.scale == "relative" and heatmap.signed:
+        top = max(1.0, float(np.nanpercentile(np.abs(heatmap.values), 99)))
+    else:
+        top = float(size.max()) or 1.0
+    norm = Normalize(-top if heatmap.signed else 0.0, top, clip=True)
+    if heatmap.scale == "relative" and not heatmap.signed:
+        norm = LogNorm(0.1, 10.0, clip=True)
+    return norm, ListedColormap(colours)
+
+
+def paint(heatmap: Heatmap, overview: Overview) -> NDArray[np.uint8]:
+    """The overview with the heatmap laid over it, (rows, cols, 3)."""
+    rows, cols = overview.rgb.shape[:2]
+    picked = []
+    for axis, count in ((1, rows), (0, cols)):
+        centre = overview.origin_l0[axis] + (np.arange(count) + 0.5) * overview.cell_l0[axis]
+        picked.append(np.floor((centre - heatmap.origin_l0[axis]) / heatmap.cell_l0).astype(int))
+    row, col = picked
+    inside_row = (row >= 0) & (row < heatmap.values.shape[0])
+    inside_col = (col >= 0) & (col < heatmap.values.shape[1])
+    values = np.full((rows, cols), np.nan)
+    values[np.ix_(inside_row, inside_col)] = heatmap.values[
+        np.ix_(row[inside_row], col[inside_col])
+    ]
+    shown = np.isfinite(values)
+    norm, colours = colour_scale(heatmap)
+    rgba = colours(norm(values[shown]))
+    painted = overview.rgb.copy()
+    mixed = rgba[:, :3] * 255 * rgba[:, 3:] + painted[shown] * (1 - rgba[:, 3:])
+    painted[shown] = np.rint(mixed).astype(np.uint8)
+    rim = shown & ~binary_erosion(shown, border_value=1)
+    painted[rim] = painted[rim] // 2 + 64  # tells a weak score from none, on white glass too
+    return painted
+
+
+def overlay_title(prediction: Prediction) -> str:
+    """Two lines: slide, predicted class and its probability; what the attention rests on."""
+    if prediction.predicted is None:
+        return f"{prediction.slide.slide_id}: no tissue"
+    count, effective = len(prediction.grid), max(1, round(prediction.effective_patches))
+    sure = f"{np.max(prediction.probs):.2f}"
+    if len(prediction.member_bias) > 1:
+        sure += f" ± {np.max(prediction.spread):.2f} over the ensemble"
+    return (
+        f"{prediction.slide.slide_id}: {prediction.predicted} {sure}\n"
+        f"attention rests on about {effective:,} of {count:,} patches"
+    )
+
+
+def render_overlay(
+    slide: Slide,
+    heatmap: Heatmap,
+    title: str,
+    *,
+    max_px: int = 1000,
+    side_by_side: bool = True,
+) -> Image.Image:
+    """The picture people look at: the slide, and beside it the slide under its heatmap.
+
+    Parameters
+    ----------
+    slide : the one that was predicted
+    heatmap : of its prediction
+    title : first line large, further lines small; see `overlay_title`
+    max_px : longer side of one panel, pixels
+    side_by_side : also show the slide bare (left, or above when the slide is wide)
+    """
+    overview = enlarge(read_thumbnail(slide, max_px), max_px)
+    rows, cols = overview.rgb.shape[:2]
+    pictures = [paint(heatmap, overview)]
+    if side_by_side:
+        pictures.insert(0, overview.rgb)
+    sheet = open_sheet((cols, rows), len(pictures), title)
+    for index, picture in enumerate(pictures):
+        place_picture(sheet, index, picture)
+    draw_scale_bar(sheet, overview.mpp)
+    draw_colour_bar(sheet, heatmap)
+    return finish_sheet(sheet)
+
+
+def write_overlay(
+    path: Path,
+    slide: Slide,
+    heatmap: Heatmap,
+    title: str,
+    *,
+    max_px: int = 1000,
+) -> None:
+    """`render_overlay` into a PNG file, whole or not at all."""
+    write_png(path, render_overlay(slide, heatmap, title, max_px=max_px))
+
+
+def draw_colour_bar(sheet: Sheet, heatmap: Heatmap) -> None:
+    """At the lower right, in the colours as they look on glass."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap
+
+    norm, colours = colour_scale(heatmap)
+    rgba = colours(np.arange(256))
+    on_glass = ListedColormap(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:])
+    text = sheet.text_px
+    right = max(sheet.panels[-1][0] + sheet.panel_size[0], sheet.width - 2 * text) - text
+    width, height = min(sheet.width // 2 - 2 * text, 34 * text), round(0.8 * text)
+    bottom = sheet.height - sheet.footer_y - height
+    axes = sheet.figure.add_axes(
+        ((right - width) / sheet.width, bottom / sheet.height,
+         width / sheet.width, height / sheet.height)
+    )  # fmt: skip
+    scale: Any = norm
+    below = bool(np.nanmin(heatmap.values) < scale.vmin)
+    above = bool(np.nanmax(heatmap.values) > scale.vmax)
+    extend = ("neither", "max", "min", "both")[2 * below + above]
+    bar = sheet.figure.colorbar(
+        ScalarMappable(norm, on_glass), cax=axes, orientation="horizontal", extend=extend
+    )
+    if heatmap.scale == "relative" and not heatmap.signed:
+        bar.set_ticks([0.1, 0.2, 0.5, 1, 2, 5, 10], minor=False)
+        bar.set_ticklabels([f"{value}×" for value in ("0.1", "0.2", "0.5", 1, 2, 5, 10)])
+        bar.minorticks_off()
+    points = text * 72 / DPI
+    bar.outline.set(edgecolor="#888888", linewidth=0.72)
+    axes.tick_params(labelsize=0.9 * points, length=text / 6, color="#888888", labelcolor=INK)
+    axes.set_xlabel(printable(heatmap.label), fontsize=points, color=INK, parse_math=False)
