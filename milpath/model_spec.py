@@ -14,6 +14,7 @@ from milpath.params import HeadParams, Params, TileParams
 from milpath.store import SafeH5, open_h5
 
 _MAX_BYTES = 1 << 20
+_CODE = 8  # digits of a fingerprint that tell one model's files from another's
 _Record = TypeVar("_Record", bound=BaseModel)
 
 
@@ -41,8 +42,8 @@ class BundleSpec(Params):
     tile: TileParams
     """How the slides were tiled, and every slide to be classified will be."""
     background: Literal["bright", "dark"]
-    fingerprint: str
-    """Of the architecture and every weight."""
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{32}$")
+    """Of the architecture and every weight; it is in the names of the weights files."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Record of how it came to be: parameters, counts, versions."""
 
@@ -74,6 +75,8 @@ class Measured(BaseModel):
 class Metrics(BaseModel):
     """What `milpath info` reads of `metrics.json`."""
 
+    model: str
+    """Fingerprint of the model that was judged."""
     metrics: dict[str, Measured]
 
 
@@ -92,15 +95,25 @@ def read_bundle_spec(folder: Path) -> BundleSpec:
     return read_record(BundleSpec, path)
 
 
-def member_path(folder: Path, number: int) -> Path:
-    """Where the weights of a member lie in a bundle."""
-    return folder / f"member-{number}.h5"
+def member_path(folder: Path, number: int, model: str) -> Path:
+    """Where the weights of a member lie in a bundle, whose fingerprint is `model`."""
+    return folder / f"member-{number}-{model[:_CODE]}.h5"
+
+
+def shared_encoder_path(folder: Path, model: str) -> Path:
+    """Where the weights of the encoder lie that all members of a bundle share."""
+    return folder / f"encoder-{model[:_CODE]}.h5"
+
+
+def weights_paths(folder: Path, spec: BundleSpec) -> list[Path]:
+    """All weights files of a bundle: the shared encoder's, if there is one, then the members'."""
+    shared = [shared_encoder_path(folder, spec.fingerprint)] if spec.mode == "features" else []
+    return shared + [member_path(folder, n, spec.fingerprint) for n in range(spec.members)]
 
 
 def check_weights(folder: Path, spec: BundleSpec) -> None:
     """Raise `StoredFileError` unless all weights files of a bundle are there, and its own."""
-    shared = [folder / "encoder.h5"] if spec.mode == "features" else []
-    for path in (*shared, *(member_path(folder, number) for number in range(spec.members))):
+    for path in weights_paths(folder, spec):
         with open_h5(path, "weights") as h5:
             require_model(path, h5, spec.fingerprint)
 
@@ -109,8 +122,8 @@ def require_model(path: Path, h5: SafeH5, model: str) -> None:
     """Raise `StoredFileError` unless a weights file is part of the model of this fingerprint."""
     if h5.attr("model") != model:
         raise StoredFileError(
-            f"{path.name}: its weights are not of the model that model.json describes "
-            "(was a second training interrupted?); train it again"
+            f"{path.name}: its weights are not of the model that model.json describes; copy the "
+            "model again, or train it again"
         )
 
 

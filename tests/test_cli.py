@@ -352,6 +352,12 @@ def test_the_whole_way_from_slides_to_a_class_and_its_heatmap(tmp_path: Path) ->
     assert outlined.returncode == 0, outlined.stderr
     assert " patches" in outlined.stderr
     assert "done before" not in outlined.stdout
-    assert json.loads(milpath("info", tmp_path / "model", "--json").stdout)["members"] == 2
+    told = json.loads(milpath("info", tmp_path / "model", "--json").stdout)
+    assert told["members"] == 2
+    metrics = tmp_path / "model" / "metrics.json"
+    assert told["held-out figures"].keys() == json.loads(metrics.read_text())["metrics"].keys()
+    metrics.write_text(metrics.read_text().replace(told["fingerprint"], "0" * 32))
+    of_another = json.loads(milpath("info", tmp_path / "model", "--json").stdout)
+    assert of_another["held-out figures"] is None
     names = {path.name for path in tmp_path.rglob("*") if path.suffix == ".part"}
     assert not names

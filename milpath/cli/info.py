@@ -129,7 +129,9 @@ def _describe_model(path: Path) -> dict[str, Any]:
 
     spec = read_bundle_spec(path)
     metrics = path / "metrics.json"
-    figures = read_record(Metrics, metrics).metrics if metrics.is_file() else None
+    judged = read_record(Metrics, metrics) if metrics.is_file() else None
+    if judged is not None and judged.model != spec.fingerprint:
+        judged = None  # of a model that was to replace this one when its training was killed
     return {
         "what": "model",
         "classes": list(spec.class_names),
@@ -139,8 +141,8 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "attention": "gated" if spec.head.gated else "plain",
         "takes patches of": f"{spec.encoder.patch_px} px at {spec.tile.grid.mpp:g} µm per pixel",
         "takes slides with": f"{spec.background} background",
-        "held-out figures": {name: each.value for name, each in figures.items()}
-        if figures
+        "held-out figures": {name: each.value for name, each in judged.metrics.items()}
+        if judged
         else None,
         "milpath version": spec.milpath_version,
         "fingerprint": spec.fingerprint,

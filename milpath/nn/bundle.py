@@ -23,6 +23,8 @@ from milpath.model_spec import (
     read_bundle_spec,
     read_record,
     require_model,
+    shared_encoder_path,
+    weights_paths,
 )
 from milpath.nn.encoder import digest_weights, rebuild_encoder
 from milpath.nn.mil import Member, build_head
@@ -39,37 +41,43 @@ class Bundle:
     """The encoder that all members share; None when each has its own."""
 
 
-def save_bundle(
-    folder: Path,
-    spec: dict[str, Any],
-    members: Sequence[Member],
-    encoder: keras.Model | None,
-) -> BundleSpec:
-    """Write the weights, then `model.json`, which makes the folder a bundle.
+def assemble_bundle(
+    fields: dict[str, Any], members: Sequence[Member], encoder: keras.Model | None
+) -> Bundle:
+    """A bundle of networks in memory.
 
     Parameters
     ----------
-    folder : created when absent
-    spec : the fields of `BundleSpec` but `members` and `fingerprint`
+    fields : those of `BundleSpec` but `members` and `fingerprint`
     members : the ensemble
     encoder : the encoder they share, if they do
     """
     parts = [] if encoder is None else [encoder]
     for member in members:
-        parts.extend(model for model in (member.encoder, member.head) if model is not None)
+        parts.extend(_networks(member))
     weights = [digest_weights(part) for part in parts]
-    draft = BundleSpec(**spec, members=len(members), fingerprint="")
+    draft = BundleSpec(**fields, members=len(members), fingerprint="0" * 32)
     code = fingerprint("model", weights, draft.model_dump(mode="json", exclude={"training"}))
-    full = draft.model_copy(update={"fingerprint": code})
-    if encoder is not None:
-        save_weights(folder / "encoder.h5", [encoder], code)
-    for number, member in enumerate(members):
-        save_weights(member_path(folder, number), _networks(member), code)
-    publish_text(folder / "model.json", full.model_dump_json(indent=2) + "\n")
-    for old in folder.glob("member-*.h5"):  # of a larger ensemble that this one replaces
-        if old not in {member_path(folder, number) for number in range(len(members))}:
+    return Bundle(draft.model_copy(update={"fingerprint": code}), tuple(members), encoder)
+
+
+def save_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write the weights, then `model.json`, which makes the folder a bundle.
+
+    A bundle that lies there is whole until that one file takes its place: weights have names of
+    their own model, and those of another are removed last.
+    """
+    spec = bundle.spec
+    if bundle.encoder is not None:
+        path = shared_encoder_path(folder, spec.fingerprint)
+        save_weights(path, [bundle.encoder], spec.fingerprint)
+    for number, member in enumerate(bundle.members):
+        path = member_path(folder, number, spec.fingerprint)
+        save_weights(path, _networks(member), spec.fingerprint)
+    publish_text(folder / "model.json", spec.model_dump_json(indent=2) + "\n")
+    for old in {*folder.glob("member-*.h5"), *folder.glob("encoder-*.h5")}:
+        if old not in weights_paths(folder, spec):
             discard(old)
-    return full
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -83,16 +91,19 @@ def load_bundle(folder: Path) -> Bundle:
     with _without_memory():
         shared, member = _build_shared(spec), _build_member(spec)
         if shared is not None:
-            require_weights(folder / "encoder.h5", [shared], spec.fingerprint)
+            path = shared_encoder_path(folder, spec.fingerprint)
+            require_weights(path, [shared], spec.fingerprint)
         for number in range(spec.members):
-            require_weights(member_path(folder, number), _networks(member), spec.fingerprint)
+            path = member_path(folder, number, spec.fingerprint)
+            require_weights(path, _networks(member), spec.fingerprint)
     shared = _build_shared(spec)
     if shared is not None:
-        load_weights(folder / "encoder.h5", [shared], spec.fingerprint)
+        load_weights(shared_encoder_path(folder, spec.fingerprint), [shared], spec.fingerprint)
     members = []
     for number in range(spec.members):
         members.append(_build_member(spec))
-        load_weights(member_path(folder, number), _networks(members[-1]), spec.fingerprint)
+        path = member_path(folder, number, spec.fingerprint)
+        load_weights(path, _networks(members[-1]), spec.fingerprint)
     return Bundle(spec, tuple(members), shared)
 
 

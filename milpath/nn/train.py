@@ -19,7 +19,7 @@ from milpath.errors import UsageError
 from milpath.metrics import Figure, evaluate
 from milpath.model_spec import BundleSpec, EncoderSpec
 from milpath.nn.augment import augment_tissue
-from milpath.nn.bundle import save_bundle
+from milpath.nn.bundle import assemble_bundle, save_bundle
 from milpath.nn.data import Augment, LabelledBag
 from milpath.nn.encoder import OURS
 from milpath.nn.fit import Task, seed_of, train_member
@@ -29,7 +29,7 @@ from milpath.nn.trainingset import TrainingSet, frozen_encoder, gather_bags
 from milpath.params import TrainParams
 from milpath.report import write_curves
 from milpath.splits import Split, split_cohort
-from milpath.store import discard, publish_json, require_writable
+from milpath.store import publish_json, require_writable
 from milpath.table import write_csv
 
 OnEpoch = Callable[[int, int, dict[str, float]], None]
@@ -133,11 +133,7 @@ def carry_out(plan: TrainingPlan, out: Path, on_epoch: OnEpoch) -> TrainReport:
         held_out.extend(_judge(of_fold, _pick(data, split.test), shape, params.mode))
         members.extend(of_fold)
     figures = _figures(held_out)
-    discard(out / "model.json")  # until all is written there is no model, rather than a mixed one
-    seconds = time.perf_counter() - start
-    _write_results(out, data, plan.splits, held_out, figures, histories, seconds)
-    spec = save_bundle(
-        out,
+    bundle = assemble_bundle(
         {
             "class_names": cohort.class_names,
             "mode": params.mode,
@@ -156,7 +152,11 @@ def carry_out(plan: TrainingPlan, out: Path, on_epoch: OnEpoch) -> TrainReport:
         members,
         plan.encoder,
     )
-    return TrainReport(spec, figures, len(held_out), data.excluded)
+    seconds = time.perf_counter() - start
+    model = bundle.spec.fingerprint
+    _write_results(out, model, data, plan.splits, held_out, figures, histories, seconds)
+    save_bundle(out, bundle)  # last: where there is a model, there is all
+    return TrainReport(bundle.spec, figures, len(held_out), data.excluded)
 
 
 def _instances(
@@ -222,6 +222,7 @@ def _figures(held_out: Sequence[tuple[LabelledBag, NDArray[np.float64]]]) -> dic
 
 def _write_results(
     out: Path,
+    model: str,
     data: TrainingSet,
     splits: Sequence[Split],
     held_out: Sequence[tuple[LabelledBag, NDArray[np.float64]]],
@@ -234,6 +235,7 @@ def _write_results(
     publish_json(
         out / "metrics.json",
         {
+            "model": model,
             "held_out_slides": len(held_out),
             "held_out_cases": len({bag.case for bag, _ in held_out}),
             "interval": "95 % percentile bootstrap over cases",

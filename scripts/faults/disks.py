@@ -16,6 +16,8 @@ from pathlib import Path
 
 from faults.stage import Stage, begin, faults_of, files_in, measure, parts_of, results_of, tell
 
+_SEMAPHORE = 32  # bytes of one in shared memory, which a limit holds for too
+
 
 def fill(
     stage: Stage, command: str, out: Path, points: int, rng: random.Random, *, by_limit: bool
@@ -30,7 +32,7 @@ def fill(
         if by_limit:
             stage.start(command, out)
             old = prefill(stage, command, out)
-            most = int(max(sizes) ** rng.random())
+            most = max(_SEMAPHORE, int(max(sizes) ** rng.random()))
             child = begin(stage.words(command, out), partial(limit_files, most))
             code, said = child.end()
             found += judge_full(out, old, code, said)

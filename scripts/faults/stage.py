@@ -269,8 +269,13 @@ def _read_h5(path: Path) -> None:
 
 
 def done_in(command: str, folder: Path) -> dict[str, tuple[int, int]]:
-    """The slides a command has wholly done, each with what tells whether it was done again."""
+    """What a command has wholly done, each with what tells whether it was done again.
+
+    Training is told to replace what it has done: so of a model only whether there is one.
+    """
     found = {}
+    if command == "train":
+        return {"model.json": (0, 0)} if (folder / "model.json").exists() else {}
     for path in folder.glob("*.h5"):
         if command == "tile":
             beside = folder / "qc" / f"{path.stem}.png"

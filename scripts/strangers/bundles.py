@@ -10,7 +10,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from milpath.nn.bundle import load_bundle, load_encoder, save_bundle, save_encoder
+from milpath.nn.bundle import (
+    assemble_bundle,
+    load_bundle,
+    load_encoder,
+    save_bundle,
+    save_encoder,
+)
 from milpath.nn.encoder import build_small
 from milpath.nn.mil import Member, build_head
 from milpath.params import GridParams, HeadParams, TileParams
@@ -50,7 +56,7 @@ def _whole() -> dict[str, bytes]:
         "background": "bright",
     }
     with tempfile.TemporaryDirectory() as folder:
-        save_bundle(Path(folder), spec, [Member(head, encoder)], None)
+        save_bundle(Path(folder), assemble_bundle(spec, [Member(head, encoder)], None))
         save_encoder(Path(folder), encoder, record)
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
@@ -80,8 +86,13 @@ def bundle_cases() -> Iterator[Case]:
 def _planted(plant: Callable[..., None], folder: Path) -> None:
     import h5py
 
-    with h5py.File(folder / "member-0.h5", "r+") as h5:
+    with h5py.File(_weights(folder), "r+") as h5:
         plant("00000", h5, folder)
+
+
+def _weights(folder: Path) -> Path:
+    (path,) = folder.glob("member-*")
+    return path
 
 
 def _record(file: str = "model.json", **changes: Any) -> Callable[[Path], object]:
@@ -105,40 +116,47 @@ def _huge_patches(folder: Path) -> None:
 
 
 def _instead(data: bytes) -> Callable[[Path], object]:
-    return lambda folder: (folder / "member-0.h5").write_bytes(data)
+    return lambda folder: _weights(folder).write_bytes(data)
 
 
 def _linked(target: str) -> Callable[[Path], object]:
     def change(folder: Path) -> None:
-        (folder / "member-0.h5").unlink()
-        (folder / "member-0.h5").symlink_to(target)
+        path = _weights(folder)
+        path.unlink()
+        path.symlink_to(target)
 
     return change
 
 
+def _linked_to_itself(folder: Path) -> None:
+    _linked(_weights(folder).name)(folder)
+
+
 def _fifo(folder: Path) -> None:
-    (folder / "member-0.h5").unlink()
-    os.mkfifo(folder / "member-0.h5")
+    path = _weights(folder)
+    path.unlink()
+    os.mkfifo(path)
 
 
 def _folder(folder: Path) -> None:
-    (folder / "member-0.h5").unlink()
-    (folder / "member-0.h5").mkdir()
+    path = _weights(folder)
+    path.unlink()
+    path.mkdir()
 
 
 def _weight(**values: Any) -> Callable[[Path], object]:
     return lambda folder: forge(
-        folder / "member-0.h5", lambda index: index["datasets"]["00000"].update(values)
+        _weights(folder), lambda index: index["datasets"]["00000"].update(values)
     )
 
 
 def _without(folder: Path) -> None:
-    with edited(folder / "member-0.h5") as h5:
+    with edited(_weights(folder)) as h5:
         del h5["00003"]
 
 
 def _more(folder: Path) -> None:
-    with edited(folder / "member-0.h5") as h5:
+    with edited(_weights(folder)) as h5:
         h5[f"{len(h5):05d}"] = h5["00000"][:]
 
 
@@ -148,7 +166,7 @@ FOLDERS: Folders = {
     "whole": (lambda folder: None, ""),
     "8 GB": (_huge_patches, "shape"),
     "wide head": (_record(head={"attention_dim": 8192}), "shape"),
-    "1,000 members": (_record(members=1000), "member-1.h5"),
+    "1,000 members": (_record(members=1000), "member-1-"),
     "other network": (_record(encoder={"name": "convnextxlarge", "dim": 2048}), ""),
     "name of a path": (_record(encoder={"name": "../../etc/passwd"}), "no encoder"),
     "name of a module": (_record(encoder={"name": "os.system"}), "no encoder"),
@@ -161,7 +179,7 @@ FOLDERS: Folders = {
     "empty": (_instead(b""), "no HDF5"),
     "link to a secret": (_linked("/etc/passwd"), "no HDF5"),
     "link to nothing": (_linked("nowhere"), "no such"),
-    "link to itself": (_linked("member-0.h5"), "no such"),
+    "link to itself": (_linked_to_itself, "no such"),
     "link to a device": (_linked("/dev/zero"), "no such"),
     "fifo": (_fifo, "no such"),
     "folder": (_folder, "no such"),

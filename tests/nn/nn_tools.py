@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from milpath.bag import Bag, encode_patch, write_bag, write_features
 from milpath.cohort import Cohort, SlideEntry
 from milpath.grid import PatchGrid
-from milpath.model_spec import EncoderSpec
-from milpath.nn.bundle import Bundle, load_bundle, save_bundle
+from milpath.model_spec import EncoderSpec, member_path, read_bundle_spec
+from milpath.nn.bundle import Bundle, assemble_bundle, load_bundle, save_bundle
 from milpath.nn.data import LabelledBag
 from milpath.nn.encoder import SMALL, build_encoder
 from milpath.nn.mil import Member, build_head
@@ -126,8 +126,7 @@ def make_bundle(
     side = tile.grid.patch_px
     keras.utils.set_random_seed(seed)
     made = [make_member(len(classes), side if mode == "pixels" else None) for _ in range(members)]
-    save_bundle(
-        folder,
+    bundle = assemble_bundle(
         {
             "class_names": classes,
             "mode": mode,
@@ -139,7 +138,13 @@ def make_bundle(
         made,
         build_encoder(SMALL, side) if mode == "features" else None,
     )
+    save_bundle(folder, bundle)
     return load_bundle(folder)
+
+
+def member_file(folder: Path, number: int = 0) -> Path:
+    """The weights file of a member of the bundle that lies there."""
+    return member_path(folder, number, read_bundle_spec(folder).fingerprint)
 
 
 # -- bags of numbers: a marker in one instance is all that tells a class -------------------------

@@ -14,12 +14,14 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from nn_tools import make_bundle, make_member, random_patches, raw_tile
+from nn_tools import make_bundle, make_member, member_file, random_patches, raw_tile
 from strangers.forge import edited, forge
 
+from milpath import store
 from milpath.errors import StoredFileError
 from milpath.model_spec import BundleSpec, EncoderSpec, read_bundle_spec
 from milpath.nn.bundle import (
+    assemble_bundle,
     load_bundle,
     load_encoder,
     load_weights,
@@ -75,7 +77,7 @@ def test_a_loaded_bundle_predicts_the_same_bits(own: bool, tmp_path: Path) -> No
         "tile": raw_tile(16),
         "background": "bright",
     }
-    save_bundle(tmp_path, spec, members, encoder)
+    save_bundle(tmp_path, assemble_bundle(spec, members, encoder))
     loaded = load_bundle(tmp_path)
     assert (loaded.encoder is None) == own
     assert all((member.encoder is None) != own for member in loaded.members)
@@ -110,13 +112,13 @@ def test_the_fingerprint_is_that_of_architecture_and_weights(tmp_path: Path) -> 
     assert len({first, *others}) == 5
 
 
-def test_a_changed_weight_changes_the_fingerprint(folder: Path, tmp_path: Path) -> None:
+def test_a_changed_weight_changes_the_fingerprint(folder: Path) -> None:
     bundle = load_bundle(folder)
     bias = bundle.members[1].head.classifier.bias
     bias.assign(bias.numpy() + np.float32(1e-3))
     given = bundle.spec.model_dump(exclude={"members", "fingerprint"})
-    changed = save_bundle(tmp_path, given, bundle.members, None)
-    assert changed.fingerprint != bundle.spec.fingerprint
+    changed = assemble_bundle(given, bundle.members, None)
+    assert changed.spec.fingerprint != bundle.spec.fingerprint
 
 
 def test_an_encoder_kept_beside_its_embeddings_comes_back(tmp_path: Path) -> None:
@@ -153,15 +155,15 @@ def test_weights_that_are_whole_numbers_or_scalars_come_back(tmp_path: Path) -> 
 
 
 def test_a_missing_weight_is_refused(copy: Path) -> None:
-    with edited(copy / "member-1.h5") as h5:
+    with edited(member_file(copy, 1)) as h5:
         del h5["00007"]
-    refuse(copy, r"member-1\.h5: '00007' is missing")
+    refuse(copy, r"member-1-\w+\.h5: '00007' is missing")
 
 
 def test_an_extra_weight_is_refused(copy: Path) -> None:
-    with edited(copy / "member-0.h5") as h5:
+    with edited(member_file(copy)) as h5:
         h5[f"{len(h5):05d}"] = np.zeros(3, np.float32)
-    refuse(copy, r"member-0\.h5: it holds more weights than the model")
+    refuse(copy, r"member-0-\w+\.h5: it holds more weights than the model")
 
 
 @pytest.mark.parametrize(
@@ -174,33 +176,33 @@ def test_an_extra_weight_is_refused(copy: Path) -> None:
 def test_a_weight_of_another_shape_or_kind_is_refused(
     copy: Path, values: np.ndarray[Any, Any], complaint: str
 ) -> None:
-    with edited(copy / "member-0.h5") as h5:
+    with edited(member_file(copy)) as h5:
         del h5["00000"]
         h5["00000"] = values
     refuse(copy, complaint)
 
 
 def test_a_weight_that_declares_a_huge_shape_is_refused(copy: Path) -> None:
-    forge(copy / "member-0.h5", lambda index: index["datasets"]["00000"].update(shape=[1 << 40]))
-    refuse(copy, r"member-0\.h5: .*'00000' declares more bytes than the file holds")
+    forge(member_file(copy), lambda index: index["datasets"]["00000"].update(shape=[1 << 40]))
+    refuse(copy, r"member-0-\w+\.h5: .*'00000' declares more bytes than the file holds")
 
 
 def test_a_truncated_weights_file_is_refused(copy: Path) -> None:
-    file = copy / "member-0.h5"
+    file = member_file(copy)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    refuse(copy, r"member-0\.h5: not a weights file, or damaged")
+    refuse(copy, r"member-0-\w+\.h5: not a weights file, or damaged")
 
 
 def test_a_missing_weights_file_is_refused(copy: Path) -> None:
-    (copy / "member-1.h5").unlink()
-    refuse(copy, r"member-1\.h5: there is no such weights file")
+    member_file(copy, 1).unlink()
+    refuse(copy, r"member-1-\w+\.h5: there is no such weights file")
 
 
 def test_weights_of_another_model_are_refused(copy: Path, tmp_path: Path) -> None:
     """As an interrupted second training into the same folder would leave them."""
     make_bundle(tmp_path / "other", members=2, seed=5)
-    shutil.copy(tmp_path / "other" / "member-0.h5", copy / "member-0.h5")
-    refuse(copy, r"member-0\.h5: its weights are not of the model that model\.json describes")
+    shutil.copy(member_file(tmp_path / "other"), member_file(copy))
+    refuse(copy, r"member-0-\w+\.h5: its weights are not of the model that model\.json describes")
 
 
 # -- a damaged record ----------------------------------------------------------------------------
@@ -220,16 +222,17 @@ def test_a_record_that_is_none_is_refused(copy: Path, text: str) -> None:
     ("change", "complaint"),
     [
         ({"note": 1}, "note: Extra inputs are not permitted"),
-        ({"members": 3}, r"member-2\.h5: there is no such weights file"),
+        ({"members": 3}, r"member-2-\w+\.h5: there is no such weights file"),
         ({"members": 0}, "members: Input should be greater"),
         ({"members": 10**9}, "members: Input should be less"),
         ({"mode": "both"}, "mode: Input should be"),
-        ({"mode": "features"}, r"encoder\.h5: there is no such weights file"),
+        ({"mode": "features"}, r"encoder-\w+\.h5: there is no such weights file"),
         ({"class_names": ["a", "a"]}, "class_names: .*names must differ"),
         ({"class_names": ["a", "\x1b[2J"]}, "class_names: .*no control characters"),
         ({"class_names": ["a"]}, "class_names: Tuple should have at least 2"),
         ({"class_names": ["a", "b", "c"]}, r"has shape \(128, 2\), expected \(128, 3\)"),
-        ({"fingerprint": "0"}, r"not of the model that model\.json describes"),
+        ({"fingerprint": "../0"}, "fingerprint: String should match"),
+        ({"fingerprint": "0" * 32}, r"member-0-0{8}\.h5: there is no such weights file"),
         ({"head": {"attention_dim": 9}}, r"has shape \(128, 8\), expected \(128, 9\)"),
         ({"head": {"attention_dim": 10**10}}, "head.attention_dim: Input should be less"),
         ({"head": {"projection_dim": 10**10}}, "head.projection_dim: Input should be less"),
@@ -271,15 +274,38 @@ def test_a_record_beyond_all_measure_is_refused(copy: Path) -> None:
 
 def test_saving_leaves_no_half_written_files(folder: Path) -> None:
     assert sorted(file.name for file in folder.iterdir()) == [
-        "member-0.h5",
-        "member-1.h5",
+        member_file(folder, 0).name,
+        member_file(folder, 1).name,
         "model.json",
     ]
 
 
+def test_a_model_is_whole_until_the_one_that_replaces_it_is(
+    copy: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = read_bundle_spec(folder)
+    publish = store.publishing.publish
+    for last in ("member-1", "model.json"):
+
+        def stop(path: Path, *args: Any, last: str = last) -> Any:
+            if path.name.startswith(last):
+                raise KeyboardInterrupt
+            return publish(path, *args)
+
+        monkeypatch.setattr(store.writing, "publish", stop)
+        monkeypatch.setattr(store.publishing, "publish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make_bundle(copy, members=2, seed=1)
+        monkeypatch.undo()
+        assert load_bundle(copy).spec == old
+    new = make_bundle(copy, members=1, seed=1).spec
+    assert new.fingerprint != old.fingerprint
+    assert sorted(path.name for path in copy.iterdir()) == [member_file(copy).name, "model.json"]
+
+
 def test_weights_are_saved_in_order_with_their_names(folder: Path) -> None:
     member = Member(load_bundle(folder).members[0].head)
-    with h5py.File(folder / "member-0.h5") as h5:
+    with h5py.File(member_file(folder)) as h5:
         names = [h5[key].attrs["path"] for key in sorted(h5)]
     assert names[0] == "conv1/kernel"
     assert names[-len(member.head.weights) :] == [w.path for w in member.head.weights]

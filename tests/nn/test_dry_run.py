@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from nn_tools import TiledCohort, make_bag, make_bundle, random_patches, raw_tile
+from nn_tools import TiledCohort, make_bag, make_bundle, member_file, random_patches, raw_tile
 from typer.testing import CliRunner, Result
 
 from milpath.cli import app
@@ -43,7 +43,7 @@ def test_classifying_is_foreseen_without_loading_the_network(
     assert "would be made anew: the model, or the tissue's outline, is another one" in said
     (out / f"{drawn.path.stem}.png").unlink()
     assert "anew: its picture was missing" in milpath(*words, tmp_path / "model").stdout
-    (tmp_path / "model" / "member-0.h5").unlink()
+    member_file(tmp_path / "model").unlink()
     assert isinstance(milpath(*words, tmp_path / "model").exception, UsageError)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from nn_tools import make_bag, make_bundle, random_patches, raw_tile
+from nn_tools import make_bag, make_bundle, member_file, random_patches, raw_tile
 
 from milpath.cohort import SlideEntry
 from milpath.engine import run_job
@@ -71,9 +71,9 @@ def test_another_network_in_its_place_stops_the_run(tmp_path: Path) -> None:
 
 def test_a_network_that_cannot_be_loaded_stops_the_run(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "model")
-    (tmp_path / "model" / "member-0.h5").write_text("damaged")
+    member_file(tmp_path / "model").write_text("damaged")
     job = ClassifyJob(tmp_path / "model", bundle.spec.fingerprint, tmp_path / "out")
-    with pytest.raises(UsageError, match=r"member-0\.h5: not a weights file"):
+    with pytest.raises(UsageError, match=r"member-0-\w+\.h5: not a weights file"):
         list(run_job(job, [SlideEntry(tmp_path / "a.svs", "a")]))
     with pytest.raises(UsageError, match="not a model folder"):
         list(run_job(EmbedJob(tmp_path / "nothing", "code"), [SlideEntry(tmp_path / "a", "a")]))

@@ -20,6 +20,7 @@ from nn_tools import (
     make_bag,
     make_cohort,
     make_marked,
+    member_file,
     random_patches,
 )
 from numpy.typing import NDArray
@@ -151,7 +152,7 @@ def test_training_leaves_a_model_and_its_record(run: Run) -> None:
     assert sorted(file.name for file in run.out.iterdir()) == [
         "held_out.csv",
         "history.json",
-        *(f"member-{number}.h5" for number in range(4)),
+        *(member_file(run.out, number).name for number in range(4)),
         "metrics.json",
         "model.json",
         "training.png",
