@@ -141,9 +141,7 @@ def round_length(limit: float) -> float:
 
 def finish_sheet(sheet: Sheet) -> Image.Image:
     """The sheet as an RGB picture."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas: Any = FigureCanvasAgg(sheet.figure)
+    canvas: Any = sheet.figure.canvas
     canvas.draw()
     whole = Image.new("RGB", (sheet.width, sheet.height), "white")
     for x, y, rgb in sheet.pictures:  # not by matplotlib: a picture of its own takes 100 bytes/px

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import pickle
 import subprocess
 import sys
 import threading
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +40,26 @@ def test_a_failing_slide_does_not_stop_the_others(
     }
     assert all(one.seconds >= 0 for one in found)
     assert [one.facts for one in found if one.slide_id == "a"] == [{"letters": 1}]
+
+
+def test_what_slides_leave_in_circles_does_not_pile_up() -> None:
+    alive: weakref.WeakSet[Circle] = weakref.WeakSet()
+
+    def job(entry: SlideEntry) -> Outcome:
+        alive.add(Circle())
+        return Outcome(entry.slide_id, "ok", "")
+
+    gc.disable()  # as good as what Python does beside a million other objects
+    try:
+        most = max(len(alive) for _ in run_job(job, entries(*(f"s{n}" for n in range(50)))))
+    finally:
+        gc.enable()
+    assert most <= 16
+
+
+class Circle:
+    def __init__(self) -> None:
+        self.itself = self
 
 
 def test_an_unexpected_error_is_told_in_one_line_and_logged_whole(
