@@ -32,6 +32,8 @@ BagStatus = Literal["ok", "no_tissue"]
 Encoded = bytes | NDArray[np.uint8]
 
 _APPEND_BYTES = 1 << 20
+_LEAST_CHUNK = 1 << 14
+_LIKELY_RATIO = 8  # of pixels to their JPEG
 _NOT_FINITE = 0x7C00  # the exponent of a float16 that is infinite or no number
 
 
@@ -79,7 +81,7 @@ def write_bag(
     The header written.
     """
     with publish_h5(path, "bag") as h5:
-        rows = _write_patches(h5, patches, grid.patch_px, params.pixels)
+        rows = _write_patches(h5, patches, grid, params.pixels)
         h5.flush()  # else the layout hangs on who still holds the dataset: a profiler, a traceback
         kept = grid.select(rows)
         write_frame(h5, slide, kept)
@@ -114,11 +116,12 @@ def as_kept(pixels: NDArray[np.uint8], params: CodecParams) -> NDArray[np.uint8]
 def _write_patches(
     h5: h5py.File,
     patches: Iterable[tuple[int, Encoded]],
-    side: int,
+    grid: PatchGrid,
     params: CodecParams,
 ) -> NDArray[np.int64]:
     """Stream the pixels into `/patches`; the rows that came."""
     rows: list[int] = []
+    side = grid.patch_px
     if params.codec == "raw":
         shape = (side, side, 3)
         raw = h5.create_dataset(
@@ -134,8 +137,10 @@ def _write_patches(
             rows.append(row)
     else:
         offsets = [0]
+        likely = len(grid) * side * side * 3 // _LIKELY_RATIO  # a few patches are no megabyte
+        chunk = min(max(likely, _LEAST_CHUNK), _APPEND_BYTES)
         jpeg = h5.create_dataset(
-            "patches", (0,), np.uint8, maxshape=(None,), chunks=(_APPEND_BYTES,), fill_time="never"
+            "patches", (0,), np.uint8, maxshape=(None,), chunks=(chunk,), fill_time="never"
         )
         jpeg.attrs["codec"], jpeg.attrs["quality"] = "jpeg", params.quality
         waiting: list[bytes] = []

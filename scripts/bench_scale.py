@@ -42,17 +42,19 @@ class Plan:
 
     rounds: int
     slides: int
-    """For the runs that differ in workers."""
+    """For the runs that differ in workers; enough that their start-up is a small part."""
     slide_px: int
     """Side of those slides."""
     sizes: tuple[int, ...]
     counts: tuple[int, ...]
 
 
-FULL = Plan(rounds=3, slides=24, slide_px=3072, sizes=(1024, 2048, 4096), counts=(10, 100, 1000))
+FULL = Plan(rounds=3, slides=120, slide_px=3072, sizes=(1024, 2048, 4096), counts=(10, 100, 1000))
 QUICK = Plan(rounds=1, slides=2, slide_px=1024, sizes=(512, 2048), counts=(2, 6))
 SMALL_PX = 512
 """Side of the slides that are many."""
+DRAWN = 6
+"""Different slides; where there are more, they are these under other names."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def main() -> None:
 
 def measure_workers(folder: Path, plan: Plan, rounds: int) -> dict[tuple[str, int], Run]:
     """The same slides by one and two workers, here and on Dask, in turn."""
-    slides = draw_slides(folder / "alike", plan.slides, plan.slide_px)
+    drawn = draw_slides(folder / "alike", min(plan.slides, DRAWN), plan.slide_px)
+    slides = repeat_slides(drawn, folder / "workers", plan.slides)
     runs: dict[tuple[str, int], list[Run]] = {}
     for _ in range(rounds):
         for count in WORKERS:
@@ -129,13 +132,10 @@ def measure_sizes(folder: Path, plan: Plan, rounds: int) -> dict[int, Run]:
 
 def measure_counts(folder: Path, plan: Plan, rounds: int) -> dict[int, Run]:
     """More and more small slides, by one worker."""
-    drawn = sorted(draw_slides(folder / "small", 5, SMALL_PX).iterdir())
+    drawn = draw_slides(folder / "small", DRAWN, SMALL_PX)
     found = {}
     for count in plan.counts:
-        slides = folder / f"count-{count}"
-        slides.mkdir()
-        for number in range(count):
-            os.link(drawn[number % len(drawn)], slides / f"s{number}.tif")
+        slides = repeat_slides(drawn, folder / f"count-{count}", count)
         repeats = rounds if count <= 100 else 1
         runs = [tile(slides, folder / "bags", "--workers", "1") for _ in range(repeats)]
         found[count] = middle(runs)
@@ -181,6 +181,15 @@ def draw_slides(folder: Path, count: int, side: int) -> Path:
     # never in this process: what it holds would count as its children's peak
     outcomes = list(run_job(partial(draw, side=side), entries, Processes(2)))
     assert all(outcome.status == "ok" for outcome in outcomes), outcomes
+    return folder
+
+
+def repeat_slides(drawn: Path, folder: Path, count: int) -> Path:
+    """A folder of so many slides: a few drawn ones under many names."""
+    folder.mkdir()
+    files = sorted(drawn.iterdir())
+    for number in range(count):
+        os.link(files[number % len(files)], folder / f"s{number}.tif")
     return folder
 
 
