@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 PAGE = 1 << 16
 """Bytes that share a checksum: to read and check as many takes as long as a call does."""
 
+_PIECE = 16 * PAGE  # what is read before it is checked: small enough to be still in the cache then
 _FOOTER = struct.Struct("<QQI8s")  # h5_bytes, index_bytes, CRC-32 of all behind the HDF5, magic
 _MAGIC = b"\x89mpseal\n"
 _MAX_INDEX_BYTES = 2 << 20  # a bag's is a kilobyte, and some bytes a megabyte of its pixels
@@ -240,6 +241,7 @@ class SealedPages:
         while at < end:
             low = at // PAGE * PAGE
             whole = low if low < at else end // PAGE * PAGE  # where whole pages from here on end
+            whole = min(whole, at + _PIECE)
             if whole > at:
                 self._check(at, target[at - start : whole - start])
                 at = whole
