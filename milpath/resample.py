@@ -9,21 +9,24 @@ are whole multiples of 2⁻¹⁵, so that every sum is exact in float32, in what
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
-_Block = tuple[slice, slice, NDArray[np.float32]]
 
 _REACH = 2  # of the cubic, in pixels of the coarser grid
 _UNIT = 1 << 15  # Σ|w| · 2¹⁵ · 287 < 2²⁴, 287 being what a cubic can make of 255
 _ROWS = 256  # result rows at a time: this bounds the memory
-_BLOCK = 4  # rows or columns of one product; few enough that BLAS stays in its thread
+_BLOCK = 4  # rows or columns made together; few enough that BLAS stays in its thread
+_MOST_APART = 8  # blocks between two that share a product
+_SLACK = 1  # source pixels that they may be off an even spacing
 
 
 @dataclass(frozen=True)
@@ -97,49 +100,141 @@ def resample(pixels: Pixels, box: Box, size_px: tuple[int, int]) -> Pixels:
     if (right - left, bottom - top) == size_px and left.is_integer() and top.is_integer():
         return np.array(pixels[int(top) :, int(left) :][:height, :width])
     rows, cols = pixels.shape[:2]
-    flat = pixels.reshape(rows, cols * 3)
+    (across,) = _plan(left, right, cols, width, 3, width)
+    used = slice(max(across.first, 0), min(across.end, cols))
+    flat = pixels[:, used].reshape(rows, -1)
     result = np.empty((height, width * 3), np.uint8)
-    down, across = _blocks(top, bottom, rows, height, 1), _blocks(left, right, cols, width, 3)
-    for start in range(0, height, _ROWS):
-        some = down[start // _BLOCK : (start + _ROWS) // _BLOCK]
-        first = some[0][1].start
-        source = flat[first : some[-1][1].stop].astype(np.float32)
-        squeezed = np.empty((min(_ROWS, height - start), cols * 3), np.float32)
-        for out, used, weights in some:
-            part = source[used.start - first : used.stop - first]
-            np.matmul(weights.T, part, out=squeezed[out.start - start : out.stop - start])
+    for number, down in enumerate(_plan(top, bottom, rows, height, 1, _ROWS)):
+        squeezed = np.zeros((down.count, (across.end - across.first) * 3), np.float32)
+        inner = squeezed[:, (used.start - across.first) * 3 :][:, : flat.shape[1]]
+        _squeeze(_pad(flat, down.first, down.end), down, inner)
         # rounded between the passes, as the second one's sums are exact for whole numbers only
         np.rint(squeezed, out=squeezed)
-        strip = np.empty((len(squeezed), width * 3), np.float32)
-        for out, used, weights in across:
-            np.matmul(squeezed[:, used], weights, out=strip[:, out])
+        strip = np.empty((down.count, across.count * 3), np.float32)
+        _squeeze(squeezed.T, across, strip.T)
         np.rint(strip, out=strip)
-        result[start : start + len(strip)] = np.clip(strip, 0, 255, out=strip)
+        part = result[number * _ROWS :][:_ROWS]
+        part[:] = np.clip(strip, 0, 255, out=strip)[: len(part), : width * 3]
     return result.reshape(height, width, 3)
 
 
-@lru_cache(maxsize=512)
-def _blocks(low: float, high: float, length: int, count: int, channels: int) -> tuple[_Block, ...]:
-    """Along one axis: (where a few results go, what they are made of, weights (used, made)).
+def _pad(rows: Pixels, first: int, end: int) -> NDArray[np.float32]:
+    """Some rows; zeros for those that lie beyond the picture."""
+    padded = np.empty((end - first, rows.shape[1]), np.float32)
+    inner = slice(max(first, 0), min(end, len(rows)))
+    padded[: inner.start - first] = padded[inner.stop - first :] = 0
+    padded[inner.start - first : inner.stop - first] = rows[inner]
+    return padded
 
-    With several channels side by side, the weights between different ones are zero.
+
+@dataclass(frozen=True)
+class _Product:
+    """Blocks of results whose sources are evenly spaced: one stacked product makes them all.
+
+    With a call for each block, threads would wait for each other's turn in Python half of the time.
+
+    Attributes
+    ----------
+    blocks : which
+    source : where the source of each of them begins
+    weights : array (blocks, made, taps), what each source pixel adds to each result
     """
+
+    blocks: slice
+    source: slice
+    weights: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How results along an axis are made.
+
+    Attributes
+    ----------
+    first, end : the source pixels, of which some may lie beyond the picture
+    count : of results, the surplus of the last block included
+    taps : source values that each block is made of
+    products : that make all blocks; with several channels side by side, the weights between
+        different ones are zero
+    """
+
+    first: int
+    end: int
+    count: int
+    taps: int
+    products: tuple[_Product, ...]
+
+
+def _squeeze(source: NDArray[np.float32], plan: _Plan, out: NDArray[np.float32]) -> None:
+    """Carry out a plan along the first axis."""
+    windows = sliding_window_view(source, plan.taps, axis=0).swapaxes(1, 2)
+    made = plan.products[0].weights.shape[1]
+    blocks = out.reshape(-1, made, out.shape[1])
+    for each in plan.products:
+        np.matmul(each.weights, windows[each.source], out=blocks[each.blocks])
+
+
+@lru_cache(maxsize=512)
+def _plan(
+    low: float, high: float, length: int, count: int, channels: int, most: int
+) -> tuple[_Plan, ...]:
+    """Plans for all results along an axis, for `most` of them each."""
     weights = _weights(low, high, length, count)
-    blocks = []
-    for start in range(0, count, _BLOCK):
-        some = weights[start : start + _BLOCK]
-        first, last = _support(some)
-        matrix = np.kron(some[:, first:last].T, np.eye(channels, dtype=np.float32))
-        out = slice(channels * start, channels * (start + len(some)))
-        used = slice(channels * first, channels * last)
-        blocks.append((out, used, np.ascontiguousarray(matrix)))
-    return tuple(blocks)
+    pace = _BLOCK * (high - low) / count
+    # the number of blocks that comes nearest to whole pixels
+    every = min(range(1, _MOST_APART + 1), key=lambda n: abs(n * pace - round(n * pace)))
+    step = max(1, round(every * pace))
+    return tuple(
+        _plan_blocks(weights[start : start + most], every, step, channels)
+        for start in range(0, count, most)
+    )
 
 
-def _support(weights: NDArray[np.float32]) -> tuple[int, int]:
-    """First and last + 1 of the columns that are not zero."""
-    used = np.flatnonzero(weights.any(axis=0))
-    return int(used[0]), int(used[-1]) + 1
+def _plan_blocks(weights: NDArray[np.float32], every: int, step: int, channels: int) -> _Plan:
+    """Join blocks that are `every` blocks apart, where their sources are `step` pixels apart."""
+    length = weights.shape[1]
+    blocks = np.pad(weights, ((0, -len(weights) % _BLOCK), (0, 0))).reshape(-1, _BLOCK, length)
+    used = np.asarray(blocks.any(axis=1))
+    begins, ends = used.argmax(axis=1), length - used[:, ::-1].argmax(axis=1)
+    runs = []
+    for offset in range(min(every, len(blocks))):
+        numbers = np.arange(offset, len(blocks), every)
+        shifts = step * np.arange(len(numbers))
+        shifted = begins[numbers] - shifts, ends[numbers] - shifts
+        for run in _runs(*shifted):
+            runs.append((numbers[run], shifted[0][run].min() + shifts[run]))
+    taps = max(int((ends[numbers] - starts).max()) for numbers, starts in runs)
+    first = min(int(starts[0]) for _, starts in runs)
+    end = max(int(starts[-1]) for _, starts in runs) + taps
+    beyond = max(0, -first), max(0, end - length)
+    padded = np.pad(blocks, ((0, 0), (0, 0), beyond))[:, :, first + beyond[0] :]
+    products = []
+    for numbers, starts in runs:
+        at = starts - first
+        some = np.stack([padded[k, :, x : x + taps].T for k, x in zip(numbers, at, strict=True)])
+        made = np.kron(some, np.eye(channels, dtype=np.float32))
+        products.append(
+            _Product(
+                blocks=slice(int(numbers[0]), int(numbers[-1]) + 1, every),
+                source=slice(channels * int(at[0]), channels * int(at[-1]) + 1, channels * step),
+                weights=made.swapaxes(1, 2),  # in memory the other way about: BLAS wants it so
+            )
+        )
+    return _Plan(first, end, _BLOCK * len(blocks), channels * taps, tuple(products))
+
+
+def _runs(begins: NDArray[np.int64], ends: NDArray[np.int64]) -> Iterator[slice]:
+    """Neighbours among some blocks, by where their sources begin and end but for an even spacing.
+
+    Put over each other, these are hardly wider than each alone.
+    """
+    most = int((ends - begins).max()) + _SLACK
+    start = 0
+    for stop in range(1, len(begins) + 1):
+        here = slice(start, stop + 1)
+        if stop == len(begins) or ends[here].max() - begins[here].min() > most:
+            yield slice(start, stop)
+            start = stop
 
 
 def _weights(low: float, high: float, length: int, count: int) -> NDArray[np.float32]:
