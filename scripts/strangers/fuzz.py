@@ -88,8 +88,9 @@ def fuzz(name: str, load: Callable[[], tuple[Target, Sequence[bytes]]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, data in enumerate(corpus):
             (Path(folder) / str(number)).write_bytes(data)
-        # atheris keeps a quarter of a kilobyte of each execution: its own limit would end a long run
-        limits = ["-max_len=32768", "-rss_limit_mb=0", "-verbosity=0"]
+        # atheris keeps some kilobytes of each execution, which without it leaves nothing: a run of
+        # some minutes would meet its usual limit; for longer ones take several seeds
+        limits = ["-max_len=32768", "-rss_limit_mb=8192", "-verbosity=0"]
         options = [f"-seed={args.seed}", *limits, folder]
         atheris.Setup([sys.argv[0], *options], harness.run)
         atheris.Fuzz()
