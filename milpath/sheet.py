@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import unicodedata
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from milpath.overview import Overview
-from milpath.store import publish
+from milpath.store import publish_bytes
 
 if TYPE_CHECKING:  # costs a second: loaded when the first picture is drawn
     from matplotlib.figure import Figure
@@ -151,10 +152,16 @@ def finish_sheet(sheet: Sheet) -> Image.Image:
     return whole
 
 
+def encode_png(image: Image.Image) -> bytes:
+    """A PNG without any metadata."""
+    file = io.BytesIO()
+    image.save(file, format="png")
+    return file.getvalue()
+
+
 def write_png(path: Path, image: Image.Image) -> None:
-    """A PNG without any metadata, whole or not at all."""
-    with publish(path) as file:
-        image.save(file, format="png")
+    """`encode_png` into a file, whole or not at all."""
+    publish_bytes(path, encode_png(image))
 
 
 def enlarge(overview: Overview, max_px: int) -> Overview:

@@ -19,9 +19,9 @@ from milpath.overview import Overview, read_overview
 from milpath.params import MAX_UNREADABLE, MPP_SURPRISE, TileParams, compare_params
 from milpath.patches import stream_patches
 from milpath.report import draw_qc
-from milpath.sheet import write_png
+from milpath.sheet import encode_png
 from milpath.slide import Slide, SlideFacts
-from milpath.store import discard
+from milpath.store import discard, publish_bytes
 from milpath.tissue import TissueMask, segment_tissue
 
 log = logging.getLogger(__name__)
@@ -102,9 +102,9 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
         encode = partial(encode_patch, params=params.pixels)
         patches = stream_patches(slide, plan.grid, encode, threads)
         with ThreadPoolExecutor(1) as pool:  # matplotlib takes a second
-            picture = pool.submit(draw_qc, plan.overview, plan.tissue, plan.grid, entry.slide_id)
+            picture = pool.submit(_draw_png, plan, entry.slide_id)
             header = write_bag(path, facts, plan.grid, plan.tissue.background, patches, params)
-        write_png(qc, picture.result())
+        publish_bytes(qc, picture.result())
     count = len(plan.grid) - header.unreadable
     return Outcome(
         entry.slide_id,
@@ -119,6 +119,10 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
             "bag": path.name,
         },
     )
+
+
+def _draw_png(plan: Plan, slide_id: str) -> bytes:
+    return encode_png(draw_qc(plan.overview, plan.tissue, plan.grid, slide_id))
 
 
 def foresee_bag(entry: SlideEntry, out: Path, params: TileParams) -> Outcome:

@@ -6,6 +6,7 @@ import json
 from milpath.store.publishing import (
     discard,
     publish,
+    publish_bytes,
     publish_json,
     publish_text,
     require_folder,
@@ -24,6 +25,7 @@ __all__ = [
     "fingerprint",
     "open_h5",
     "publish",
+    "publish_bytes",
     "publish_h5",
     "publish_json",
     "publish_text",

@@ -91,10 +91,15 @@ def discard(path: Path) -> None:
         raise OutputError(f"{path.name}: cannot be removed ({_reason(error)})") from error
 
 
+def publish_bytes(path: Path, data: bytes) -> None:
+    """`publish` for what is ready."""
+    with publish(path) as file:
+        file.write(data)
+
+
 def publish_text(path: Path, text: str) -> None:
     """`publish` for a text, encoded as UTF-8."""
-    with publish(path) as file:
-        file.write(text.encode())
+    publish_bytes(path, text.encode())
 
 
 def publish_json(path: Path, value: object) -> None:
