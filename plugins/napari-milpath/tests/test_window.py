@@ -15,16 +15,18 @@ from bench_viewer import LIMITS, count_pans, time_opening, time_patches
 from conftest import lattice, predict
 from drawing import write_levels
 from napari import Viewer
+from napari.errors import ReaderPluginError
 from napari.layers import Layer
 from numpy.typing import NDArray
 from pytestqt.qtbot import QtBot
+from qtpy.QtWidgets import QMessageBox
 
 from milpath.errors import UnsupportedSlideError, UsageError
 from milpath.heatmap import rasterize
 from milpath.outline import Polygon
 from milpath.prediction import Prediction, write_prediction
 from milpath.slide import Slide
-from napari_milpath.layers import heatmap_layer, pyramid_of, slide_layer
+from napari_milpath.layers import ForeignPredictionError, heatmap_layer, pyramid_of, slide_layer
 from napari_milpath.panel import Panel
 from napari_milpath.pyramid import Pyramid
 from napari_milpath.tissue import find_tissue
@@ -295,6 +297,48 @@ def test_no_prediction_of_another_slide_is_dropped_beside_a_slide_whichever_come
     viewer.open([slide_file, tmp_path / "right.prediction.h5"], plugin="napari-milpath")
     assert len(viewer.layers) == 2
     close_slides(viewer)
+
+
+@pytest.mark.parametrize("answer", ["Yes", "No", "Cancel"])
+def test_a_prediction_of_another_slide_is_shown_if_that_is_answered_with_yes(
+    viewer: Viewer,
+    slide_file: Path,
+    tmp_path: Path,
+    predict_slide: Callable[..., Prediction],
+    qtbot: QtBot,
+    answer: str,
+) -> None:
+    right = predict_slide()
+    wrong = replace(right, slide=replace(right.slide, quickhash="0ther"))
+    write_prediction(tmp_path / "wrong.prediction.h5", wrong)
+    panel = fill_viewer(viewer, slide_file, [])
+    with pytest.raises(ForeignPredictionError):
+        viewer.open(tmp_path / "wrong.prediction.h5", plugin="napari-milpath")
+    (box,) = viewer.window._qt_window.findChildren(QMessageBox)
+    assert box.text().startswith("The prediction of noise-ü was made of another slide")
+    assert box.defaultButton() is box.button(QMessageBox.StandardButton.No)
+    if answer == "Cancel":
+        box.reject()  # Escape
+    else:
+        box.button(getattr(QMessageBox.StandardButton, answer)).click()
+    qtbot.waitUntil(lambda: not viewer.window._qt_window.findChildren(QMessageBox), timeout=30_000)
+    assert len(viewer.layers) == 1 + (answer == "Yes")
+    assert panel.inspector.forced.isHidden() == (answer != "Yes")
+    close_slides(viewer)
+    assert panel.inspector.forced.isHidden()
+
+
+def test_what_is_dropped_and_cannot_be_read_is_told_in_its_own_words(
+    viewer: Viewer, tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr("napari_milpath.asking.show_error", heard.append)
+    (tmp_path / "a.svs").write_bytes(b"<html>404</html>")
+    with pytest.raises(ReaderPluginError):  # of napari, for whoever drops a file
+        viewer.window._qt_viewer._qt_open([str(tmp_path / "a.svs")], stack=False)
+    qtbot.waitUntil(lambda: bool(heard), timeout=30_000)
+    assert len(heard) == 1
+    assert heard[0].startswith("a.svs: not a slide that OpenSlide can read (a web page)")
 
 
 def test_a_window_closed_while_tissue_is_sought_hangs_on_nothing_and_leaves_nothing(

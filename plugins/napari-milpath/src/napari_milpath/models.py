@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +25,11 @@ from qtpy.QtWidgets import (
 
 from milpath.errors import MilpathError, UsageError
 from milpath.outline import Polygon, write_outline
-from milpath.prediction import read_prediction
+from milpath.prediction import Prediction, read_prediction
 from napari_milpath.inspection import Inspection
 from napari_milpath.job import ClassifyJob, Order
-from napari_milpath.layers import mpp_of, require_same_slide
-from napari_milpath.reader import read_attention
+from napari_milpath.layers import ForeignPredictionError, LayerData, mpp_of, require_same_slide
+from napari_milpath.reader import add_layers, offer_to_force, read_attention
 from napari_milpath.tissue import find_tissue, is_tissue, outline_of, tissue_layer
 
 if TYPE_CHECKING:
@@ -181,11 +182,15 @@ class Models(QWidget):
             return
         try:
             prediction = read_prediction(path)
-            if self.inspection.pyramid is not None:
+            layers = partial(_as_layers, prediction)
+            if self.inspection.pyramid is not None:  # it may be another one by now
                 require_same_slide(self.inspection.pyramid, prediction)
-            self.viewer.add_layer(Layer.create(*read_attention(prediction)))
+        except ForeignPredictionError as error:
+            offer_to_force(self.viewer, error, layers)
         except MilpathError as error:
             show_error(str(error))
+        else:
+            add_layers(self.viewer, layers)
 
     def stop(self) -> None:
         """End the child and leave no trace of it: the viewer or the panel closes."""
@@ -199,3 +204,7 @@ class Models(QWidget):
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None
+
+
+def _as_layers(prediction: Prediction) -> list[LayerData]:
+    return [read_attention(prediction)]
