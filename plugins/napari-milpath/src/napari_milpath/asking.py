@@ -1,12 +1,11 @@
-"""Asking: what a person at the window is told or asked, without anything that waits for it."""
+"""Asking: a question to whoever is at the window, which nothing waits for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from napari.utils.notifications import show_error
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QMessageBox
 
 if TYPE_CHECKING:
@@ -35,8 +34,3 @@ def ask(viewer: Viewer, question: str, go_on: Callable[[], None]) -> QMessageBox
     box.buttonClicked.connect(answer)
     box.open()
     return box
-
-
-def tell(message: str) -> None:
-    """Show an error over that of napari, which says of a reader only that it failed."""
-    QTimer.singleShot(0, lambda: show_error(message))

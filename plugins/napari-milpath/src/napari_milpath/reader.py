@@ -9,13 +9,13 @@ from pathlib import Path
 import napari
 from napari.components import ViewerModel
 from napari.layers import Layer
-from napari.utils.notifications import show_warning
+from napari.utils.notifications import show_error, show_warning
 
 from milpath.errors import MilpathError, UnsupportedSlideError, UsageError
 from milpath.heatmap import rasterize
 from milpath.prediction import Prediction, read_prediction
 from milpath.slide import Slide
-from napari_milpath.asking import ask, tell
+from napari_milpath.asking import ask
 from napari_milpath.layers import (
     KEY,
     ForeignPredictionError,
@@ -29,9 +29,10 @@ from napari_milpath.layers import (
 )
 from napari_milpath.pyramid import Pyramid
 
-Read = Callable[[str | list[str]], list[LayerData]]
+Read = Callable[[str | list[str]], list[LayerData] | list[tuple[None]]]
 
 PREDICTION_SUFFIX = ".prediction.h5"
+_NOTHING = [(None,)]  # by which napari knows that there is nothing to add
 _ALSO_PICTURES = {".tif", ".tiff", ".dcm"}  # may be what napari's own readers are for
 
 
@@ -51,27 +52,31 @@ def _is_ours(path: Path) -> bool:
     return True
 
 
-def read(path: str | list[str]) -> list[LayerData]:
-    """Layers of the files, slides below predictions; what stands in the way is told in the window.
+def read(path: str | list[str]) -> list[LayerData] | list[tuple[None]]:
+    """Layers of the files, slides below predictions.
+
+    What stands in the way is told in the window, and nothing is read: of an error, napari says only
+    that a reader failed, and asks for another one. Where there is no window it is raised; and a
+    prediction of another slide may be forced in the window alone.
 
     Raises
     ------
     SlideError, StoredFileError : no such slide or prediction
     ForeignPredictionError : a prediction of another slide than the one that is open, whichever came
-        first; in a window it is asked whether to show it all the same
+        first
     """
     paths = [Path(each) for each in ([path] if isinstance(path, str) else path)]
-    viewer = napari.current_viewer()
     try:
         return read_files(paths)
-    except ForeignPredictionError as error:
-        if viewer is not None:
-            offer_to_force(viewer, error, partial(read_files, paths, force=True))
-        raise
     except MilpathError as error:
-        if viewer is not None:
-            tell(str(error))
-        raise
+        viewer = napari.current_viewer()
+        if viewer is None or not viewer.window._qt_window.isVisible():
+            raise
+        if isinstance(error, ForeignPredictionError):
+            offer_to_force(viewer, error, partial(read_files, paths, force=True))
+        else:
+            show_error(str(error))
+        return _NOTHING
 
 
 def offer_to_force(
@@ -87,14 +92,14 @@ def add_layers(viewer: ViewerModel, layers: Callable[[], list[LayerData]]) -> No
     try:
         made = [Layer.create(*each) for each in layers()]
     except MilpathError as error:
-        tell(str(error))
+        show_error(str(error))
         return
     for layer in made:
         viewer.add_layer(layer)
 
 
 def read_files(paths: list[Path], *, force: bool = False) -> list[LayerData]:
-    """As `read`, and nothing is told; with `force`, predictions of another slide too."""
+    """As `read`, but all errors are raised; with `force`, none of a prediction of another slide."""
     predictions = [each for each in paths if each.name.endswith(PREDICTION_SUFFIX)]
     layers = [read_slide(each) for each in paths if each not in predictions]
     pyramids: list[Pyramid] = [layer[1]["metadata"][KEY] for layer in layers]
