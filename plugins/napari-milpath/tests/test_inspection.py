@@ -277,6 +277,35 @@ def test_marks_are_saved_with_their_patches_scores(
     assert [line.split(",")[-1] for line in lines] == ["mark", "not", "relevant"]
 
 
+def test_each_prediction_keeps_its_marks(viewer: ViewerModel, predict_slide: Make) -> None:
+    viewer.add_layer(Layer.create(*read_attention(predict_slide(members=1))))
+    viewer.add_layer(Layer.create(*read_attention(predict_slide(seed=1, members=1))))
+    inspection = Inspection(viewer)
+    album = Album(inspection)
+    inspection.go_to(7)
+    album.mark("relevant")
+    inspection.choose(inspection.voices[0])
+    assert album.marks == {}
+    inspection.choose(inspection.voices[1])
+    assert album.marks == {7: "relevant"}
+
+
+def test_an_album_hears_of_other_scores_and_of_another_slide(
+    viewer: ViewerModel, predict_slide: Make
+) -> None:
+    viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    album = Album(inspection)
+    heard: list[str] = []
+    album.changed.connect(lambda: heard.append("changed"))
+    album.rescored.connect(lambda: heard.append("rescored"))
+    inspection.show(scale="percentile")  # the same order, in other numbers
+    inspection.show(threshold=0.5)
+    slide = viewer.layers.pop(0)
+    viewer.layers.insert(0, slide)
+    assert heard == ["rescored", "changed", "changed"]
+
+
 def test_thumbnails_are_the_patches_and_a_damaged_one_is_none(
     pyramid: Pyramid, predict_slide: Make
 ) -> None:

@@ -199,6 +199,9 @@ def test_the_gallery_fills_in_the_background_and_flies_where_it_is_clicked(
     assert pictures.item(3).text().startswith("✔")
     panel.album.step(1)
     assert pictures.currentRow() == 4
+    assert pictures.item(0).text().endswith("×")
+    panel.inspection.show(scale="percentile")
+    assert pictures.item(0).text() == "99.6"
     close_slides(viewer)
 
 
