@@ -49,14 +49,18 @@ class BagHeader:
     """Patches left out because the slide's file is damaged there."""
     fingerprint: str
     params: TileParams
+    outline: str | None = None
+    """Fingerprint of what a person outlined as tissue, in place of what would have been found."""
 
 
 _HEADER = TypeAdapter(BagHeader)
 
 
-def bag_fingerprint(slide: SlideFacts, params: TileParams) -> str:
-    """Equal for two bags exactly when slide, its resolution and all parameters are."""
-    return fingerprint("bag", slide.quickhash, slide.mpp_x, slide.mpp_y, params.model_dump())
+def bag_fingerprint(slide: SlideFacts, params: TileParams, outline: str | None = None) -> str:
+    """Equal for two bags exactly when slide, its resolution, outline and all parameters are."""
+    drawn = [] if outline is None else [outline]
+    given = (slide.quickhash, slide.mpp_x, slide.mpp_y, params.model_dump(), *drawn)
+    return fingerprint("bag", *given)
 
 
 def write_bag(
@@ -66,6 +70,7 @@ def write_bag(
     background: Literal["bright", "dark"],
     patches: Iterable[tuple[int, Encoded]],
     params: TileParams,
+    outline: str | None = None,
 ) -> BagHeader:
     """Write a bag, whole or not at all.
 
@@ -77,6 +82,7 @@ def write_bag(
     patches : (row of the grid, what `encode_patch` made of it) in the grid's order; rows that are
         missing could not be read and are left out of the bag
     params : what the grid and the pixels were made with
+    outline : see `BagHeader`
 
     Returns
     -------
@@ -91,12 +97,14 @@ def write_bag(
             status="ok" if len(kept) else "no_tissue",
             background=background,
             unreadable=len(grid) - len(kept),
-            fingerprint=bag_fingerprint(slide, params),
+            fingerprint=bag_fingerprint(slide, params, outline),
             params=params,
+            outline=outline,
         )
         for field in fields(header):
             value = getattr(header, field.name)
-            h5.attrs[field.name] = value.model_dump_json() if field.name == "params" else value
+            if value is not None:
+                h5.attrs[field.name] = value.model_dump_json() if field.name == "params" else value
     return header
 
 
@@ -242,9 +250,11 @@ class Bag:
         return len(self.grid)
 
     def _read_header(self) -> BagHeader:
-        values = {field.name: self._h5.need(field.name) for field in fields(BagHeader)}
+        needed = [field.name for field in fields(BagHeader) if field.name != "outline"]
+        values = {name: self._h5.need(name) for name in needed}
         try:
             values["params"] = TileParams.model_validate_json(values["params"])
+            values["outline"] = self._h5.attr("outline")
             header = _HEADER.validate_python(values)
         except ValueError:
             raise StoredFileError(

@@ -9,17 +9,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from milpath.alias import name_slide
-from milpath.errors import MilpathError, UsageError
+from milpath.errors import MilpathError, OutlineError, UsageError
 from milpath.names import folded, is_file_name, is_printable
 from milpath.params import MPP_RANGE
 from milpath.slide import MppSource, Slide
+
+if TYPE_CHECKING:
+    from milpath.outline import Outline
 
 SLIDE_SUFFIXES = frozenset(
     {".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".bif", ".svslide", ".vms", ".vmu"}
     | {".czi", ".dcm"}
 )
+OUTLINE_SUFFIX = ".geojson"
+"""What an outline in a folder of them is called, after the slide's id."""
+
 MAX_BYTES = 1 << 26
 MAX_SLIDES = 100_000
 """Of a cohort file; more is no cohort but a mistake, or an attack."""
@@ -47,6 +54,19 @@ class SlideEntry:
     def open(self) -> Slide:
         """The slide itself; raises as `Slide` does."""
         return Slide(self.path, self.slide_id, self.mpp, self.mpp_source)
+
+    def read_outline(self) -> Outline | None:
+        """What a person outlined on it; raises `OutlineError`, also where the file is missing."""
+        if self.outline is None:
+            return None
+        from milpath.outline import read_outline  # half a second of SciPy
+
+        if not self.outline.exists():
+            raise OutlineError(
+                f"{self.slide_id}: has no outline of its tissue; expected {self.slide_id}"
+                f"{OUTLINE_SUFFIX} in the folder of outlines"
+            )
+        return read_outline(self.outline, f"{self.slide_id}: its outline")
 
 
 @dataclass(frozen=True)
@@ -270,6 +290,40 @@ def gather_slides(inputs: Iterable[Path], slide_mpp: float | None = None) -> lis
     entries = list(dict.fromkeys(entries))  # a file and its folder name the same slide
     _refuse_twins("slides", entries)
     return entries
+
+
+def give_outlines(entries: Sequence[SlideEntry], given: Path) -> list[SlideEntry]:
+    """The slides with the outlines of their tissue.
+
+    Parameters
+    ----------
+    given : an outline's file, for one slide; or a folder of `<slide_id>.geojson`, where a slide
+        without one fails when its turn comes
+
+    Raises
+    ------
+    UsageError : one outline for several slides, no outline, or a folder that has none of them
+    """
+    if given.is_dir():
+        files = [given / f"{entry.slide_id}{OUTLINE_SUFFIX}" for entry in entries]
+        if not any(file.exists() for file in files):
+            raise UsageError(
+                f"{given}: has an outline of none of the slides; looked for "
+                + " ".join(file.name for file in files[:3])
+            )
+        return [replace(entry, outline=file) for entry, file in zip(entries, files, strict=True)]
+    if len(entries) > 1:
+        raise UsageError(
+            f"an outline is of one slide, not of {len(entries)}; "
+            f"name a folder with <slide_id>{OUTLINE_SUFFIX} for each"
+        )
+    from milpath.outline import read_outline
+
+    try:
+        read_outline(given)  # refused now, not after a network has been loaded
+    except OutlineError as error:
+        raise UsageError(str(error)) from None
+    return [replace(entry, outline=given) for entry in entries]
 
 
 def _search_folder(folder: Path) -> list[SlideEntry]:

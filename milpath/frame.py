@@ -91,6 +91,17 @@ def compare_slides(old: SlideFacts, new: SlideFacts) -> list[str]:
     ]
 
 
+def compare_outlines(old: str | None, new: str | None) -> list[str]:
+    """As `compare_slides`, of its outlines' fingerprints, None where its tissue was found."""
+    if old == new:
+        return []
+    if old is None:
+        return ["its tissue was found on the slide, is an outline's"]
+    if new is None:
+        return ["its tissue was an outline's, is found on the slide"]
+    return ["the tissue's outline is another one"]
+
+
 def _file_name(text: str) -> str:
     if not is_file_name(text):
         raise ValueError("cannot be a file name")

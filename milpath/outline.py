@@ -5,6 +5,7 @@ Polygons are in level-0 pixels (x, y), with holes, in the form that QuPath reads
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import approximate_polygon, find_contours, points_in_poly
 
-from milpath.errors import UsageError
+from milpath.errors import OutlineError
 from milpath.overview import Overview
 from milpath.store import publish_json
 from milpath.tissue import TissueMask
@@ -46,6 +47,20 @@ class Polygon:
 
     ring: Ring
     holes: tuple[Ring, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a person says is tissue on a slide.
+
+    Attributes
+    ----------
+    polygons : its pieces, at least one
+    fingerprint : of the file that they were read from
+    """
+
+    polygons: tuple[Polygon, ...]
+    fingerprint: str
 
 
 def trace_tissue(tissue: TissueMask) -> list[Polygon]:
@@ -94,7 +109,7 @@ def fill_outline(overview: Overview, tissue: TissueMask, outline: Sequence[Polyg
 
     Raises
     ------
-    UsageError : the outline does not touch the slide
+    OutlineError : the outline does not touch the slide
     """
     mask = np.zeros(overview.rgb.shape[:2], np.bool_)
     for polygon in outline:
@@ -106,7 +121,7 @@ def fill_outline(overview: Overview, tissue: TissueMask, outline: Sequence[Polyg
         mask[where] |= inside
     if not mask.any():
         low = np.min([polygon.ring.min(axis=0) for polygon in outline], axis=0)
-        raise UsageError(
+        raise OutlineError(
             f"the outline does not touch the slide: it begins at x {low[0]:g}, y {low[1]:g}; "
             "expected pixels of the full-size slide, from its top-left corner"
         )
@@ -187,34 +202,40 @@ def _closed(ring: Ring) -> list[list[float]]:
     return [*places, places[0]]
 
 
-def read_outline(path: Path) -> list[Polygon]:
+def read_outline(path: Path, name: str | None = None) -> Outline:
     """The polygons of a GeoJSON file: a FeatureCollection, a list of features, or one.
+
+    Parameters
+    ----------
+    path : the file
+    name : what messages call it, its own name by default
 
     Raises
     ------
-    UsageError : no such file, or not polygons of finite numbers, or in another system than pixels
+    OutlineError : no such file, or not polygons of finite numbers, or in another system than pixels
     """
+    name = name or path.name
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path.name}: larger than {MAX_BYTES >> 20} MB; simplify it")
+            raise OutlineError(f"{name}: larger than {MAX_BYTES >> 20} MB; simplify it")
         data = path.read_bytes()
         if data.count(b",") > 4 * MAX_VERTICES or data.count(b"[") > _MOST_LISTS:
-            raise UsageError(f"{path.name}: more than {MAX_VERTICES:,} corners; simplify it")
-        outline = list(_polygons(json.loads(data)))
+            raise OutlineError(f"{name}: more than {MAX_VERTICES:,} corners; simplify it")
+        outline = tuple(_polygons(json.loads(data)))
     except OSError as error:
-        raise UsageError(f"{path.name}: cannot be read ({error.strerror})") from None
+        raise OutlineError(f"{name}: cannot be read ({error.strerror})") from None
     except _NO_OUTLINE:
-        raise UsageError(
-            f"{path.name}: not an outline; expected GeoJSON with polygons of level-0 pixels"
+        raise OutlineError(
+            f"{name}: not an outline; expected GeoJSON with polygons of level-0 pixels"
         ) from None
     if not outline:
-        raise UsageError(f"{path.name}: holds no polygon, so there would be no tissue")
+        raise OutlineError(f"{name}: holds no polygon, so there would be no tissue")
     rings = [ring for each in outline for ring in (each.ring, *each.holes)]
     if len(rings) > MAX_RINGS or sum(map(len, rings)) > MAX_VERTICES:
-        raise UsageError(
-            f"{path.name}: more than {MAX_VERTICES:,} corners or {MAX_RINGS:,} rings; simplify it"
+        raise OutlineError(
+            f"{name}: more than {MAX_VERTICES:,} corners or {MAX_RINGS:,} rings; simplify it"
         )
-    return outline
+    return Outline(outline, hashlib.sha256(data).hexdigest()[:32])
 
 
 _NO_OUTLINE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from milpath.errors import StoredFileError
-from milpath.frame import compare_slides, read_frame, write_frame
+from milpath.frame import compare_outlines, compare_slides, read_frame, write_frame
 from milpath.grid import PatchGrid
 from milpath.names import is_printable
 from milpath.slide import SlideFacts
@@ -38,6 +38,7 @@ class Prediction:
     member_bias : float64 (M, C); each class's logit is its bias plus its contributions' sum
     model : fingerprint of the bundle
     unreadable : patches left out because the slide's file is damaged there
+    outline : fingerprint of what a person outlined as tissue, None where it was found
     """
 
     slide: SlideFacts
@@ -49,6 +50,7 @@ class Prediction:
     member_bias: Floats
     model: str
     unreadable: int = 0
+    outline: str | None = None
 
     @cached_property
     def member_logits(self) -> Floats:
@@ -119,6 +121,8 @@ def write_prediction(path: Path, prediction: Prediction) -> None:
         h5.attrs["class_names"] = json.dumps(prediction.class_names, ensure_ascii=False)
         h5.attrs["model"] = prediction.model
         h5.attrs["unreadable"] = prediction.unreadable
+        if prediction.outline is not None:
+            h5.attrs["outline"] = prediction.outline
         h5.create_dataset("member_attention", data=prediction.member_attention)
         h5.create_dataset("member_contributions", data=prediction.member_contributions)
         h5.create_dataset("member_bias", data=prediction.member_bias)
@@ -153,6 +157,7 @@ def read_prediction(path: Path) -> Prediction:
             member_bias=bias,
             model=str(h5.need("model")),
             unreadable=_count(h5, "unreadable"),
+            outline=_text(h5, "outline"),
         )
         sound = bias.size and _all_finite(prediction)
         if not sound or (len(grid) and not _is_share(prediction.member_attention)):
@@ -160,8 +165,16 @@ def read_prediction(path: Path) -> Prediction:
         return prediction
 
 
-def find_prediction(path: Path, slide: SlideFacts, made_by: str) -> Prediction | str | None:
-    """What this very model said of this very slide, why a file there is not that, or None."""
+def find_prediction(
+    path: Path, slide: SlideFacts, model: str, outline: str | None = None
+) -> Prediction | str | None:
+    """What this very model said of this very slide, why a file there is not that, or None.
+
+    Parameters
+    ----------
+    path : where it would lie
+    slide, model, outline : as in `Prediction`
+    """
     if not path.exists():
         return None
     try:
@@ -169,8 +182,9 @@ def find_prediction(path: Path, slide: SlideFacts, made_by: str) -> Prediction |
     except StoredFileError:
         return "the prediction there was damaged, or of another milpath"
     changes = compare_slides(found.slide, slide)
-    if found.model != made_by:
-        changes.append("the model, or the tissue's outline, is another one")
+    changes += compare_outlines(found.outline, outline)
+    if found.model != model:
+        changes.append("the model is another one")
     if found.unreadable:  # the slide may have been mended, as its user was told to
         changes.append(f"{found.unreadable} of its patches could not be read the last time")
     return ", ".join(changes) or found
@@ -187,6 +201,13 @@ def _count(h5: SafeH5, name: str) -> int:
     value = h5.need(name)
     if not isinstance(value, int) or value < 0:
         raise h5.refuse(f"attribute {name!r} is not a number of patches")
+    return value
+
+
+def _text(h5: SafeH5, name: str) -> str | None:
+    value = h5.attr(name)
+    if value is not None and not (isinstance(value, str) and is_printable(value)):
+        raise h5.refuse(f"attribute {name!r} is not text")
     return value
 
 

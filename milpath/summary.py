@@ -10,7 +10,6 @@ from milpath.cohort import SlideEntry
 from milpath.engine import Outcome, plan_outcome
 from milpath.model_spec import BundleSpec
 from milpath.prediction import Prediction, find_prediction
-from milpath.store import fingerprint
 from milpath.table import write_csv
 
 
@@ -19,20 +18,15 @@ def prediction_paths(out: Path, slide_id: str) -> tuple[Path, Path]:
     return out / f"{slide_id}.prediction.h5", out / f"{slide_id}.png"
 
 
-def made_by_whom(model: str, outline: Path | None) -> str:
-    """Fingerprint of a model, and of the outline of tissue that it was given if there is one."""
-    return model if outline is None else fingerprint(model, outline.read_text("utf-8", "replace"))
-
-
 def foresee_prediction(entry: SlideEntry, out: Path, spec: BundleSpec) -> Outcome:
     """What classifying a slide would do, as far as can be said without finding its tissue.
 
-    Raises as `Slide` and `Slide.level_for` do; writes nothing.
+    Raises as `Slide`, `Slide.level_for` and `SlideEntry.read_outline` do; writes nothing.
     """
     path, picture = prediction_paths(out, entry.slide_id)
     with entry.open() as slide:
-        made_by = made_by_whom(spec.fingerprint, entry.outline)
-        found = find_prediction(path, slide.facts, made_by)
+        drawn = outline.fingerprint if (outline := entry.read_outline()) else None
+        found = find_prediction(path, slide.facts, spec.fingerprint, drawn)
         slide.level_for(spec.tile.grid.mpp)
     if not isinstance(found, Prediction):
         return plan_outcome(entry, found)

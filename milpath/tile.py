@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from milpath.bag import Bag, bag_fingerprint, encode_patch, write_bag
+from milpath.bag import Bag, BagHeader, bag_fingerprint, encode_patch, write_bag
 from milpath.cohort import SlideEntry
 from milpath.engine import Outcome, plan_outcome
-from milpath.errors import SlideReadError, StoredFileError
-from milpath.frame import compare_slides
+from milpath.errors import OutlineError, SlideReadError, StoredFileError
+from milpath.frame import compare_outlines, compare_slides
 from milpath.grid import PatchGrid, plan_grid
 from milpath.overview import Overview, read_overview
 from milpath.params import MAX_UNREADABLE, MPP_SURPRISE, TileParams, compare_params
@@ -23,6 +24,9 @@ from milpath.sheet import encode_png
 from milpath.slide import Slide, SlideFacts
 from milpath.store import discard, publish_bytes
 from milpath.tissue import TissueMask, segment_tissue
+
+if TYPE_CHECKING:
+    from milpath.outline import Outline
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +40,10 @@ class Plan:
     grid: PatchGrid
 
 
-def plan_slide(slide: Slide, params: TileParams, outline: Path | None = None) -> Plan:
-    """Find the tissue, or take that of an outline's file, and lay the grid.
+def plan_slide(slide: Slide, params: TileParams, outline: Outline | None = None) -> Plan:
+    """Find the tissue, or take that of an outline, and lay the grid.
 
-    Raises as `plan_grid`, `read_overview` and `read_outline` do.
+    Raises as `plan_grid`, `read_overview` and `fill_outline` do.
     """
     slide.level_for(params.grid.mpp)  # an unfit resolution is refused before any pixel is read
     overview = read_overview(slide, params.tissue.overview_mpp)
@@ -51,9 +55,12 @@ def plan_slide(slide: Slide, params: TileParams, outline: Path | None = None) ->
         )
     tissue = segment_tissue(overview, params.tissue)
     if outline is not None:
-        from milpath.outline import fill_outline, read_outline  # half a second of SciPy
+        from milpath.outline import fill_outline  # half a second of SciPy
 
-        tissue = fill_outline(overview, tissue, read_outline(outline))
+        try:
+            tissue = fill_outline(overview, tissue, outline.polygons)
+        except OutlineError as error:
+            raise OutlineError(f"{slide.name}: {error}") from None
     for doubt in _doubts(slide, overview, tissue):
         log.warning("%s: %s", slide.slide_id, doubt)
     return Plan(overview, tissue, plan_grid(slide, tissue, params.grid))
@@ -84,7 +91,8 @@ def bag_path(folder: Path, slide_id: str) -> Path:
 def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 1) -> Outcome:
     """Write `out/<slide_id>.h5` and `out/qc/<slide_id>.png`, unless they are there already.
 
-    A bag made with the same parameters from the same slide is kept; any other is made again.
+    A bag made with the same parameters from the same slide, in the same outline if it has one, is
+    kept; any other is made again.
 
     Raises
     ------
@@ -94,28 +102,32 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
     path, qc = bag_path(out, entry.slide_id), _qc_path(out, entry.slide_id)
     with entry.open() as slide:
         facts = slide.facts
-        found = find_bag(out, facts, params)
+        outline = entry.read_outline()
+        drawn = outline.fingerprint if outline else None
+        found = find_bag(out, facts, params, drawn)
         if isinstance(found, Outcome):
             return found
-        plan = plan_slide(slide, params)
+        plan = plan_slide(slide, params, outline)
         discard(qc)  # an older one would say that all is done
         encode = partial(encode_patch, params=params.pixels)
         patches = stream_patches(slide, plan.grid, encode, threads)
         with ThreadPoolExecutor(1) as pool:  # matplotlib takes a second
             picture = pool.submit(_draw_png, plan, entry.slide_id)
-            header = write_bag(path, facts, plan.grid, plan.tissue.background, patches, params)
+            background = plan.tissue.background
+            header = write_bag(path, facts, plan.grid, background, patches, params, drawn)
         publish_bytes(qc, picture.result())
     count = len(plan.grid) - header.unreadable
     return Outcome(
         entry.slide_id,
         header.status,
-        _sentence(count, header.unreadable, plan, found),
+        _sentence(count, header, found),
         {
             "patches": count,
             "unreadable": header.unreadable,
             "patch_mpp": plan.grid.patch_mpp,
             "mpp_source": facts.mpp_source,
             "background": header.background,
+            "outlined": drawn is not None,
             "bag": path.name,
         },
     )
@@ -128,15 +140,18 @@ def _draw_png(plan: Plan, slide_id: str) -> bytes:
 def foresee_bag(entry: SlideEntry, out: Path, params: TileParams) -> Outcome:
     """What `tile_slide` would do with a slide, as far as can be said without finding its tissue.
 
-    Raises as `Slide` and `Slide.level_for` do; writes nothing.
+    Raises as `Slide`, `Slide.level_for` and `SlideEntry.read_outline` do; writes nothing.
     """
     with entry.open() as slide:
-        found = find_bag(out, slide.facts, params)
+        drawn = outline.fingerprint if (outline := entry.read_outline()) else None
+        found = find_bag(out, slide.facts, params, drawn)
         slide.level_for(params.grid.mpp)
     return plan_outcome(entry, found)
 
 
-def find_bag(out: Path, slide: SlideFacts, params: TileParams) -> Outcome | str | None:
+def find_bag(
+    out: Path, slide: SlideFacts, params: TileParams, outline: str | None = None
+) -> Outcome | str | None:
     """The outcome of a bag that is already right, why one is not, or None where there is none."""
     path = bag_path(out, slide.slide_id)
     if not path.exists():
@@ -146,8 +161,9 @@ def find_bag(out: Path, slide: SlideFacts, params: TileParams) -> Outcome | str 
             header, count, old = bag.header, len(bag), bag.slide
     except StoredFileError:
         return "the bag there was damaged, or of another milpath"
-    if header.fingerprint != bag_fingerprint(slide, params):
-        return _differences(old, slide, header.params, params)
+    if header.fingerprint != bag_fingerprint(slide, params, outline):
+        drawn = compare_outlines(header.outline, outline)
+        return ", ".join([*_differences(old, slide, header.params, params), *drawn]) or _OTHER
     if header.unreadable:  # the slide may have been mended, as its user was told to
         return f"{header.unreadable} of its patches could not be read the last time"
     if not _qc_path(out, slide.slide_id).exists():
@@ -160,21 +176,27 @@ def find_bag(out: Path, slide: SlideFacts, params: TileParams) -> Outcome | str 
     )
 
 
-def _differences(old: SlideFacts, new: SlideFacts, was: TileParams, now: TileParams) -> str:
+_OTHER = "another milpath made it"
+
+
+def _differences(old: SlideFacts, new: SlideFacts, was: TileParams, now: TileParams) -> list[str]:
     slide = compare_slides(replace(old, mpp_source=new.mpp_source), new)  # by value, not by source
     params = [f"{name} was {one}, is {two}" for name, one, two in compare_params(was, now)]
-    return ", ".join([*slide, *params]) or "another milpath made it"
+    return [*slide, *params]
 
 
 def _qc_path(out: Path, slide_id: str) -> Path:
     return out / "qc" / f"{slide_id}.png"
 
 
-def _sentence(count: int, unreadable: int, plan: Plan, stale: str | None) -> str:
-    parts = [f"{count} patches" if count else "no tissue found: a bag of 0 patches"]
-    if unreadable:
-        parts.append(f"{unreadable} unreadable left out")
-    if plan.tissue.background == "dark":
+def _sentence(count: int, header: BagHeader, stale: str | None) -> str:
+    none = "no tissue found" if header.outline is None else "too little in its outline"
+    parts = [f"{count} patches" if count else f"{none}: a bag of 0 patches"]
+    if header.outline is not None and count:
+        parts.append("all in its outline")
+    if header.unreadable:
+        parts.append(f"{header.unreadable} unreadable left out")
+    if header.background == "dark":
         parts.append("dark background, taken for fluorescence")
     if stale:
         parts.append(f"made anew: {stale}")

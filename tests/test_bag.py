@@ -128,10 +128,20 @@ def test_fingerprints_tell_slides_resolutions_and_parameters_apart() -> None:
         bag_fingerprint(replace(FACTS, mpp_x=0.26), JPEG),
         bag_fingerprint(FACTS, RAW),
         bag_fingerprint(FACTS, TileParams(grid=GridParams(mpp=0.51))),
+        bag_fingerprint(FACTS, JPEG, "an outline"),
+        bag_fingerprint(FACTS, JPEG, "another"),
         bag_fingerprint(FACTS, JPEG),
     ]
     assert len(set(others)) == len(others)
     assert bag_fingerprint(replace(FACTS, slide_id="y"), JPEG) == others[-1]
+
+
+def test_a_bag_without_an_outline_is_the_one_that_it_was_before_there_were_any(
+    tmp_path: Path,
+) -> None:
+    assert bag_fingerprint(FACTS, TileParams()) == "da73d522ed4e6a8487e15beca6c231d2"
+    with h5py.File(make(tmp_path)) as h5:
+        assert "outline" not in h5.attrs
 
 
 # -- features --------------------------------------------------------------------------------------

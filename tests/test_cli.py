@@ -238,6 +238,7 @@ def test_exit_codes_tell_some_failed_from_all_failed(slides: Path, tmp_path: Pat
         (["tile", "x.svs", "--out", "o", "--scheduler", "host"], "neither an address (tcp://ho"),
         (["tile", "x.svs", "--out", "o", "--scheduler", "tcp://h:1", "-w", "2"], "give one of the"),
         (["classify", "x.svs", "--model", "m", "--out", "o", "--shard", "0/2"], "--shard 0/2"),
+        (["tile", "x.svs", "--out", "o", "--tissue", "t.geojson"], "--tissue: t.geojson: cannot"),
     ],
 )
 def test_wrong_use_is_one_clear_line_and_exit_2(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import points_in_poly
 
-from milpath.errors import UsageError
+from milpath.errors import OutlineError
 from milpath.outline import (
     Polygon,
     fill_outline,
@@ -77,7 +77,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     _, tissue = frame(blobs(7))
     outline = trace_tissue(tissue)
     write_outline(tmp_path / "o.geojson", outline)
-    again = read_outline(tmp_path / "o.geojson")
+    again = read_outline(tmp_path / "o.geojson").polygons
     assert len(again) == len(outline)
     for one, other in zip(outline, again, strict=True):
         np.testing.assert_allclose(one.ring, other.ring, atol=0.006)
@@ -103,7 +103,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 )
 def test_what_is_no_outline_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "o.geojson").write_text(text)
-    with pytest.raises(UsageError, match=r"^o\.geojson: ") as caught:
+    with pytest.raises(OutlineError, match=r"^o\.geojson: ") as caught:
         read_outline(tmp_path / "o.geojson")
     assert "\n" not in str(caught.value)
 
@@ -115,7 +115,7 @@ def test_multipolygons_and_single_features_are_read_too(tmp_path: Path) -> None:
         [{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": rings}}] * 2,
     ):
         (tmp_path / "o.json").write_text(json.dumps(geometry))
-        assert len(read_outline(tmp_path / "o.json")) == 2
+        assert len(read_outline(tmp_path / "o.json").polygons) == 2
 
 
 def test_nothing_unreadable_is_tissue() -> None:
@@ -130,7 +130,7 @@ def test_nothing_unreadable_is_tissue() -> None:
 
 def read_text(folder: Path, text: str | bytes) -> list[Polygon]:
     (folder / "o.geojson").write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_outline(folder / "o.geojson")
+    return list(read_outline(folder / "o.geojson").polygons)
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ def read_text(folder: Path, text: str | bytes) -> list[Polygon]:
 )
 def test_places_that_are_none_are_refused(tmp_path: Path, place: str) -> None:
     text = f'{{"type":"Polygon","coordinates":[[[0,{place}],[9,0],[9,9],[0,9]]]}}'
-    with pytest.raises(UsageError, match=r"^o\.geojson: not an outline"):
+    with pytest.raises(OutlineError, match=r"^o\.geojson: not an outline"):
         read_text(tmp_path, text)
 
 
 def test_an_outline_in_a_system_of_the_earth_is_refused(tmp_path: Path) -> None:
     ring = [[0, 0], [9, 0], [9, 9], [0, 9]]
     found = {"type": "Polygon", "coordinates": [ring], "crs": {"type": "name"}}
-    with pytest.raises(UsageError, match="pixels"):
+    with pytest.raises(OutlineError, match="pixels"):
         read_text(tmp_path, json.dumps(found))
 
 
@@ -159,21 +159,21 @@ def test_an_outline_in_a_system_of_the_earth_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_outlines_beyond_all_measure_are_refused(tmp_path: Path, text: bytes, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(OutlineError, match=words):
         read_text(tmp_path, text)
 
 
 def test_too_many_rings_are_refused(tmp_path: Path) -> None:
     ring = [[0, 0], [9, 0], [9, 9], [0, 9]]
     found = {"type": "Polygon", "coordinates": [ring] * 10_001}
-    with pytest.raises(UsageError, match="10,000 rings"):
+    with pytest.raises(OutlineError, match="10,000 rings"):
         read_text(tmp_path, json.dumps(found))
 
 
 def test_an_outline_beside_the_slide_is_refused_with_where_it_lies() -> None:
     overview, tissue = frame(np.zeros((20, 30), np.bool_))
     ring = np.array([[9e5, 0], [9e5 + 99, 0], [9e5 + 99, 99], [9e5, 99]])
-    with pytest.raises(UsageError, match="does not touch the slide: it begins at x 900000, y 0"):
+    with pytest.raises(OutlineError, match="does not touch the slide: it begins at x 900000, y 0"):
         fill_outline(overview, tissue, [Polygon(ring)])
 
 
@@ -188,7 +188,7 @@ def test_what_a_polygon_fills_is_what_a_slower_way_says(data: st.DataObject) -> 
     outer, hole = (points_in_poly(points, ring).reshape(20, 30) for ring in rings)
     try:
         mask = fill_outline(overview, tissue, [Polygon(places[0], (places[1],))]).mask
-    except UsageError:
+    except OutlineError:
         mask = np.zeros((20, 30), np.bool_)
     assert (mask != (outer & ~hole)).sum() <= _on_edges(points, rings)
 

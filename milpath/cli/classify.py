@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +18,9 @@ from milpath.cli.machines import (
     NetworkWorkersOption,
     SchedulerOption,
     ShardOption,
+    TissueOption,
+    files_of,
+    gather_entries,
     open_backend,
     take_shard,
 )
@@ -45,13 +47,7 @@ def classify(
     workers: NetworkWorkersOption = 1,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
-    tissue: Annotated[
-        Path | None,
-        typer.Option(
-            help="Outline of the tissue (GeoJSON, level-0 pixels), for one slide.",
-            show_default="found on the slide",
-        ),
-    ] = None,
+    tissue: TissueOption = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also tell how far each slide is.")
     ] = False,
@@ -63,19 +59,12 @@ def classify(
     OUT receives predictions.csv, and for each slide a prediction file and a picture of the slide
     beside its heatmap. Resolution, patch size and everything else come from the model.
     """
-    from milpath.cohort import gather_slides
     from milpath.engine import Inline
     from milpath.model_spec import check_weights, read_bundle_spec
     from milpath.nn.jobs import ClassifyJob
-    from milpath.outline import read_outline
     from milpath.summary import foresee_prediction, write_predictions
 
-    entries, share = take_shard(gather_slides(slides, slide_mpp), shard)
-    if tissue is not None:
-        if len(entries) > 1:
-            raise UsageError(f"--tissue: an outline is of one slide, not of {len(entries)}")
-        read_outline(tissue)  # refused now, not after the network has been loaded
-        entries = [replace(entry, outline=tissue) for entry in entries]
+    entries, share = take_shard(gather_entries(slides, slide_mpp, tissue), shard)
     try:
         spec = read_bundle_spec(model)
         if dry_run:
@@ -85,12 +74,12 @@ def classify(
     show_warnings(verbose=verbose)
     table = out / (share.file_name("predictions", ".csv") if share else "predictions.csv")
     place = {entry.slide_id: number for number, entry in enumerate(entries)}
-    files = [model / "model.json", *(entry.path for entry in entries)]
+    files = [model / "model.json", *files_of(entries)]
     if dry_run:
         look = partial(foresee_prediction, out=out, spec=spec)
         foresee("classify", look, entries, out, as_json)
         return
-    params = {"model": spec.fingerprint}
+    params = {"model": spec.fingerprint, "outlined": tissue is not None}
     with (
         open_backend(workers, scheduler, len(entries), out, files) as backend,
         open_run("classify", out, entries, params, as_json) as run,

@@ -87,6 +87,7 @@ def _describe_bag(path: Path) -> dict[str, Any]:
             "pixels": bag.header.params.pixels.model_dump(),
             "features": f"{bag.feature_dim} by {bag.encoder[0]}" if bag.encoder else None,
             "background": bag.header.background,
+            "tissue": _whose(bag.header.outline),
             "fingerprint": bag.header.fingerprint,
         }
 
@@ -109,8 +110,13 @@ def _describe_prediction(path: Path) -> dict[str, Any]:
         "patches": len(found.grid),
         "patches the attention rests on": round(found.effective_patches, 1),
         **_frame(found.slide, found.grid),
+        "tissue": _whose(found.outline),
         "model": found.model,
     }
+
+
+def _whose(outline: str | None) -> str:
+    return "found on the slide" if outline is None else "of an outline"
 
 
 def _frame(slide: Any, grid: Any) -> dict[str, Any]:

@@ -35,6 +35,16 @@ ShardOption = Annotated[
         show_default="all",
     ),
 ]
+TissueOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tissue",
+        metavar="OUTLINE",
+        help="Outline of the tissue, drawn in napari or QuPath (GeoJSON): a file for one slide, or "
+        "a folder with <slide_id>.geojson for each.",
+        show_default="found on the slide",
+    ),
+]
 NetworkWorkersOption = Annotated[
     int,
     typer.Option(
@@ -52,6 +62,27 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def gather_entries(
+    slides: Sequence[Path], slide_mpp: float | None, tissue: Path | None
+) -> list[SlideEntry]:
+    """The slides that the options name; raises as `gather_slides` and `give_outlines` do."""
+    from milpath.cohort import gather_slides, give_outlines
+
+    entries = gather_slides(slides, slide_mpp)
+    if tissue is None:
+        return entries
+    try:
+        return give_outlines(entries, tissue)
+    except UsageError as error:
+        raise UsageError(f"--tissue: {error}") from None
+
+
+def files_of(entries: Sequence[SlideEntry]) -> list[Path]:
+    """What the work on slides reads."""
+    outlines = [entry.outline for entry in entries if entry.outline is not None]
+    return [entry.path for entry in entries] + outlines
 
 
 def take_shard(

@@ -18,6 +18,9 @@ from milpath.cli.console import (
 from milpath.cli.machines import (
     SchedulerOption,
     ShardOption,
+    TissueOption,
+    files_of,
+    gather_entries,
     open_backend,
     take_shard,
 )
@@ -63,6 +66,7 @@ def tile(
     ] = _PIXELS.codec,
     quality: Annotated[int, typer.Option(help="JPEG quality, 50 to 100.")] = _PIXELS.quality,
     slide_mpp: SlideMppOption = None,
+    tissue: TissueOption = None,
     workers: WorkersOption = 0,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
@@ -82,18 +86,18 @@ def tile(
         ),
         pixels=checked(CodecParams, codec=codec, quality=quality),
     )
-    from milpath.cohort import gather_slides
     from milpath.tile import foresee_bag, tile_slide
 
     show_warnings()
-    entries, _ = take_shard(gather_slides(slides, slide_mpp), shard)
-    files = [entry.path for entry in entries]
+    entries, _ = take_shard(gather_entries(slides, slide_mpp, tissue), shard)
+    files = files_of(entries)
+    given = params.model_dump() | {"outlined": tissue is not None}
     if dry_run:
         foresee("tile", partial(foresee_bag, out=out, params=params), entries, out, as_json)
         return
     with (
         open_backend(workers, scheduler, len(entries), out, files) as backend,
-        open_run("tile", out, entries, params.model_dump(), as_json) as run,
+        open_run("tile", out, entries, given, as_json) as run,
     ):
         job = partial(tile_slide, out=out.absolute(), params=params, threads=backend.threads)
         run.do(job, backend)

@@ -108,7 +108,8 @@ class Cluster:
         return suspects
 
     def _submit(self, job: Job, entry: SlideEntry, tries: int, group: str) -> _Future:
-        entry = replace(entry, path=entry.path.absolute())
+        outline = entry.outline and entry.outline.absolute()
+        entry = replace(entry, path=entry.path.absolute(), outline=outline)
         key = (group, entry.slide_id)  # a common group: the scheduler keeps them till there is room
         return self.client.submit(_work, job, entry, self.claim, tries, key=key, pure=False)
 

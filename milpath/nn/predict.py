@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,13 @@ from milpath.grid import PatchGrid
 from milpath.heatmap import rasterize
 from milpath.nn.bundle import Bundle
 from milpath.nn.mil import Member, build_evidence
+from milpath.outline import Outline
 from milpath.overlay import overlay_title, write_overlay
 from milpath.patches import Patch, stream_patches
 from milpath.prediction import Prediction, find_prediction, write_prediction
 from milpath.slide import Slide
 from milpath.store import discard
-from milpath.summary import made_by_whom, prediction_paths, summary_of
+from milpath.summary import prediction_paths, summary_of
 from milpath.tile import plan_slide
 
 log = logging.getLogger(__name__)
@@ -130,8 +130,9 @@ class Classifier:
     def __call__(self, entry: SlideEntry) -> Outcome:
         path, picture = prediction_paths(self.out, entry.slide_id)
         with entry.open() as slide:
-            made_by = made_by_whom(self.bundle.spec.fingerprint, entry.outline)
-            found = find_prediction(path, slide.facts, made_by)
+            outline = entry.read_outline()
+            drawn = outline.fingerprint if outline else None
+            found = find_prediction(path, slide.facts, self.bundle.spec.fingerprint, drawn)
             if isinstance(found, Prediction):
                 if picture.exists() or found.status == "no_tissue":
                     return self._outcome(found, "skipped")
@@ -139,14 +140,14 @@ class Classifier:
             else:
                 discard(picture)  # whatever comes now, an older answer must not pass for this one
                 discard(path)
-                prediction = replace(self.predict(slide, entry.outline), model=made_by)
+                prediction = self.predict(slide, outline)
                 write_prediction(path, prediction)
             if prediction.status == "ok":
                 write_overlay(picture, slide, rasterize(prediction), overlay_title(prediction))
         stale = found if isinstance(found, str) else None
         return self._outcome(prediction, prediction.status, stale)
 
-    def predict(self, slide: Slide, outline: Path | None = None) -> Prediction:
+    def predict(self, slide: Slide, outline: Outline | None = None) -> Prediction:
         """Tile, encode and pool a slide in one pass; raises `SlideError` as tiling does."""
         spec = self.bundle.spec
         plan = plan_slide(slide, spec.tile, outline)
@@ -171,6 +172,7 @@ class Classifier:
             member_bias=self.bias,
             model=spec.fingerprint,
             unreadable=len(plan.grid) - len(rows),
+            outline=outline.fingerprint if outline else None,
         )
 
     def _outcome(self, prediction: Prediction, status: Status, stale: str | None = None) -> Outcome:

@@ -130,7 +130,7 @@ def fill(path: Path) -> None:
     none = np.zeros(rgb.shape[:2], np.bool_)
     overview = Overview(rgb, (0, 0), (32.0, 32.0), 8.0, none)
     found = TissueMask(none, (0, 0), (32.0, 32.0), "bright", none)
-    fill_outline(overview, found, read_outline(path))
+    fill_outline(overview, found, read_outline(path).polygons)
 
 
 _SQUARE = [[100, 100], [9000, 100], [9000, 9000], [100, 9000], [100, 100]]

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from distributed import Client
 from farm import Farm, entries, kill_victim, note_and_work, open_farm, told, wait_for, work
@@ -23,6 +24,7 @@ from milpath.cohort import SlideEntry
 from milpath.engine import run_job
 from milpath.engine.cluster import Claim, _check_workers, _witnesses, fit_worker, join_cluster
 from milpath.errors import MilpathError, OutputError, UsageError
+from milpath.outline import Polygon, write_outline
 from milpath.synthetic import draw_slide
 
 pytestmark = pytest.mark.slow
@@ -127,6 +129,21 @@ def test_tiles_are_the_same_to_the_last_byte_though_a_worker_is_killed(
     found = contents(there)
     assert {name for name in found if not name.endswith(".part")} == set(contents(here))
     assert {name: found[name] for name in contents(here)} == contents(here)
+
+
+def test_outlines_reach_the_workers_though_their_paths_are_relative(
+    farm: Farm, slides: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "drawn").mkdir()
+    for number in range(2):
+        ring = np.array([[0.0, 0.0], [300.0, 0.0], [300.0, 300.0 + number]])
+        write_outline(tmp_path / "drawn" / f"s{number}.geojson", [Polygon(ring)])
+    given = [slides / "s0.tif", slides / "s1.tif", "--tissue", "drawn", "--json", *OPTIONS]
+    for place in (["here", "-w", "1"], ["there", "--scheduler", farm.file]):
+        command = milpath("tile", *given, "--out", *place)
+        subprocess.run(command, check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert len(contents(tmp_path / "here")) == 4
 
 
 def test_classes_and_heatmaps_are_the_same_to_the_last_byte(

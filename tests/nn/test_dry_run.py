@@ -40,7 +40,7 @@ def test_classifying_is_foreseen_without_loading_the_network(
     assert times(tmp_path) == before
     make_bundle(tmp_path / "other", tile=raw_tile(32, mpp=2.0), seed=1)
     said = milpath(*words, tmp_path / "other").stdout
-    assert "would be made anew: the model, or the tissue's outline, is another one" in said
+    assert "would be made anew: the model is another one" in said
     (out / f"{drawn.path.stem}.png").unlink()
     assert "anew: its picture was missing" in milpath(*words, tmp_path / "model").stdout
     member_file(tmp_path / "model").unlink()

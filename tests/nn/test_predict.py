@@ -161,7 +161,7 @@ def test_the_prediction_of_another_model_is_not_used_again(
     other = make_bundle(tmp_path / "model", seed=8, tile=RAW)
     again = Classifier(other, tmp_path)(entry)
     assert again.status == "ok"
-    assert again.message.endswith("anew: the model, or the tissue's outline, is another one")
+    assert again.message.endswith("anew: the model is another one")
     assert read_prediction(tmp_path / "drawn-ü.prediction.h5").model == other.spec.fingerprint
 
 
@@ -177,8 +177,12 @@ def test_an_outline_decides_what_is_tissue_and_is_part_of_what_made_the_predicti
     side = outlined.grid.patch_size_l0
     assert (outlined.grid.coords[:, 0] + side * 0.25 <= 500).all()
     assert len(outlined.grid) != outcome.facts["prediction"]["patches"]
-    assert classifier(entry).status == "ok"  # not "skipped": the tissue is another
-    assert read_prediction(path).model == pair.spec.fingerprint != outlined.model
+    again = classifier(entry)  # not skipped: the tissue is another
+    assert again.message.endswith("anew: its tissue was an outline's, is found on the slide")
+    found = read_prediction(path)
+    assert found.model == outlined.model == pair.spec.fingerprint
+    assert found.outline is None
+    assert outlined.outline is not None
 
 
 def test_a_damaged_prediction_is_made_again(

@@ -19,11 +19,11 @@ from milpath.slide import Slide
 from napari_milpath.album import Album, read_thumbnails
 from napari_milpath.exporting import export_view
 from napari_milpath.histogram import count_scores, say_score
-from napari_milpath.inspection import Inspection, say_concentration, say_prediction
+from napari_milpath.inspection import FORCED, Inspection, say_concentration, say_prediction
 from napari_milpath.layers import slide_layer
 from napari_milpath.look import Look, Voice, say_agreement, subtract_voice, voices_of
 from napari_milpath.pyramid import Pyramid
-from napari_milpath.reader import read_attention
+from napari_milpath.reader import add_layers, read_attention
 
 Make = Callable[..., Prediction]
 
@@ -152,6 +152,36 @@ def test_closing_leaves_the_viewer_alone(viewer: ViewerModel, predict_slide: Mak
     assert viewer.mouse_move_callbacks == []
 
 
+def test_a_prediction_of_another_slide_says_so_as_long_as_it_lies_over_that(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path
+) -> None:
+    right = predict_slide()
+    wrong = replace(right, slide=replace(right.slide, quickhash="0ther"))
+    inspection = Inspection(viewer)
+    heard: list[bool] = []
+    inspection.changed.connect(lambda: heard.append(inspection.forced))
+    caption = viewer.canvas.overlays.text
+    add_layers(viewer, lambda: [read_attention(wrong)])
+    assert inspection.forced
+    assert caption.text.replace("\N{NO-BREAK SPACE}", "").endswith(FORCED)
+    export_view(inspection, tmp_path / "forced.png")
+    viewer.add_layer(Layer.create(*read_attention(right)))
+    assert not inspection.forced
+    assert "forced" not in caption.text
+    inspection.choose(inspection.voices[0])
+    assert inspection.forced
+    slide = viewer.layers[0]
+    viewer.layers.remove(slide)
+    assert not inspection.forced
+    assert "forced" not in caption.text
+    viewer.layers.insert(0, slide)
+    assert inspection.forced
+    assert heard == [True, False, True, False, True]
+    inspection.choose(inspection.voices[3])
+    export_view(inspection, tmp_path / "right.png")
+    assert (tmp_path / "forced.png").read_bytes() != (tmp_path / "right.png").read_bytes()
+
+
 # -- in words --------------------------------------------------------------------------------------
 
 
@@ -245,6 +275,35 @@ def test_marks_are_saved_with_their_patches_scores(
     lines = (tmp_path / "m.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["patch", "7", "40"]
     assert [line.split(",")[-1] for line in lines] == ["mark", "not", "relevant"]
+
+
+def test_each_prediction_keeps_its_marks(viewer: ViewerModel, predict_slide: Make) -> None:
+    viewer.add_layer(Layer.create(*read_attention(predict_slide(members=1))))
+    viewer.add_layer(Layer.create(*read_attention(predict_slide(seed=1, members=1))))
+    inspection = Inspection(viewer)
+    album = Album(inspection)
+    inspection.go_to(7)
+    album.mark("relevant")
+    inspection.choose(inspection.voices[0])
+    assert album.marks == {}
+    inspection.choose(inspection.voices[1])
+    assert album.marks == {7: "relevant"}
+
+
+def test_an_album_hears_of_other_scores_and_of_another_slide(
+    viewer: ViewerModel, predict_slide: Make
+) -> None:
+    viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    album = Album(inspection)
+    heard: list[str] = []
+    album.changed.connect(lambda: heard.append("changed"))
+    album.rescored.connect(lambda: heard.append("rescored"))
+    inspection.show(scale="percentile")  # the same order, in other numbers
+    inspection.show(threshold=0.5)
+    slide = viewer.layers.pop(0)
+    viewer.layers.insert(0, slide)
+    assert heard == ["rescored", "changed", "changed"]
 
 
 def test_thumbnails_are_the_patches_and_a_damaged_one_is_none(

@@ -15,6 +15,8 @@ from napari import Viewer
 from napari.layers import Layer
 from pytestqt.qtbot import QtBot
 
+from milpath.errors import UsageError
+from milpath.outline import Polygon, read_outline
 from milpath.prediction import Prediction, write_prediction
 from milpath.slide import Slide
 from napari_milpath.job import ClassifyJob, Order
@@ -94,6 +96,35 @@ def test_the_childs_progress_is_shown_and_its_answer_opened(
     assert panel.models.word.text() == "tumour (0.9)"
     assert panel.inspection.voice is not None
     assert len(panel.viewer.layers) == 2
+
+
+def test_what_the_child_says_is_understood_in_whatever_pieces_it_comes(
+    child: Callable[[str], None], tmp_path: Path, qtbot: QtBot
+) -> None:
+    said = "ü: 192 of 1300 patches\n".encode()
+    parts = [said[:1], said[1:8], said[8:14], said[14:], b"milpath: \xc3", b"\xbc, at last"]
+    child(
+        f"for part in {parts!r}:\n"
+        "    sys.stderr.buffer.write(part); sys.stderr.flush(); time.sleep(0.1)\n"
+        "sys.exit(2)"
+    )
+    job = ClassifyJob(Order(tmp_path / "s", tmp_path / "m", tmp_path))
+    seen: list[tuple[int, int]] = []
+    job.progressed.connect(lambda *both: seen.append(both))
+    with qtbot.waitSignal(job.ended, timeout=60_000) as end:
+        pass
+    assert seen == [(64, 130), (128, 130), (192, 1300)]
+    assert end.args == [None, "milpath: ü, at last"]
+
+
+def test_an_outline_is_saved_as_it_is_drawn(panel: Panel, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no outline"):
+        panel.models.save_outline(tmp_path / "o.geojson")
+    ring = np.array([[100.0, 50.0], [700.0, 50.0], [700.0, 900.0], [100.0, 900.0]])
+    panel.viewer.add_layer(Layer.create(*tissue_layer([Polygon(ring)], (0.5, 0.5))))
+    panel.models.save_outline(tmp_path / "o.geojson")
+    (again,) = read_outline(tmp_path / "o.geojson").polygons
+    np.testing.assert_allclose(again.ring, ring, atol=0.01)
 
 
 @pytest.mark.parametrize(

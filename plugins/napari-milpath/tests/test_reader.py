@@ -18,7 +18,7 @@ from PIL import Image
 from milpath.errors import MilpathError, StoredFileError, UnsupportedSlideError, UsageError
 from milpath.prediction import Prediction, write_prediction
 from napari_milpath.layers import KEY
-from napari_milpath.reader import get_reader, read
+from napari_milpath.reader import get_reader, read, read_files
 
 
 def test_the_manifest_is_found_and_names_what_exists() -> None:
@@ -51,6 +51,9 @@ def test_a_prediction_of_another_slide_is_not_laid_over_this_one(
     with pytest.raises(UsageError, match=r"another slide than noise-ü\.tif .* --force$"):
         read([str(slide_file), str(file)])
     assert len(read(str(file))) == 1
+    forced = read_files([slide_file, file], force=True)
+    assert len(forced) == 2
+    forced[0][1]["metadata"][KEY].close()
 
 
 def test_a_prediction_without_tissue_says_so(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from napari import Viewer
 from napari.layers import Layer
 from numpy.typing import NDArray
 from pytestqt.qtbot import QtBot
+from qtpy.QtWidgets import QMessageBox
 
-from milpath.errors import UnsupportedSlideError, UsageError
+from milpath.errors import UnsupportedSlideError
 from milpath.heatmap import rasterize
 from milpath.outline import Polygon
 from milpath.prediction import Prediction, write_prediction
@@ -198,6 +199,9 @@ def test_the_gallery_fills_in_the_background_and_flies_where_it_is_clicked(
     assert pictures.item(3).text().startswith("✔")
     panel.album.step(1)
     assert pictures.currentRow() == 4
+    assert pictures.item(0).text().endswith("×")
+    panel.inspection.show(scale="percentile")
+    assert pictures.item(0).text() == "99.6"
     close_slides(viewer)
 
 
@@ -251,12 +255,22 @@ def test_a_damaged_slide_is_shown_where_it_can_be(
         viewer.layers.clear()
 
 
-def test_a_wrong_file_opens_nothing_and_the_viewer_lives_on(viewer: Viewer, tmp_path: Path) -> None:
+def test_a_wrong_file_opens_nothing_is_told_and_the_viewer_lives_on(
+    viewer: Viewer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr("napari_milpath.reader.show_error", heard.append)
     (tmp_path / "a.svs").write_bytes(b"<html>404</html>")
-    with pytest.raises(UnsupportedSlideError, match="a web page"):
-        viewer.open(tmp_path / "a.svs", plugin="napari-milpath")
+    (tmp_path / "a.prediction.h5").write_bytes(b"")
+    for name in ("a.svs", "a.prediction.h5"):
+        viewer.open(tmp_path / name, plugin="napari-milpath")
+    assert heard[0].startswith("a.svs: not a slide that OpenSlide can read (a web page")
+    assert heard[1].startswith("a.prediction.h5: ")
     assert len(viewer.layers) == 0
     assert threading.active_count() < 20
+    viewer.window._qt_window.hide()
+    with pytest.raises(UnsupportedSlideError, match="a web page"):
+        viewer.open(tmp_path / "a.svs", plugin="napari-milpath")
 
 
 def test_no_prediction_of_another_slide_is_shown_unless_forced(
@@ -288,13 +302,48 @@ def test_no_prediction_of_another_slide_is_dropped_beside_a_slide_whichever_come
     files = [slide_file, tmp_path / "wrong.prediction.h5"]
     files = files if first == "slide" else files[::-1]
     viewer.open(files[0], plugin="napari-milpath")
-    with pytest.raises(UsageError, match=r"another slide than noise-ü\.tif"):
-        viewer.open(files[1], plugin="napari-milpath")
+    viewer.open(files[1], plugin="napari-milpath")
+    assert "another slide than noise-ü.tif" in asked(viewer).text()
+    asked(viewer).close()
     assert len(viewer.layers) == 1
     viewer.layers.clear()
     viewer.open([slide_file, tmp_path / "right.prediction.h5"], plugin="napari-milpath")
     assert len(viewer.layers) == 2
     close_slides(viewer)
+
+
+def asked(viewer: Viewer) -> QMessageBox:
+    (box,) = viewer.window._qt_window.findChildren(QMessageBox)
+    return box
+
+
+@pytest.mark.parametrize("answer", ["Yes", "No", "Cancel"])
+def test_a_prediction_of_another_slide_is_shown_if_that_is_answered_with_yes(
+    viewer: Viewer,
+    slide_file: Path,
+    tmp_path: Path,
+    predict_slide: Callable[..., Prediction],
+    qtbot: QtBot,
+    answer: str,
+) -> None:
+    right = predict_slide()
+    wrong = replace(right, slide=replace(right.slide, quickhash="0ther"))
+    write_prediction(tmp_path / "wrong.prediction.h5", wrong)
+    panel = fill_viewer(viewer, slide_file, [])
+    viewer.open(tmp_path / "wrong.prediction.h5", plugin="napari-milpath")
+    assert len(viewer.layers) == 1
+    box = asked(viewer)
+    assert box.text().startswith("The prediction of noise-ü was made of another slide")
+    assert box.defaultButton() is box.button(QMessageBox.StandardButton.No)
+    if answer == "Cancel":
+        box.reject()  # Escape
+    else:
+        box.button(getattr(QMessageBox.StandardButton, answer)).click()
+    qtbot.waitUntil(lambda: not viewer.window._qt_window.findChildren(QMessageBox), timeout=30_000)
+    assert len(viewer.layers) == 1 + (answer == "Yes")
+    assert panel.inspector.forced.isHidden() == (answer != "Yes")
+    close_slides(viewer)
+    assert panel.inspector.forced.isHidden()
 
 
 def test_a_window_closed_while_tissue_is_sought_hangs_on_nothing_and_leaves_nothing(

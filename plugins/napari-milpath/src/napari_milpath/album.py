@@ -13,9 +13,11 @@ from psygnal import Signal
 from milpath.errors import SlideReadError, UsageError
 from milpath.export import write_patches
 from milpath.grid import PatchGrid
+from milpath.prediction import Prediction
 from milpath.slide import Slide
 from napari_milpath.inspection import Inspection
 from napari_milpath.picks import pick_patches
+from napari_milpath.pyramid import Pyramid
 
 Mark = Literal["relevant", "not", "unsure"]
 
@@ -32,7 +34,10 @@ class Album:
     """
 
     changed = Signal()
-    """Other patches were picked."""
+    """Other patches were picked, or the same ones of another prediction or slide."""
+
+    rescored = Signal()
+    """The same patches have other scores."""
 
     marked = Signal(int)
     """A patch was marked: its row."""
@@ -43,7 +48,8 @@ class Album:
         self.weakest = False
         self.rows: NDArray[np.int64] = np.zeros(0, np.int64)
         self.marks: dict[int, Mark] = {}
-        self._of: object = None
+        self._kept: list[tuple[Prediction, dict[int, Mark]]] = []
+        self._of: tuple[Prediction | None, Pyramid | None] = (None, None)
         inspection.changed.connect(self.refresh)
         self.refresh()
 
@@ -53,19 +59,31 @@ class Album:
         self.refresh()
 
     def refresh(self) -> None:
-        """Pick again by the scores shown now; marks belong to one prediction."""
+        """Pick again by the scores shown now; each prediction keeps its marks."""
         now = self.inspection
         prediction = now.voice.prediction if now.voice else None
-        if prediction is not self._of:
-            self._of = prediction
-            self.marks = {}
+        other = prediction is not self._of[0] or now.pyramid is not self._of[1]
+        if prediction is not self._of[0]:
+            self.marks = self._marks_of(prediction)
+        self._of = (prediction, now.pyramid)
         rows = np.zeros(0, np.int64)
         if prediction is not None and now.scores is not None:
             values = now.scores.values
             rows = pick_patches(prediction.grid, values, self.count, weakest=self.weakest)
-        if not np.array_equal(rows, self.rows):
-            self.rows = rows
-            self.changed.emit()
+        other = other or not np.array_equal(rows, self.rows)
+        self.rows = rows
+        (self.changed if other else self.rescored).emit()
+
+    def _marks_of(self, prediction: Prediction | None) -> dict[int, Mark]:
+        """Those made of it before: who compares two models comes back to the first."""
+        if prediction is None:
+            return {}
+        self._kept = [(known, marks) for known, marks in self._kept if marks]
+        for known, marks in self._kept:
+            if known is prediction:
+                return marks
+        self._kept.append((prediction, {}))
+        return self._kept[-1][1]
 
     def step(self, by: int) -> None:
         """Fly to the next (1) or the previous (-1) patch, around the ends."""

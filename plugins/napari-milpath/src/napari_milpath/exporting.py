@@ -7,7 +7,7 @@ from pathlib import Path
 from milpath.errors import UsageError
 from milpath.export import write_geojson, write_ome_tiff, write_patches
 from milpath.overlay import overlay_title, write_overlay
-from napari_milpath.inspection import Inspection
+from napari_milpath.inspection import FORCED, Inspection
 
 FORMATS = {
     ".png": "Picture with colour bar (*.png)",
@@ -40,7 +40,8 @@ def export_view(inspection: Inspection, path: Path) -> None:
     elif name.endswith(".png"):
         if inspection.pyramid is None:
             raise UsageError("a picture needs the slide: open it first")
+        title = overlay_title(voice.prediction) + f"\n{FORCED}" * inspection.forced
         with inspection.pyramid.slide.reopen() as slide:
-            write_overlay(path, slide, heatmap, overlay_title(voice.prediction))
+            write_overlay(path, slide, heatmap, title)
     else:
         raise UsageError(f"{path.name}: give a name that ends in {', '.join(FORMATS)}")

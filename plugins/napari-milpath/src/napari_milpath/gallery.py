@@ -73,6 +73,7 @@ class Gallery(QWidget):
         self.pictures.itemActivated.connect(self._fly)
         self.save.clicked.connect(self._save)
         self.album.changed.connect(self.refresh)
+        self.album.rescored.connect(self._recaption)
         self.album.marked.connect(self._sign)
         self.album.inspection.moved.connect(self._follow)
 
@@ -151,6 +152,10 @@ class Gallery(QWidget):
             return sign
         unit = "×" if shown.logarithmic else ""
         return f"{sign} {scores.values[row]:.3g}{unit}".strip()
+
+    def _recaption(self) -> None:
+        for row in self.album.rows.tolist():
+            self._sign(row)
 
     def _sign(self, row: int) -> None:
         item = self._item(row)

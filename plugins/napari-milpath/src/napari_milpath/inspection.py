@@ -23,6 +23,9 @@ from napari_milpath.look import Look, Voice, score_voice, subtract_voice, voices
 from napari_milpath.lookup import PatchLookup
 from napari_milpath.pyramid import Pyramid
 
+FORCED = "forced: made of another slide"
+"""What is said of a prediction as long as it is shown over a slide that is not its own."""
+
 _PATCH_ON_SCREEN_PX = 250  # a patch that is flown to is about so wide
 _BOX = "milpath patch"
 _CAPTION = 40  # letters in a line on the canvas: there is a scale bar beside it
@@ -61,6 +64,7 @@ class Inspection:
         self.patch = -1
         self._lookup: PatchLookup | None = None
         self._listed: list[tuple[Layer, Prediction]] = []
+        self._slides: list[Pyramid] = []
         viewer.layers.events.inserted.connect(self.refresh)
         viewer.layers.events.removed.connect(self.refresh)
         viewer.mouse_move_callbacks.append(self._on_mouse)
@@ -78,7 +82,13 @@ class Inspection:
     def refresh(self, event: Any = None) -> None:
         """Take note of the viewer's slides and predictions."""
         listed = [(layer, found) for layer in self.viewer.layers if (found := prediction_of(layer))]
+        slides = [slide for layer in self.viewer.layers if (slide := pyramid_of(layer))]
+        others, self._slides = slides != self._slides, slides
         if listed == self._listed:
+            if others:
+                self._fit_slide()
+                self._caption()
+                self.changed.emit()
             return
         fresh = len(listed) > len(self._listed)
         self._listed = listed
@@ -100,11 +110,19 @@ class Inspection:
     @property
     def pyramid(self) -> Pyramid | None:
         """The slide: the one that the chosen prediction was made of, else the uppermost."""
-        found = [each for layer in self.viewer.layers if (each := pyramid_of(layer))]
+        found = self._slides
         if self.voice is not None:
             code = self.voice.prediction.slide.quickhash
             found = [each for each in found if each.quickhash == code] or found
         return found[-1] if found else None
+
+    @property
+    def forced(self) -> bool:
+        """Whether the chosen prediction lies over a slide that it was not made of."""
+        slide = self.pyramid
+        if self.voice is None or slide is None:
+            return False
+        return slide.quickhash != self.voice.prediction.slide.quickhash
 
     @property
     def mpp(self) -> Mpp | None:
@@ -169,7 +187,7 @@ class Inspection:
         text = self.viewer.canvas.overlays.text
         text.visible = False
         if self.voice is not None and self.shown is not None:
-            lines = (say_prediction(self.voice), self.shown.label)
+            lines = (say_prediction(self.voice), self.shown.label, *[FORCED] * self.forced)
             text.text = "\n".join(
                 f"{line}\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}"
                 for each in lines

@@ -21,7 +21,7 @@ from milpath.errors import MilpathError
 from napari_milpath.colours import PALETTES
 from napari_milpath.exporting import FORMATS, export_view
 from napari_milpath.histogram import Histogram
-from napari_milpath.inspection import Inspection, say_concentration, say_prediction
+from napari_milpath.inspection import FORCED, Inspection, say_concentration, say_prediction
 from napari_milpath.look import Voice, say_agreement
 
 _SCORES = {"attention": "attention", "evidence for a class": "contribution"}
@@ -32,6 +32,7 @@ _SCALES = {
 }
 _ALONE = "nothing"
 _USUAL = "usual"
+_ALARM = "background: #b00020; color: white; padding: 4px"  # seen in both of napari's themes
 
 
 class Inspector(QWidget):
@@ -40,7 +41,8 @@ class Inspector(QWidget):
     def __init__(self, inspection: Inspection) -> None:
         super().__init__()
         self.inspection = inspection
-        self.title = _words()
+        self.title, self.forced = _words(), _words()
+        self.forced.setStyleSheet(_ALARM)
         self.voice, self.other = _choice(), _choice()
         self.score, self.class_name = _choice(), _choice()
         self.scale, self.palette_name = _choice(), _choice()
@@ -75,6 +77,7 @@ class Inspector(QWidget):
             form.addRow(name, widget)
         column = QVBoxLayout(self)
         column.addWidget(self.title)
+        column.addWidget(self.forced)
         column.addLayout(form)
         for below in (self.histogram, self.label, self.facts, self.hover):
             column.addWidget(below)
@@ -164,6 +167,8 @@ class Inspector(QWidget):
         _slide(self.opacity, layer.opacity if layer is not None else 1.0)
 
     def _say(self, voice: Voice | None) -> None:
+        self.forced.setText(f"{FORCED}. Its patches are not what lies under them here.")
+        self.forced.setVisible(self.inspection.forced)
         if voice is None:
             self.title.setText("Open a slide and its prediction (*.prediction.h5).")
             self.facts.setText("")

@@ -66,6 +66,7 @@ class ClassifyJob(QObject):
         self.order = order
         self._outcome: dict[str, Any] = {}
         self._last = ""
+        self._heard = b""  # of a line whose end has not come yet
         self._cancelled = False
         self._patience = QTimer(self)
         self._patience.setSingleShot(True)
@@ -103,7 +104,12 @@ class ClassifyJob(QObject):
             self.process.waitForFinished(_PATIENCE_MS)
 
     def _hear(self) -> None:
-        text = bytes(self.process.readAllStandardError().data()).decode("utf-8", "replace")
+        said = self._heard + bytes(self.process.readAllStandardError().data())
+        whole, end, self._heard = said.rpartition(b"\n")
+        self._understand(whole + end)
+
+    def _understand(self, said: bytes) -> None:
+        text = said.decode("utf-8", "replace")
         for line in filter(None, map(str.strip, text.splitlines())):
             found = _PROGRESS.search(line)
             if found:
@@ -122,6 +128,7 @@ class ClassifyJob(QObject):
 
     def _end(self, code: int) -> None:
         self._hear()
+        self._understand(self._heard)
         self._take()
         if self._cancelled:
             self.ended.emit(None, "cancelled")

@@ -23,6 +23,14 @@ KEY = "milpath"
 """Where in a layer's metadata that is kept which it shows: a `Pyramid` or a `Prediction`."""
 
 
+class ForeignPredictionError(UsageError):
+    """A prediction was made of another slide than the one it would lie over."""
+
+    def __init__(self, fact: str) -> None:
+        self.fact = fact
+        super().__init__(f"{fact}; open the right one, or force it with milpath view --force")
+
+
 def slide_layer(pyramid: Pyramid) -> LayerData:
     """The slide itself; in pixels where it does not say its µm per pixel."""
     return (
@@ -109,10 +117,9 @@ def prediction_of(layer: Layer) -> Prediction | None:
 
 
 def require_same_slide(pyramid: Pyramid, prediction: Prediction) -> None:
-    """Raise `UsageError` when a prediction was made of another slide."""
+    """Raise `ForeignPredictionError` when a prediction was made of another slide."""
     if pyramid.quickhash != prediction.slide.quickhash:
-        raise UsageError(
+        raise ForeignPredictionError(
             f"the prediction of {prediction.slide.slide_id} was made of another slide than "
-            f"{pyramid.slide.name} (their contents differ); open the right one, or force it with "
-            "milpath view --force"
+            f"{pyramid.slide.name} (their contents differ)"
         )

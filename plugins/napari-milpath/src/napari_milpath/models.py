@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +23,14 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from milpath.cohort import OUTLINE_SUFFIX
 from milpath.errors import MilpathError, UsageError
 from milpath.outline import Polygon, write_outline
-from milpath.prediction import read_prediction
+from milpath.prediction import Prediction, read_prediction
 from napari_milpath.inspection import Inspection
 from napari_milpath.job import ClassifyJob, Order
-from napari_milpath.layers import mpp_of, require_same_slide
-from napari_milpath.reader import read_attention
+from napari_milpath.layers import ForeignPredictionError, LayerData, mpp_of, require_same_slide
+from napari_milpath.reader import add_layers, offer_to_force, read_attention
 from napari_milpath.tissue import find_tissue, is_tissue, outline_of, tissue_layer
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class Models(QWidget):
         self.model.setPlaceholderText("a folder that milpath train has written")
         self.out.setPlaceholderText("kept until the viewer is closed")
         self.tissue = QPushButton("Show the tissue")
+        self.keep = QPushButton("Save the outline …")
+        self.keep.setToolTip("as GeoJSON: for milpath tile --tissue, or QuPath")
         self.edited = QCheckBox("take the outline as it is drawn")
         self.edited.setToolTip("only what lies inside the layer 'tissue' is classified")
         self.run, self.cancel = QPushButton("Classify this slide"), QPushButton("Cancel")
@@ -71,7 +75,10 @@ class Models(QWidget):
         buttons.addWidget(self.cancel)
         column = QVBoxLayout(self)
         column.addLayout(form)
-        column.addWidget(self.tissue)
+        outline = QHBoxLayout()
+        outline.addWidget(self.tissue)
+        outline.addWidget(self.keep)
+        column.addLayout(outline)
         column.addWidget(self.edited)
         column.addLayout(buttons)
         column.addWidget(self.bar)
@@ -80,6 +87,7 @@ class Models(QWidget):
 
     def _connect(self) -> None:
         self.tissue.clicked.connect(self.show_tissue)
+        self.keep.clicked.connect(self._keep)
         self.run.clicked.connect(self.classify)
         self.cancel.clicked.connect(lambda: self.job and self.job.cancel())
 
@@ -115,6 +123,26 @@ class Models(QWidget):
         self.edited.setChecked(True)
         self.word.setText(f"{len(outline)} pieces of tissue; change them with the layer's tools")
 
+    def _keep(self) -> None:
+        pyramid = self.inspection.pyramid
+        name = f"{pyramid.slide.slide_id}{OUTLINE_SUFFIX}" if pyramid is not None else ""
+        name, _ = QFileDialog.getSaveFileName(self, "Save", name, f"GeoJSON (*{OUTLINE_SUFFIX})")
+        if not name:
+            return
+        try:
+            self.save_outline(Path(name))
+        except MilpathError as error:
+            show_error(str(error))
+        else:
+            show_info(f"saved {Path(name).name}")
+
+    def save_outline(self, path: Path) -> None:
+        """Write the outline as it is drawn now; raises `UsageError` where there is none."""
+        drawn = [layer for layer in self.viewer.layers if is_tissue(layer)]
+        if not drawn or not len(drawn[-1].data):
+            raise UsageError("there is no outline: show the tissue first, or draw some")
+        write_outline(path, outline_of(drawn[-1]))
+
     # -- the model -------------------------------------------------------------------------------
 
     def classify(self) -> None:
@@ -139,11 +167,8 @@ class Models(QWidget):
         scratch = self._scratch_folder()
         outline = None
         if self.edited.isChecked():
-            drawn = [layer for layer in self.viewer.layers if is_tissue(layer)]
-            if not drawn or not len(drawn[-1].data):
-                raise UsageError("there is no outline: show the tissue first, or draw some")
             outline = scratch / "tissue.geojson"
-            write_outline(outline, outline_of(drawn[-1]))
+            self.save_outline(outline)
         given = pyramid.slide.mpp_source != "slide"
         mpp = mpp_of(pyramid) if given else self._mpp_of_prediction()
         out = Path(self.out.text()) if self.out.text() else scratch / "results"
@@ -181,11 +206,15 @@ class Models(QWidget):
             return
         try:
             prediction = read_prediction(path)
-            if self.inspection.pyramid is not None:
+            layers = partial(_as_layers, prediction)
+            if self.inspection.pyramid is not None:  # it may be another one by now
                 require_same_slide(self.inspection.pyramid, prediction)
-            self.viewer.add_layer(Layer.create(*read_attention(prediction)))
+        except ForeignPredictionError as error:
+            offer_to_force(self.viewer, error, layers)
         except MilpathError as error:
             show_error(str(error))
+        else:
+            add_layers(self.viewer, layers)
 
     def stop(self) -> None:
         """End the child and leave no trace of it: the viewer or the panel closes."""
@@ -199,3 +228,7 @@ class Models(QWidget):
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None
+
+
+def _as_layers(prediction: Prediction) -> list[LayerData]:
+    return [read_attention(prediction)]
