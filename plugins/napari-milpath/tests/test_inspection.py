@@ -17,7 +17,7 @@ from milpath.errors import UsageError
 from milpath.prediction import Prediction
 from milpath.slide import Slide
 from napari_milpath.album import Album, read_thumbnails
-from napari_milpath.exporting import export_view
+from napari_milpath.exporting import plan_export
 from napari_milpath.histogram import count_scores, say_score
 from napari_milpath.inspection import FORCED, Inspection, say_concentration, say_prediction
 from napari_milpath.layers import slide_layer
@@ -164,7 +164,7 @@ def test_a_prediction_of_another_slide_says_so_as_long_as_it_lies_over_that(
     add_layers(viewer, lambda: [read_attention(wrong)])
     assert inspection.forced
     assert caption.text.replace("\N{NO-BREAK SPACE}", "").endswith(FORCED)
-    export_view(inspection, tmp_path / "forced.png")
+    plan_export(inspection, tmp_path / "forced.png")()
     viewer.add_layer(Layer.create(*read_attention(right)))
     assert not inspection.forced
     assert "forced" not in caption.text
@@ -178,7 +178,7 @@ def test_a_prediction_of_another_slide_says_so_as_long_as_it_lies_over_that(
     assert inspection.forced
     assert heard == [True, False, True, False, True]
     inspection.choose(inspection.voices[3])
-    export_view(inspection, tmp_path / "right.png")
+    plan_export(inspection, tmp_path / "right.png")()
     assert (tmp_path / "forced.png").read_bytes() != (tmp_path / "right.png").read_bytes()
 
 
@@ -330,7 +330,7 @@ def test_what_is_shown_is_exported_by_the_files_name(
     inspection = Inspection(viewer)
     inspection.show(score="contribution")
     path = tmp_path / f"e{suffix}"
-    export_view(inspection, path)
+    plan_export(inspection, path)()
     if suffix == ".ome.tif":
         np.testing.assert_array_equal(tifffile.imread(path), viewer.layers[-1].data)
     if suffix == ".rgb.ome.tif":
@@ -344,10 +344,10 @@ def test_an_export_without_a_prediction_or_a_known_format_is_refused(
 ) -> None:
     inspection = Inspection(viewer)
     with pytest.raises(UsageError, match="no prediction is shown"):
-        export_view(inspection, tmp_path / "e.png")
+        plan_export(inspection, tmp_path / "e.png")()
     viewer.add_layer(Layer.create(*read_attention(predict_slide())))
     with pytest.raises(UsageError, match=r"^e\.gif: give a name that ends in \.png"):
-        export_view(inspection, tmp_path / "e.gif")
+        plan_export(inspection, tmp_path / "e.gif")()
     viewer.layers.pop(0)
     with pytest.raises(UsageError, match="needs the slide"):
-        export_view(inspection, tmp_path / "e.png")
+        plan_export(inspection, tmp_path / "e.png")()

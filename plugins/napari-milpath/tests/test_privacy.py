@@ -23,7 +23,7 @@ from milpath.outline import write_outline
 from milpath.prediction import Prediction, write_prediction
 from milpath.slide import Slide
 from napari_milpath.album import Album, read_thumbnails
-from napari_milpath.exporting import FORMATS, export_view
+from napari_milpath.exporting import FORMATS, plan_export
 from napari_milpath.inspection import Inspection, say_prediction
 from napari_milpath.layers import pyramid_of
 from napari_milpath.reader import read
@@ -74,7 +74,7 @@ def test_no_name_is_in_any_file_that_the_viewer_writes(
     out.mkdir()
     inspection = Inspection(viewer)
     for suffix in FORMATS:
-        export_view(inspection, out / f"a{suffix}")
+        plan_export(inspection, out / f"a{suffix}")()
     album = Album(inspection)
     album.step(1)
     album.mark("relevant")

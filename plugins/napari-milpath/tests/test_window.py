@@ -346,6 +346,38 @@ def test_a_prediction_of_another_slide_is_shown_if_that_is_answered_with_yes(
     assert panel.inspector.forced.isHidden()
 
 
+def test_an_export_is_written_beside_the_viewer_and_told_of(
+    viewer: Viewer,
+    slide_file: Path,
+    tmp_path: Path,
+    predict_slide: Callable[..., Prediction],
+    monkeypatch: pytest.MonkeyPatch,
+    qtbot: QtBot,
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("napari_milpath.inspector.show_info", told.append)
+    monkeypatch.setattr("napari_milpath.inspector.show_error", told.append)
+    write_prediction(tmp_path / "a.prediction.h5", predict_slide())
+    panel = fill_viewer(viewer, slide_file, [tmp_path / "a.prediction.h5"])
+    button = panel.inspector.export
+    (tmp_path / "no-folder").write_text("a file is in its place")
+    for name, said in (
+        ("e.geojson", "exported e.geojson"),
+        ("no-folder/e.csv", "e.csv: cannot be written"),
+        ("e.gif", "exported e.gif.png"),
+    ):
+        monkeypatch.setattr(
+            "napari_milpath.inspector.QFileDialog.getSaveFileName",
+            lambda *_, path=tmp_path / name: (str(path), "Picture with colour bar (*.png)"),
+        )
+        button.click()
+        assert not button.isEnabled()
+        qtbot.waitUntil(button.isEnabled, timeout=30_000)
+        assert told.pop().startswith(said)
+    assert (tmp_path / "e.geojson").exists()
+    close_slides(viewer)
+
+
 def test_a_window_closed_while_tissue_is_sought_hangs_on_nothing_and_leaves_nothing(
     make_napari_viewer: Callable[..., Viewer],
     slide_file: Path,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from milpath.errors import UsageError
 from milpath.export import write_geojson, write_ome_tiff, write_patches
+from milpath.heatmap import Heatmap
 from milpath.overlay import overlay_title, write_overlay
+from milpath.slide import Slide
 from napari_milpath.inspection import FORCED, Inspection
 
 FORMATS = {
@@ -18,30 +22,35 @@ FORMATS = {
 }
 
 
-def export_view(inspection: Inspection, path: Path) -> None:
-    """Write what is shown; a picture and a raster as it is scored now, patches with every score.
+def plan_export(inspection: Inspection, path: Path) -> Callable[[], None]:
+    """How to write what is shown now, which may then be done beside the viewer.
+
+    A picture and a raster are as it is scored now, patches come with every score. What is given
+    back raises `OutputError` where the file cannot be written.
 
     Raises
     ------
     UsageError : nothing is shown, no such format, or no slide for a picture
-    OutputError : the file cannot be written
     """
     voice, heatmap = inspection.voice, inspection.heatmap
     if voice is None or heatmap is None:
         raise UsageError("no prediction is shown: open one first")
-    name = path.name.lower()
+    prediction, name = voice.prediction, path.name.lower()
     if name.endswith(".geojson"):
-        write_geojson(path, voice.prediction)
-    elif name.endswith(".csv"):
-        write_patches(path, voice.prediction)
-    elif name.endswith((".ome.tif", ".ome.tiff")):
+        return partial(write_geojson, path, prediction)
+    if name.endswith(".csv"):
+        return partial(write_patches, path, prediction)
+    if name.endswith((".ome.tif", ".ome.tiff")):
         coloured = name.endswith((".rgb.ome.tif", ".rgb.ome.tiff"))
-        write_ome_tiff(path, heatmap, voice.prediction.slide, coloured=coloured)
-    elif name.endswith(".png"):
+        return partial(write_ome_tiff, path, heatmap, prediction.slide, coloured=coloured)
+    if name.endswith(".png"):
         if inspection.pyramid is None:
             raise UsageError("a picture needs the slide: open it first")
-        title = overlay_title(voice.prediction) + f"\n{FORCED}" * inspection.forced
-        with inspection.pyramid.slide.reopen() as slide:
-            write_overlay(path, slide, heatmap, title)
-    else:
-        raise UsageError(f"{path.name}: give a name that ends in {', '.join(FORMATS)}")
+        title = overlay_title(prediction) + f"\n{FORCED}" * inspection.forced
+        return partial(_write_picture, path, inspection.pyramid.slide, heatmap, title)
+    raise UsageError(f"{path.name}: give a name that ends in {', '.join(FORMATS)}")
+
+
+def _write_picture(path: Path, slide: Slide, heatmap: Heatmap, title: str) -> None:
+    with slide.reopen() as own:
+        write_overlay(path, own, heatmap, title)

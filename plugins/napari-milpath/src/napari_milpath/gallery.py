@@ -38,6 +38,7 @@ class Gallery(QWidget):
         super().__init__()
         self.album = album
         self.worker: GeneratorWorker | None = None
+        self._unreadable: set[int] = set()
         self.end = QComboBox()
         self.end.addItems(["strongest", "weakest"])
         self.count = QSpinBox()
@@ -89,6 +90,7 @@ class Gallery(QWidget):
         """Show the album's patches anew; their pictures come in one by one."""
         self.stop()
         self.pictures.clear()
+        self._unreadable.clear()
         blank = QPixmap(THUMB_PX, THUMB_PX)
         blank.fill(QColor("gray"))
         for row in self.album.rows.tolist():
@@ -139,7 +141,8 @@ class Gallery(QWidget):
             icon.addPixmap(QPixmap.fromImage(picture), QIcon.Mode.Selected)  # not tinted
             item.setIcon(icon)
         elif item is not None:
-            item.setText(f"{item.text()}\nunreadable")
+            self._unreadable.add(row)
+            item.setText(self._caption(row))
 
     def _item(self, row: int) -> QListWidgetItem | None:
         items = (self.pictures.item(index) for index in range(self.pictures.count()))
@@ -151,7 +154,8 @@ class Gallery(QWidget):
         if scores is None or shown is None:
             return sign
         unit = "×" if shown.logarithmic else ""
-        return f"{sign} {scores.values[row]:.3g}{unit}".strip()
+        damage = "\nunreadable" if row in self._unreadable else ""
+        return f"{sign} {scores.values[row]:.3g}{unit}".strip() + damage
 
     def _recaption(self) -> None:
         for row in self.album.rows.tolist():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -19,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from milpath.errors import MilpathError
 from napari_milpath.colours import PALETTES
-from napari_milpath.exporting import FORMATS, export_view
+from napari_milpath.exporting import FORMATS, plan_export
 from napari_milpath.histogram import Histogram
 from napari_milpath.inspection import FORCED, Inspection, say_concentration, say_prediction
 from napari_milpath.look import Voice, say_agreement
@@ -130,11 +133,21 @@ class Inspector(QWidget):
         if not name.lower().endswith((*FORMATS, ".ome.tiff")):
             name += next(suffix for suffix, words in FORMATS.items() if words == chosen)
         try:
-            export_view(self.inspection, Path(name))
+            work = plan_export(self.inspection, Path(name))
         except MilpathError as error:
             show_error(str(error))
+            return
+        self.export.setEnabled(False)  # one at a time
+        worker = create_worker(_attempt, work)
+        worker.returned.connect(partial(self._exported, Path(name).name))
+        worker.start()
+
+    def _exported(self, name: str, error: str) -> None:
+        self.export.setEnabled(True)
+        if error:
+            show_error(error)
         else:
-            show_info(f"exported {Path(name).name}")
+            show_info(f"exported {name}")
 
     # -- from the inspection to what is seen -----------------------------------------------------
 
@@ -224,3 +237,12 @@ def _slide(slider: QSlider, share: float) -> None:
 
 def _name_of(value: str, names: dict[str, str]) -> str:
     return next(name for name, each in names.items() if each == value)
+
+
+def _attempt(work: Callable[[], None]) -> str:
+    """What went wrong; an exception that is given back would count as a fault of the worker's."""
+    try:
+        work()
+    except MilpathError as error:
+        return str(error)
+    return ""
