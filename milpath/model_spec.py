@@ -31,7 +31,7 @@ class EncoderSpec(Params):
 class BundleSpec(Params):
     """`model.json`: what to build, and what slides it takes."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     milpath_version: str = __version__
     class_names: tuple[str, ...] = Field(min_length=2, max_length=1000)
     mode: Literal["pixels", "features"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -80,16 +79,25 @@ def peak_mb(command: Sequence[str]) -> tuple[float, float, str]:
     """(seconds, peak resident MB, what it printed) of a process of its own."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
+        launched = [sys.executable, "-S", "-c", _LAUNCH, *command]
+        done = subprocess.run(launched, stdout=out, stderr=subprocess.PIPE, text=True)
         seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         printed = out.read().decode()
-    if process.returncode:
-        raise RuntimeError(f"{command} ended with {process.returncode}")
+    if done.returncode:
+        raise RuntimeError(f"{command} ended with {done.returncode}")
     unit = 1 << 20 if sys.platform == "darwin" else 1024
-    return round(seconds, 2), round(used.ru_maxrss / unit), printed
+    return round(seconds, 2), round(int(done.stderr) / unit), printed
+
+
+# Between this process and the one that is measured: Linux counts what a process was forked from as
+# its own, and this one may be the larger of the two.
+_LAUNCH = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stderr=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+sys.exit(code)
+"""
 
 
 def draw_large(path: Path, width: int, height: int) -> Path:

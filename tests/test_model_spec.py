@@ -19,7 +19,7 @@ SPEC = BundleSpec(
     members=2,
     tile=TileParams(),
     background="bright",
-    fingerprint="abc",
+    fingerprint="abcdef01" * 4,
     training={"epochs": 3},
 )
 
@@ -37,7 +37,7 @@ def test_a_spec_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("format", 2),
+        ("format", 1),
         ("class_names", ["one"]),
         ("class_names", "two"),
         ("mode", "dreams"),
@@ -46,6 +46,7 @@ def test_a_spec_comes_back(tmp_path: Path) -> None:
         ("encoder", {"name": "x", "patch_px": 64, "dim": 1 << 40, "weights": ""}),
         ("tile", {"grid": {"mpp": -1}}),
         ("pickled", "gASVCAAAAA=="),
+        ("fingerprint", "../other"),
     ],
 )
 def test_a_spec_that_cannot_be_is_refused_in_one_line_that_names_the_place(

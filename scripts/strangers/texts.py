@@ -267,7 +267,7 @@ RECORDS: dict[str, tuple[Contents, bool]] = {
     "mpp NaN": (_record(tile={"grid": {"mpp": float("nan")}}), False),
     "mpp 0": (_record(tile={"grid": {"mpp": 0}}), False),
     "patches differ": (_record(tile={}), False),
-    "newer": (_record(format=2), False),
+    "newer": (_record(format=3), False),
     "field escape": (_record(**{"\x1b[2J\n": 1}), False),
     "lists in lists": (lambda: b"[" * 100_000, False),
     "deep training": (lambda: _record()[:-1] + b',"training":' + b'{"a":' * 50_000, False),

@@ -212,7 +212,7 @@ def test_a_folder_without_a_record_is_no_bundle(tmp_path: Path) -> None:
     refuse(tmp_path, r"not a model folder \(it has no model\.json\); train one")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 2}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 3}'])
 def test_a_record_that_is_none_is_refused(copy: Path, text: str) -> None:
     (copy / "model.json").write_text(text)
     refuse(copy, r"model\.json: .*not a model of this milpath")
