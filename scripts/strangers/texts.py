@@ -242,7 +242,7 @@ _RECORD = {
     "members": 1,
     "tile": TileParams(grid=GridParams(mpp=1.0, patch_px=16)).model_dump(),
     "background": "bright",
-    "fingerprint": "0",
+    "fingerprint": "0" * 32,
 }
 
 
@@ -268,6 +268,7 @@ RECORDS: dict[str, tuple[Contents, bool]] = {
     "mpp 0": (_record(tile={"grid": {"mpp": 0}}), False),
     "patches differ": (_record(tile={}), False),
     "newer": (_record(format=3), False),
+    "fingerprint of a path": (_record(fingerprint="../../etc/passwd"), False),
     "field escape": (_record(**{"\x1b[2J\n": 1}), False),
     "lists in lists": (lambda: b"[" * 100_000, False),
     "deep training": (lambda: _record()[:-1] + b',"training":' + b'{"a":' * 50_000, False),
