@@ -154,12 +154,14 @@ def _write_patches(
         )
         jpeg.attrs["codec"], jpeg.attrs["quality"] = "jpeg", params.quality
         waiting: list[bytes] = []
+        kept = 0
         for row, encoded in patches:
             waiting.append(bytes(encoded))
             rows.append(row)
             offsets.append(offsets[-1] + len(waiting[-1]))
-            if offsets[-1] - len(jpeg) >= _APPEND_BYTES:
+            if offsets[-1] - kept >= _APPEND_BYTES:
                 _append(jpeg, waiting)
+                kept = offsets[-1]
         _append(jpeg, waiting)
         h5.create_dataset("patch_offsets", data=np.asarray(offsets, np.int64))
     return np.asarray(rows, np.int64)
