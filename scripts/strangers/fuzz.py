@@ -91,7 +91,8 @@ def fuzz(name: str, load: Callable[[], tuple[Target, Sequence[bytes]]]) -> None:
         # atheris keeps some kilobytes of each execution, which without it leaves nothing: a run of
         # some minutes would meet its usual limit; for longer ones take several seeds
         limits = ["-max_len=32768", "-rss_limit_mb=8192", "-verbosity=0"]
-        options = [f"-seed={args.seed}", *limits, folder]
+        kept = f"-artifact_prefix={tempfile.gettempdir()}/"  # what crashes: never into a checkout
+        options = [f"-seed={args.seed}", *limits, kept, folder]
         atheris.Setup([sys.argv[0], *options], harness.run)
         atheris.Fuzz()
 

@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 from bench_viewer import draw_endless, predict_million
 from drawing import FACTS, noise, write_levels
+from napari import Viewer
+from napari.layers import Layer
 from numpy.typing import NDArray
 
 from milpath.grid import PatchGrid
 from milpath.prediction import Prediction
 from milpath.slide import Slide
+from napari_milpath.layers import pyramid_of
+from napari_milpath.panel import Panel
 from napari_milpath.pyramid import Pyramid
+from napari_milpath.reader import read_slide
 
 
 @pytest.fixture
@@ -71,6 +76,28 @@ def predict_slide(slide_file: Path) -> Callable[..., Prediction]:
         return replace(predict(lattice(13, 10), **options), slide=facts)  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture
+def open_panel(
+    make_napari_viewer: Callable[..., Viewer],
+) -> Iterator[Callable[[Path], Panel]]:
+    """Opens a window with a slide and the panel beside it; its job ends and its slide is closed."""
+    opened: list[tuple[Panel, Pyramid]] = []
+
+    def show(path: Path) -> Panel:
+        viewer = make_napari_viewer(show=True)
+        pyramid = pyramid_of(viewer.add_layer(Layer.create(*read_slide(path))))
+        assert pyramid is not None
+        panel = Panel(viewer)
+        viewer.window.add_dock_widget(panel)
+        opened.append((panel, pyramid))
+        return panel
+
+    yield show
+    for panel, pyramid in opened:
+        panel.models.stop()
+        pyramid.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,19 +8,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from napari import Viewer
-from napari.layers import Layer
 from pytestqt.qtbot import QtBot
 
 from milpath.outline import read_outline
 from milpath.synthetic import draw_slide
-from napari_milpath.layers import prediction_of, pyramid_of
+from napari_milpath.layers import prediction_of
 from napari_milpath.panel import Panel
-from napari_milpath.reader import read_slide
 
 pytestmark = pytest.mark.slow
 
@@ -45,23 +42,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def panel(
-    make_napari_viewer: Callable[..., Viewer], tmp_path: Path, model: Path
-) -> Iterator[Panel]:
+def panel(open_panel: Callable[[Path], Panel], tmp_path: Path, model: Path) -> Panel:
     """A panel with a drawn slide, the model's name, and a folder for its results."""
     path = tmp_path / "drawn-ü.tif"
     draw_slide(path, seed=5, tumour=True, size_px=(1400, 1400), artefacts=False)
-    viewer = make_napari_viewer(show=True)
-    layer = viewer.add_layer(Layer.create(*read_slide(path)))
-    made = Panel(viewer)
-    viewer.window.add_dock_widget(made)
+    made = open_panel(path)
     made.models.model.setText(str(model))
     made.models.out.setText(str(tmp_path / "results"))
-    yield made
-    made.models.stop()
-    pyramid = pyramid_of(layer)
-    assert pyramid is not None
-    pyramid.close()
+    return made
 
 
 def test_the_outlined_tissue_is_classified_with_progress_and_its_attention_laid_over_it(

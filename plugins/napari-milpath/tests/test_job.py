@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from drawing import write_levels
-from napari import Viewer
 from napari.layers import Layer
 from pytestqt.qtbot import QtBot
 
@@ -20,9 +19,7 @@ from milpath.outline import Polygon, read_outline
 from milpath.prediction import Prediction, write_prediction
 from milpath.slide import Slide
 from napari_milpath.job import ClassifyJob, Order
-from napari_milpath.layers import pyramid_of
 from napari_milpath.panel import Panel
-from napari_milpath.reader import read_slide
 from napari_milpath.tissue import find_tissue, outline_of, tissue_layer
 
 STUB = """#!{python}
@@ -51,22 +48,13 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
 
 
 @pytest.fixture
-def panel(
-    make_napari_viewer: Callable[..., Viewer], slide_file: Path, tmp_path: Path
-) -> Iterator[Panel]:
+def panel(open_panel: Callable[[Path], Panel], slide_file: Path, tmp_path: Path) -> Panel:
     """A panel with a slide and the name of a model."""
-    viewer = make_napari_viewer(show=True)
-    layer = viewer.add_layer(Layer.create(*read_slide(slide_file)))
-    made = Panel(viewer)
-    viewer.window.add_dock_widget(made)
+    made = open_panel(slide_file)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.json").write_text("{}")
     made.models.model.setText(str(tmp_path / "model"))
-    yield made
-    made.models.stop()
-    pyramid = pyramid_of(layer)
-    assert pyramid is not None
-    pyramid.close()
+    return made
 
 
 def copy_into_out(path: Path) -> str:

@@ -378,6 +378,36 @@ def test_an_export_is_written_beside_the_viewer_and_told_of(
     close_slides(viewer)
 
 
+def test_a_window_closed_while_an_export_is_written_hangs_on_nothing(
+    make_napari_viewer: Callable[..., Viewer],
+    slide_file: Path,
+    tmp_path: Path,
+    predict_slide: Callable[..., Prediction],
+    monkeypatch: pytest.MonkeyPatch,
+    qtbot: QtBot,
+) -> None:
+    ended = threading.Event()
+
+    def slow() -> None:
+        time.sleep(1)
+        ended.set()
+
+    monkeypatch.setattr("napari_milpath.inspector.plan_export", lambda *_: slow)
+    monkeypatch.setattr(
+        "napari_milpath.inspector.QFileDialog.getSaveFileName", lambda *_: ("e.csv", "")
+    )
+    write_prediction(tmp_path / "a.prediction.h5", predict_slide())
+    viewer = make_napari_viewer(show=True)
+    panel = fill_viewer(viewer, slide_file, [tmp_path / "a.prediction.h5"])
+    panel.inspector.export.click()
+    start = time.perf_counter()
+    close_slides(viewer)
+    viewer.close()
+    assert time.perf_counter() - start < 5  # no hang; machines may be busy
+    qtbot.waitUntil(ended.is_set, timeout=30_000)
+    qtbot.wait(200)  # its end would be told now, to a panel that is gone
+
+
 def test_a_window_closed_while_tissue_is_sought_hangs_on_nothing_and_leaves_nothing(
     make_napari_viewer: Callable[..., Viewer],
     slide_file: Path,

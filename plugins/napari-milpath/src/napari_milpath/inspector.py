@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from napari.qt.threading import create_worker
@@ -138,11 +137,12 @@ class Inspector(QWidget):
             show_error(str(error))
             return
         self.export.setEnabled(False)  # one at a time
-        worker = create_worker(_attempt, work)
-        worker.returned.connect(partial(self._exported, Path(name).name))
+        worker = create_worker(_attempt, Path(name).name, work)
+        worker.returned.connect(self._exported)  # a method: Qt forgets it when the panel is closed
         worker.start()
 
-    def _exported(self, name: str, error: str) -> None:
+    def _exported(self, ended: tuple[str, str]) -> None:
+        name, error = ended
         self.export.setEnabled(True)
         if error:
             show_error(error)
@@ -239,10 +239,10 @@ def _name_of(value: str, names: dict[str, str]) -> str:
     return next(name for name, each in names.items() if each == value)
 
 
-def _attempt(work: Callable[[], None]) -> str:
-    """What went wrong; an exception that is given back would count as a fault of the worker's."""
+def _attempt(name: str, work: Callable[[], None]) -> tuple[str, str]:
+    """A file's name, and what went wrong with it: an exception would be told as napari's own."""
     try:
         work()
     except MilpathError as error:
-        return str(error)
-    return ""
+        return name, str(error)
+    return name, ""

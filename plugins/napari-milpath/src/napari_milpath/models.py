@@ -137,7 +137,13 @@ class Models(QWidget):
             show_info(f"saved {Path(name).name}")
 
     def save_outline(self, path: Path) -> None:
-        """Write the outline as it is drawn now; raises `UsageError` where there is none."""
+        """Write the outline as it is drawn now.
+
+        Raises
+        ------
+        UsageError : there is none
+        OutputError : the file cannot be written
+        """
         drawn = [layer for layer in self.viewer.layers if is_tissue(layer)]
         if not drawn or not len(drawn[-1].data):
             raise UsageError("there is no outline: show the tissue first, or draw some")
