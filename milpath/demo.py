@@ -24,7 +24,7 @@ from milpath.overview import read_thumbnail
 from milpath.page import Section, write_page
 from milpath.params import GridParams, TileParams, TrainParams
 from milpath.prediction import Prediction, read_prediction
-from milpath.sheet import draw_scale_bar, finish_sheet, open_sheet, place_picture, write_png
+from milpath.sheet import draw_scale_bar, open_sheet, place_picture, write_png
 from milpath.store import publish_text
 from milpath.summary import write_predictions
 from milpath.synthetic import DrawnSlide, draw_slide
@@ -274,5 +274,5 @@ def _compare(out: Path, one: Judged) -> Path:
     place_picture(sheet, 2, paint(heatmap, overview))
     draw_scale_bar(sheet, overview.mpp)
     draw_colour_bar(sheet, heatmap)
-    write_png(path, finish_sheet(sheet))
+    write_png(path, sheet.image)
     return path

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from milpath.sheet import draw_box, finish_sheet, open_sheet, place_picture, write_png, write_text
+from milpath.sheet import draw_box, open_sheet, place_picture, write_png, write_text
 
 _MARK, _BAR = "#d1495b", "#31688e"
 _MOST = 14  # instances shown of a bag: those of most attention
@@ -67,13 +67,12 @@ def write_gallery(path: Path, bags: Sequence[GalleryBag], title: str) -> None:
         for place, row in enumerate(rows):
             x, under = left + place * (_SIDE_PX + gap), y + 24 + _SIDE_PX
             if bag.marked[row]:
-                draw_box(sheet, x - 1, y + 23, _SIDE_PX + 2, _SIDE_PX + 2,
-                         fill=False, ec=_MARK, lw=2)  # fmt: skip
+                draw_box(sheet, x - 3, y + 21, _SIDE_PX + 6, _SIDE_PX + 6, outline=_MARK, line_px=3)
             share = float(bag.attention[row])
-            draw_box(sheet, x, under + 4, _SIDE_PX, 6, fc="#e8e8e8", lw=0)
-            draw_box(sheet, x, under + 4, _SIDE_PX * share, 6, fc=_BAR, lw=0)
+            draw_box(sheet, x, under + 4, _SIDE_PX, 6, fill="#e8e8e8")
+            draw_box(sheet, x, under + 4, _SIDE_PX * share, 6, fill=_BAR)
             write_text(sheet, x, under + 19, f"{share:.2f}", 0.75)
-    write_png(path, finish_sheet(sheet))
+    write_png(path, sheet.image)
 
 
 def _choose(bag: GalleryBag) -> NDArray[np.int64]:

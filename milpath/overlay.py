@@ -5,33 +5,35 @@ Each pixel takes the cell that its centre lies in, so that a cell is painted exa
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 from scipy.ndimage import binary_erosion
 
 from milpath.heatmap import Heatmap
 from milpath.overview import Overview, read_thumbnail
 from milpath.prediction import Prediction
 from milpath.sheet import (
-    DPI,
-    INK,
     Sheet,
+    draw_box,
     draw_scale_bar,
     enlarge,
-    finish_sheet,
     open_sheet,
     place_picture,
-    printable,
+    round_length,
     write_png,
+    write_text,
 )
 from milpath.slide import Slide
 
-if TYPE_CHECKING:  # costs a second: loaded when the first picture is drawn
+if TYPE_CHECKING:  # costs a fifth of a second: loaded when the first heatmap is painted
     from matplotlib.colors import ListedColormap, Normalize
+
+_GREY = "#888888"
 
 
 def colour_scale(heatmap: Heatmap, palette: str | None = None) -> tuple[Normalize, ListedColormap]:
@@ -131,7 +133,7 @@ def render_overlay(
         place_picture(sheet, index, picture)
     draw_scale_bar(sheet, overview.mpp)
     draw_colour_bar(sheet, heatmap)
-    return finish_sheet(sheet)
+    return sheet.image
 
 
 def write_overlay(
@@ -147,33 +149,51 @@ def write_overlay(
 
 
 def draw_colour_bar(sheet: Sheet, heatmap: Heatmap) -> None:
-    """At the lower right, in the colours as they look on glass."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap
-
+    """At the lower right, in the colours as they look on glass; arrows where values go on."""
     norm, colours = colour_scale(heatmap)
-    rgba = colours(np.arange(256))
-    on_glass = ListedColormap(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:])
-    text = sheet.text_px
-    right = max(sheet.panels[-1][0] + sheet.panel_size[0], sheet.width - 2 * text) - text
-    width, height = min(sheet.width // 2 - 2 * text, 34 * text), round(0.8 * text)
-    bottom = sheet.height - sheet.footer_y - height
-    axes = sheet.figure.add_axes(
-        ((right - width) / sheet.width, bottom / sheet.height,
-         width / sheet.width, height / sheet.height)
-    )  # fmt: skip
     scale: Any = norm
-    below = bool(np.nanmin(heatmap.values) < scale.vmin)
-    above = bool(np.nanmax(heatmap.values) > scale.vmax)
-    extend = ("neither", "max", "min", "both")[2 * below + above]
-    bar = sheet.figure.colorbar(
-        ScalarMappable(norm, on_glass), cax=axes, orientation="horizontal", extend=extend
-    )
+    text = sheet.text_px
+    width, height = min(sheet.image.width // 2 - 2 * text, 34 * text), round(0.8 * text)
+    left, top = sheet.footer_right - text - width, sheet.footer_y
+    below = 0.05 * width * bool(np.nanmin(heatmap.values) < scale.vmin)
+    above = 0.05 * width * bool(np.nanmax(heatmap.values) > scale.vmax)
+    start, length = left + below, width - below - above
+    rgba = colours(np.clip((np.arange(width) + 0.5 - below) / length, 0, 1))
+    on_glass = (rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]) * 255
+    sheet.image.paste(_draw_strip(on_glass, height, below, above), (left, top))
+    for value, label in _ticks(heatmap, scale.vmin, scale.vmax, width / (4.5 * text)):
+        x = start + float(norm(value)) * length
+        draw_box(
+            sheet,
+            min(max(round(x), left), left + width - 1),
+            top + height,
+            1,
+            text // 6,
+            fill=_GREY,
+        )
+        write_text(sheet, x, top + height + 0.85 * text, label, 0.9, align="middle")
+    write_text(sheet, left + width / 2, top + height + 2.1 * text, heatmap.label, align="middle")
+
+
+def _draw_strip(
+    colours: NDArray[np.float64], height: int, below: float, above: float
+) -> Image.Image:
+    """A strip with a colour a column in a thin line, its ends tapered over so many pixels."""
+    left = np.arange(len(colours)) + 0.5
+    right = len(colours) - left
+    taper = np.minimum(left / max(below, 0.5), right / max(above, 0.5)).clip(0, 1) * height / 2
+    off_middle = np.abs(np.arange(height) + 0.5 - height / 2)[:, None]
+    depth = np.minimum(taper - off_middle, np.minimum(left, right))[..., None]  # within the edge
+    lined = colours + (1.5 - depth).clip(0, 1) * (np.array(ImageColor.getrgb(_GREY)) - colours)
+    shown = 255 + (depth + 0.5).clip(0, 1) * (lined - 255)
+    return Image.fromarray(np.rint(shown).astype(np.uint8))
+
+
+def _ticks(heatmap: Heatmap, low: float, high: float, most: float) -> list[tuple[float, str]]:
+    """Round values from `low` to `high`, about as many as may be, and how they are written."""
     if heatmap.scale == "relative" and not heatmap.signed:
-        bar.set_ticks([0.1, 0.2, 0.5, 1, 2, 5, 10], minor=False)
-        bar.set_ticklabels([f"{value}×" for value in ("0.1", "0.2", "0.5", 1, 2, 5, 10)])
-        bar.minorticks_off()
-    points = text * 72 / DPI
-    bar.outline.set(edgecolor="#888888", linewidth=0.72)
-    axes.tick_params(labelsize=0.9 * points, length=text / 6, color="#888888", labelcolor=INK)
-    axes.set_xlabel(printable(heatmap.label), fontsize=points, color=INK, parse_math=False)
+        return [(value, f"{value:g}×") for value in (0.1, 0.2, 0.5, 1, 2, 5, 10)]
+    step = 1 / round_length(most / (high - low))
+    first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
+    values = [step * number for number in range(first, last + 1)]
+    return [(value, f"{value:g}".replace("-", "\N{MINUS SIGN}")) for value in values]

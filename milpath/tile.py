@@ -19,7 +19,7 @@ from milpath.grid import PatchGrid, plan_grid
 from milpath.overview import Overview, read_overview
 from milpath.params import MAX_UNREADABLE, MPP_SURPRISE, TileParams, compare_params
 from milpath.patches import stream_patches
-from milpath.report import draw_qc
+from milpath.qc import draw_qc
 from milpath.sheet import encode_png
 from milpath.slide import Slide, SlideFacts
 from milpath.store import discard, publish_bytes

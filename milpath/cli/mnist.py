@@ -244,8 +244,8 @@ def _cell(values: Sequence[float | None]) -> str:
 
 
 def _draw(out: Path, records: Sequence[dict[str, Any]], last: Trial, params: MnistParams) -> None:
+    from milpath.curves import write_learning_curve
     from milpath.gallery import GalleryBag, write_gallery
-    from milpath.report import write_learning_curve
 
     points: dict[int, list[float]] = {}
     for one in records:

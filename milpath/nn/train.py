@@ -15,6 +15,7 @@ from scipy.special import softmax
 
 from milpath.bag import Bag
 from milpath.cohort import Cohort
+from milpath.curves import write_curves
 from milpath.errors import UsageError
 from milpath.metrics import Figure, evaluate
 from milpath.model_spec import BundleSpec, EncoderSpec
@@ -27,7 +28,6 @@ from milpath.nn.mil import Member, build_evidence
 from milpath.nn.predict import BATCH, collect_evidence, pool_evidence, stack_bias
 from milpath.nn.trainingset import TrainingSet, frozen_encoder, gather_bags
 from milpath.params import TrainParams
-from milpath.report import write_curves
 from milpath.splits import Split, split_cohort
 from milpath.store import publish_json, require_writable
 from milpath.table import write_csv
