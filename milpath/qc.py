@@ -98,10 +98,11 @@ def _draw_patches(sheet: Sheet, overview: Overview, grid: PatchGrid) -> None:
     edge = math.log1p(-min(0.7, 0.1 + shown_px / 12))
     layers = ((fill, 0.0), (edge, line / 2), (-edge, -line / 2))  # a line: what is out, not in
     strips = [weight * _spread(there, y0 - grow, y1 + grow, h).T for weight, grow in layers]
-    starts = [x0 - grow for _, grow in layers]
-    stops = [x1 + grow for _, grow in layers]
-    light = _spread(*map(np.concatenate, (strips, starts, stops)), w).T
-    _lay_on(sheet, 1 - np.exp(light), _PATCH)
+    starts = np.concatenate([x0 - grow for _, grow in layers])
+    light = _spread(
+        np.concatenate(strips), starts, np.concatenate([x1 + grow for _, grow in layers]), w
+    )
+    _lay_on(sheet, 1 - np.exp(light.T), _PATCH)
 
 
 def _spread(values: Field, starts: Field, ends: Field, count: int) -> Field:
@@ -109,11 +110,9 @@ def _spread(values: Field, starts: Field, ends: Field, count: int) -> Field:
     steps = np.zeros((count + 2, values.shape[1]), np.float32)
     for places, sign in ((starts, 1), (ends, -1)):
         part, whole = np.modf(np.clip(places, 0, count))
-        for next_px, share in ((0, 1 - part), (1, part)):
-            for px, row in zip(
-                whole.astype(int) + next_px, sign * share[:, None] * values, strict=True
-            ):
-                steps[px] += row
+        for px, later, row in zip(whole.astype(int), part, values, strict=True):
+            steps[px] += sign * (1 - later) * row
+            steps[px + 1] += sign * later * row
     return steps.cumsum(axis=0)[:count]
 
 

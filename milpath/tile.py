@@ -111,7 +111,7 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
         discard(qc)  # an older one would say that all is done
         encode = partial(encode_patch, params=params.pixels)
         patches = stream_patches(slide, plan.grid, encode, threads)
-        with ThreadPoolExecutor(1) as pool:  # matplotlib takes a second
+        with ThreadPoolExecutor(1) as pool:  # while patches are read
             picture = pool.submit(_draw_png, plan, entry.slide_id)
             background = plan.tissue.background
             header = write_bag(path, facts, plan.grid, background, patches, params, drawn)

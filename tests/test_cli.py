@@ -85,7 +85,7 @@ def test_help_loads_no_heavy_library() -> None:
     assert not heavy & set(run.stdout.split())
 
 
-def test_tile_and_info_never_load_the_network(slides: Path, tmp_path: Path) -> None:
+def test_tile_and_info_never_load_the_network_or_matplotlib(slides: Path, tmp_path: Path) -> None:
     try:
         loaded = loaded_after(
             "tile", slides / "s0.tif", "--out", tmp_path, "--mpp", "1", "--patch-size", "64"
@@ -93,8 +93,8 @@ def test_tile_and_info_never_load_the_network(slides: Path, tmp_path: Path) -> N
     except subprocess.CalledProcessError as error:  # shown, as a test should
         pytest.fail(error.stderr)
     loaded |= loaded_after("info", tmp_path / "s0.h5") | loaded_after("info", slides / "s0.tif")
-    assert "milpath.tile" in loaded
-    assert not {"tensorflow", "keras", "milpath.nn"} & loaded
+    assert {"milpath.tile", "milpath.qc"} <= loaded
+    assert not {"tensorflow", "keras", "milpath.nn", "matplotlib"} & loaded
 
 
 def test_the_viewer_refuses_a_slide_that_is_none_in_one_line_and_loads_no_network(

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from milpath.gallery import GalleryBag, write_gallery
-from milpath.report import write_learning_curve
 
 FRAME, BAR = (0xD1, 0x49, 0x5B), (0x31, 0x68, 0x8E)
 
@@ -69,22 +68,3 @@ def test_the_same_gallery_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         write_gallery(tmp_path / name, [bag([0.7, 0.3], [1])], "bags")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-
-
-@pytest.mark.parametrize("aucs", [(0.7, 0.8, 0.95), (0.95, 0.8, 0.7)])
-def test_a_learning_curve_goes_the_way_its_points_go(
-    tmp_path: Path, aucs: tuple[float, ...]
-) -> None:
-    points = {
-        bags: [auc - 0.01, auc + 0.01] for bags, auc in zip((50, 100, 500), aucs, strict=True)
-    }
-    write_learning_curve(tmp_path / "c.png", points, "AUC", "bags")
-    picture = pixels(tmp_path / "c.png")
-    rows, cols = np.nonzero(picture[..., 2] > picture[..., 0] + 60)
-    left, right = rows[cols < np.quantile(cols, 0.1)], rows[cols > np.quantile(cols, 0.9)]
-    assert (left.mean() > right.mean()) == (aucs[0] < aucs[-1])  # rows run downwards
-
-
-def test_a_learning_curve_is_drawn_of_a_single_model(tmp_path: Path) -> None:
-    write_learning_curve(tmp_path / "c.png", {50: [0.9]}, "AUC", "bags")
-    assert (pixels(tmp_path / "c.png")[..., 2] > pixels(tmp_path / "c.png")[..., 0] + 60).any()

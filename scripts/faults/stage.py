@@ -37,11 +37,11 @@ from milpath.synthetic import draw_slide
 GRID = ("--mpp", "1", "--patch-size", "32")
 COMMANDS = ("tile", "train", "embed", "classify")
 """In the order in which they need each other's results."""
-LATE = (
+LATE = ("milpath.journal", "milpath.tile", "rich.console", "rich.progress")
+NETWORK = (
     *("matplotlib.backends.backend_agg", "matplotlib.figure", "matplotlib.font_manager"),
-    *("milpath.journal", "milpath.report", "milpath.tile", "rich.console", "rich.progress"),
+    *("milpath.nn.embed", "milpath.nn.jobs", "milpath.nn.train"),
 )
-NETWORK = ("milpath.nn.embed", "milpath.nn.jobs", "milpath.nn.train")
 
 
 def nothing() -> None:
