@@ -163,14 +163,8 @@ def draw_colour_bar(sheet: Sheet, heatmap: Heatmap) -> None:
     sheet.image.paste(_draw_strip(on_glass, height, below, above), (left, top))
     for value, label in _ticks(heatmap, scale.vmin, scale.vmax, width / (4.5 * text)):
         x = start + float(norm(value)) * length
-        draw_box(
-            sheet,
-            min(max(round(x), left), left + width - 1),
-            top + height,
-            1,
-            text // 6,
-            fill=_GREY,
-        )
+        mark = min(int(x), left + width - 1)
+        draw_box(sheet, mark, top + height, 1, text // 6, fill=_GREY)
         write_text(sheet, x, top + height + 0.85 * text, label, 0.9, align="middle")
     write_text(sheet, left + width / 2, top + height + 2.1 * text, heatmap.label, align="middle")
 

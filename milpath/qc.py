@@ -87,30 +87,29 @@ def _draw_patches(sheet: Sheet, overview: Overview, grid: PatchGrid) -> None:
     (left, col), (top, row) = (np.unique(axis, return_inverse=True) for axis in grid.coords.T)
     there = np.zeros((len(top), len(left)))
     there[row, col] = 1.0
-    ends = []
-    for axis, low in ((0, left), (1, top)):
+    corners = []
+    for axis, low in enumerate((left, top)):
         both = np.stack([low, low + grid.patch_size_l0]) - overview.origin_l0[axis]
         place = both / overview.cell_l0[axis]
-        ends.append(np.floor(place) + 0.5 if shown_px >= _SHARP_PX else place)
-    (x0, x1), (y0, y1) = ends
-    w, h = sheet.panel_size
+        corners.append(np.floor(place) + 0.5 if shown_px >= _SHARP_PX else place)
+    (x, y), (w, h) = corners, sheet.panel_size
     fill = math.log1p(-0.08 * (grid.stride_l0 / grid.patch_size_l0) ** 2)
     edge = math.log1p(-min(0.7, 0.1 + shown_px / 12))
-    layers = ((fill, 0.0), (edge, line / 2), (-edge, -line / 2))  # a line: what is out, not in
-    strips = [weight * _spread(there, y0 - grow, y1 + grow, h).T for weight, grow in layers]
-    starts = np.concatenate([x0 - grow for _, grow in layers])
-    light = _spread(
-        np.concatenate(strips), starts, np.concatenate([x1 + grow for _, grow in layers]), w
-    )
-    _lay_on(sheet, 1 - np.exp(light.T), _PATCH)
+    strips, across = [], []
+    for weight, grow in ((fill, 0.0), (edge, line / 2), (-edge, -line / 2)):  # lines: out, not in
+        margin = np.array([[-grow], [grow]])
+        strips.append(weight * _spread(there, y + margin, h).T)
+        across.append(x + margin)
+    light = _spread(np.concatenate(strips), np.hstack(across), w).T  # its logarithm
+    _lay_on(sheet, 1 - np.exp(light), _PATCH)
 
 
-def _spread(values: Field, starts: Field, ends: Field, count: int) -> Field:
-    """The sum of rows of values, each from its start to its end on `count` pixels, (count, M)."""
+def _spread(values: Field, ends: Field, count: int) -> Field:
+    """The sum of (N, M) values, each row between its (2, N) ends on `count` pixels, (count, M)."""
     steps = np.zeros((count + 2, values.shape[1]), np.float32)
-    for places, sign in ((starts, 1), (ends, -1)):
-        part, whole = np.modf(np.clip(places, 0, count))
-        for px, later, row in zip(whole.astype(int), part, values, strict=True):
+    for places, sign in zip(ends.clip(0, count), (1, -1), strict=True):
+        for place, row in zip(places, values, strict=True):
+            px, later = int(place), place % 1
             steps[px] += sign * (1 - later) * row
             steps[px + 1] += sign * later * row
     return steps.cumsum(axis=0)[:count]
