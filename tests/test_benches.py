@@ -116,6 +116,6 @@ def test_the_digit_benchmark_sets_an_example_beside_ours(tmp_path: Path) -> None
         tmp_path / "example.py", "--seeds", 1, "--epochs", 1, "--test-bags", 40,
     )  # fmt: skip
     assert [line["who"] for line in lines[:3]] == [
-        "keras example", "milpath", "milpath, few epochs",
+        "keras example", "milpath", "milpath, hurried",
     ]  # fmt: skip
     assert lines[-1]["median"] > 0

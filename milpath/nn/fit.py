@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import keras
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from milpath.errors import UsageError
@@ -84,7 +85,9 @@ def _compile(model: keras.Model, params: TrainParams, steps: int) -> None:
         loss, metrics = dict.fromkeys(model.output, loss), {"bag": metrics}
     model.compile(
         optimizer=keras.optimizers.AdamW(
-            _schedule(params, steps), weight_decay=params.weight_decay, clipnorm=1.0
+            WarmCosine(params.learning_rate, params.epochs * steps, 5 * steps),
+            weight_decay=params.weight_decay,
+            clipnorm=1.0,
         ),
         loss=loss,
         weighted_metrics=metrics,
@@ -178,17 +181,32 @@ def class_weights(labels: Sequence[int], classes: int, how: str) -> NDArray[np.f
     return weights
 
 
-def _schedule(params: TrainParams, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """A short warm-up, then a cosine down to a hundredth."""
-    total = params.epochs * steps
-    warm = min(total // 20, 5 * steps)
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=params.learning_rate / 10,
-        decay_steps=max(1, total - warm),
-        alpha=0.01,
-        warmup_target=params.learning_rate,
-        warmup_steps=max(1, warm),
-    )
+class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A short warm-up from a tenth of the learning rate, then a cosine down to a hundredth.
+
+    That of Keras asks whether it is still warming up, and is asked anew for every variable: half a
+    second of tracing.
+
+    Parameters
+    ----------
+    rate : the highest
+    total : steps in all
+    most : steps of warm-up at most; otherwise they are a twentieth of all
+    """
+
+    def __init__(self, rate: float, total: int, most: int) -> None:
+        self.rate = rate
+        self.total = total
+        self.warm = max(1, min(total // 20, most))
+
+    def __call__(self, step: Any) -> Any:
+        step = ops.cast(step, "float32")
+        done = ops.clip((step - self.warm) / max(1, self.total - self.warm), 0, 1)
+        falling = 0.505 + 0.495 * ops.cos(math.pi * done)
+        return self.rate * ops.minimum(0.1 + 0.9 * step / self.warm, falling)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rate": self.rate, "total": self.total, "most": self.warm}
 
 
 def _be_deterministic() -> None:
