@@ -204,7 +204,9 @@ MNIST_PRESETS = {
     "keras": MnistParams(
         bags=DigitBagParams(target=1, mean_size=3, std_size=0, balanced=False),
         train_bags=(1000,),
-        train=TrainParams(encoder="centred", bag_batch=16, patches_per_bag=2000),
+        train=TrainParams(
+            encoder="centred", bag_batch=16, patches_per_bag=2000, learning_rate=3e-3
+        ),
     ),
 }
 """`paper`: Ilse, Tomczak & Welling 2018, section 4.2. `keras`: the example on Keras' own pages, but

@@ -40,8 +40,9 @@ from milpath.params import MNIST_PRESETS, MnistParams
 
 REFERENCE_EPOCHS = 20
 SPEED_BAGS, SPEED_AUC = 200, 0.96
-SHORT = {"epochs": 6, "bag_batch": 8, "learning_rate": 6e-3}
-"""Of ours when only AUC .96 is wanted: few epochs, at a rate that is too high for the best AUC."""
+SHORT = {"epochs": 7, "bag_batch": 8, "learning_rate": 5e-3, "patches_per_bag": 12}
+"""Of ours when only AUC .96 is wanted: few epochs, at a rate that is too high for the best AUC, and
+large bags cut at random, so that fewer digits are padding."""
 SHORT_KERAS = {"epochs": 1, "learning_rate": 2e-3}
 """Of ours when only the example's accuracy is wanted."""
 EXAMPLE_VAL_BAGS = 300

@@ -34,8 +34,8 @@ class Outcome:
     seconds: float = 0.0
 
 
-# Pictures leave megabytes in circles of objects. Beside all that a network has loaded Python would
-# not look for these in a hundred slides; a look takes a fifth of a second.
+# Python looks for circles of objects the more seldom the more there is, and a network has loaded a
+# million: hundreds of slides' leavings would wait. A look takes a fifth of a second.
 _SWEEP_EVERY = 16
 _attempts = count(1)
 

@@ -108,7 +108,9 @@ class BagSequence(keras.utils.PyDataset):
         augment: Augment | None = None,
         negative: int | None = None,
     ) -> None:
-        super().__init__(workers=2, max_queue_size=4)
+        # Keras' own readers are begun and ended every epoch, for a tenth of a second
+        stored = not all(isinstance(bag, ArrayBag) for bag in bags)
+        super().__init__(workers=2 if stored else 1, max_queue_size=4)
         self.bags = bags
         self.class_weight = class_weight
         self.batch = min(batch, len(bags))
