@@ -42,10 +42,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def panel(open_panel: Callable[[Path], Panel], tmp_path: Path, model: Path) -> Panel:
-    """A panel with a drawn slide, the model's name, and a folder for its results."""
-    path = tmp_path / "drawn-ü.tif"
-    draw_slide(path, seed=5, tumour=True, size_px=(1400, 1400), artefacts=False)
+def panel(
+    open_panel: Callable[[Path], Panel],
+    tmp_path: Path,
+    model: Path,
+    request: pytest.FixtureRequest,
+) -> Panel:
+    """A panel with a drawn slide of some side, the model's name, and a folder for its results."""
+    path, side = tmp_path / "drawn-ü.tif", getattr(request, "param", 1400)
+    draw_slide(path, seed=5, tumour=True, size_px=(side, side), artefacts=False)
     made = open_panel(path)
     made.models.model.setText(str(model))
     made.models.out.setText(str(tmp_path / "results"))
@@ -81,6 +86,7 @@ def test_the_outlined_tissue_is_classified_with_progress_and_its_attention_laid_
     assert "tensorflow" not in sys.modules
 
 
+@pytest.mark.parametrize("panel", [2800], indirect=True)  # not over before it is cancelled
 def test_cancelled_in_the_middle_it_is_gone_and_has_left_nothing(
     panel: Panel, tmp_path: Path, qtbot: QtBot
 ) -> None:
