@@ -9,7 +9,7 @@ python scripts/bench_mnist.py --data mnist.npz [--train-bags 50,100,200,500] [--
 --keras-example: attention_mil_classification.py of Keras' own examples; its functions are run on
     the bags of `milpath mnist --preset keras`, milpath beside it.
 --speed: 200 bags, how long until AUC .96; one model a seed, ours with the recipe `SHORT`.
---first-seed: ours were tuned on draws 0 to 4; give 100 for draws that nobody has looked at.
+--first-seed: ours were tuned on draws 0 to 4, `SHORT` on 0 to 7; give 100 for others.
 
 One JSON line a model, and last the means and ratios. Seconds are of training alone, measured in
 turn in one run; the ratio is what counts.

@@ -85,7 +85,7 @@ def _compile(model: keras.Model, params: TrainParams, steps: int) -> None:
         loss, metrics = dict.fromkeys(model.output, loss), {"bag": metrics}
     model.compile(
         optimizer=keras.optimizers.AdamW(
-            WarmCosine(params.learning_rate, params.epochs * steps, 5 * steps),
+            WarmupCosine(params.learning_rate, params.epochs * steps, 5 * steps),
             weight_decay=params.weight_decay,
             clipnorm=1.0,
         ),
@@ -181,7 +181,7 @@ def class_weights(labels: Sequence[int], classes: int, how: str) -> NDArray[np.f
     return weights
 
 
-class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     """A short warm-up from a tenth of the learning rate, then a cosine down to a hundredth.
 
     That of Keras asks whether it is still warming up, and is asked anew for every variable: half a

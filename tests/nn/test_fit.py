@@ -24,7 +24,7 @@ from strangers.forge import edited
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.metrics import auc
-from milpath.nn.fit import Task, WarmCosine, class_weights, train_member
+from milpath.nn.fit import Task, WarmupCosine, class_weights, train_member
 from milpath.nn.mil import Member, build_evidence
 from milpath.nn.predict import collect_evidence, pool_evidence
 from milpath.params import TrainParams
@@ -124,10 +124,10 @@ def test_the_learning_rate_rises_for_a_while_then_falls_as_a_cosine(total: int, 
     rising = np.linspace(0.1, 1, warm, endpoint=False)
     turn = np.linspace(0, np.pi, max(1, total - warm) + 1)
     expected = 0.3 * np.concatenate([rising, 0.505 + 0.495 * np.cos(turn)])
-    schedule = WarmCosine(0.3, total, most)
+    schedule = WarmupCosine(0.3, total, most)
     rates = [float(schedule(step)) for step in range(len(expected))]
     assert rates == pytest.approx(expected, rel=1e-5)
-    again = WarmCosine.from_config(schedule.get_config())
+    again = WarmupCosine.from_config(schedule.get_config())
     assert [float(again(step)) for step in range(len(expected))] == rates
 
 
