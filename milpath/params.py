@@ -183,6 +183,8 @@ class MnistParams(Params):
     """None for as many as the number of training bags asks for, see `epochs_for`."""
     presence: bool = True
     """Learn from a bag being negative that each of its digits is."""
+    warp: bool = True
+    """Each digit a little warped, otherwise every time; see `milpath.nn.augment.warp_pictures`."""
     train: TrainParams = TrainParams(
         encoder="centred", bag_batch=4, patches_per_bag=2000, class_weight="none"
     )

@@ -88,6 +88,14 @@ def mnist(
             show_default="preset",
         ),
     ] = None,
+    warp: Annotated[
+        bool | None,
+        typer.Option(
+            "--warp/--no-warp",
+            help="Each digit to learn from a little warped, otherwise every time.",
+            show_default="warp",
+        ),
+    ] = None,
     gated: Annotated[
         bool | None,
         typer.Option(
@@ -131,6 +139,7 @@ def mnist(
         seed=seed,
         epochs=epochs,
         presence=presence,
+        warp=warp,
     )
     from milpath.store import publish_text, require_writable
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from milpath.errors import UsageError
 from milpath.nn.data import Augment, BagSequence, TrainingBag
-from milpath.nn.encoder import OURS, Shape
-from milpath.nn.mil import Member, build_head, build_mil
+from milpath.nn.mil import Member, build_mil
+from milpath.nn.step import Step, begin, compile_model, copy_variables
 from milpath.params import TrainParams
 
 VAL_PER_BAG = 256
@@ -60,38 +59,34 @@ def train_member(
     StoredFileError : a bag is damaged
     UsageError : the loss is not finite from the first epoch on
     """
-    keras.utils.set_random_seed(seed)
-    _be_deterministic()
-    shape, negative = task.instance_shape, task.negative
-    from_pixels = len(shape) == 3
-    encoder = OURS[params.encoder](cast(Shape, shape)) if from_pixels else None
-    head = build_head(task.classes, params.head, projected=encoder is None)
-    model = build_mil(shape, head, encoder, presence=negative is not None)
-    per_bag = params.patches_per_bag if from_pixels else params.features_per_bag
+    shape, presence = task.instance_shape, task.negative is not None
+    per_bag = params.patches_per_bag if len(shape) == 3 else params.features_per_bag
     weight = class_weights([bag.label for bag in train], task.classes, params.class_weight)
-    drawn = BagSequence(train, weight, params.bag_batch, per_bag, seed, task.augment, negative)
+    drawn = BagSequence(train, weight, params.bag_batch, per_bag, seed, task.augment, task.negative)
     fixed = None
     if val:
         most = max(VAL_PER_BAG, per_bag)
-        fixed = BagSequence(val, weight, params.bag_batch, most, negative=negative)
-    _compile(model, params, len(drawn))
-    return Member(head, encoder), _fit(model, drawn, fixed, params, on_epoch)
-
-
-def _compile(model: keras.Model, params: TrainParams, steps: int) -> None:
-    loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    metrics: Any = ["accuracy"]
-    if isinstance(model.output, dict):
-        loss, metrics = dict.fromkeys(model.output, loss), {"bag": metrics}
-    model.compile(
-        optimizer=keras.optimizers.AdamW(
-            WarmupCosine(params.learning_rate, params.epochs * steps, 5 * steps),
-            weight_decay=params.weight_decay,
-            clipnorm=1.0,
-        ),
-        loss=loss,
-        weighted_metrics=metrics,
+        fixed = BagSequence(val, weight, params.bag_batch, most, negative=task.negative)
+    step = Step(
+        shape,
+        task.classes,
+        presence,
+        params.encoder,
+        params.head,
+        params.learning_rate,
+        params.weight_decay,
+        params.epochs,
+        len(drawn),
+        (drawn.width, fixed.width if fixed else None),
     )
+    model = compile_model(step)
+    keras.utils.set_random_seed(seed)
+    member = step.draw_member()
+    fresh = build_mil(shape, member.head, member.encoder, presence=presence)
+    copy_variables(fresh, model)
+    history = _fit(model, drawn, fixed, params, on_epoch)
+    copy_variables(model, fresh)
+    return member, history
 
 
 def _fit(
@@ -119,7 +114,7 @@ def _fit(
         )
         callbacks.insert(0, stop)
     try:
-        _make_variables(model, drawn[0])
+        begin(model, drawn)
         history = model.fit(
             drawn,
             validation_data=fixed,
@@ -141,19 +136,6 @@ def _fit(
             "give a lower --learning-rate"
         )
     return {name: [float(value) for value in values[:sound]] for name, values in history.items()}
-
-
-def _make_variables(model: keras.Model, batch: tuple[Any, Any, Any]) -> None:
-    """Have loss, metrics and optimizer make theirs now.
-
-    Where the first training step makes them, TensorFlow traces it a second time, for two seconds.
-    """
-    inputs, labels, weights = batch
-    answers = model(inputs)
-    model.compute_loss(inputs, labels, answers, weights)
-    model.compute_metrics(inputs, labels, answers, weights)
-    model.reset_metrics()
-    model.optimizer.build(model.trainable_variables)
 
 
 def _of_bags(logs: dict[str, Any]) -> dict[str, Any]:
@@ -179,38 +161,3 @@ def class_weights(labels: Sequence[int], classes: int, how: str) -> NDArray[np.f
     counts = np.bincount(labels, minlength=classes)
     weights: NDArray[np.float32] = (len(labels) / (classes * np.maximum(counts, 1))).astype("f4")
     return weights
-
-
-class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """A short warm-up from a tenth of the learning rate, then a cosine down to a hundredth.
-
-    That of Keras asks whether it is still warming up, and is asked anew for every variable: half a
-    second of tracing.
-
-    Parameters
-    ----------
-    rate : the highest
-    total : steps in all
-    most : steps of warm-up at most; otherwise they are a twentieth of all
-    """
-
-    def __init__(self, rate: float, total: int, most: int) -> None:
-        self.rate = rate
-        self.total = total
-        self.warm = max(1, min(total // 20, most))
-
-    def __call__(self, step: Any) -> Any:
-        step = ops.cast(step, "float32")
-        done = ops.clip((step - self.warm) / max(1, self.total - self.warm), 0, 1)
-        falling = 0.505 + 0.495 * ops.cos(math.pi * done)
-        return self.rate * ops.minimum(0.1 + 0.9 * step / self.warm, falling)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"rate": self.rate, "total": self.total, "most": self.warm}
-
-
-def _be_deterministic() -> None:
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()

@@ -199,7 +199,8 @@ def run_trial(
     train, val, test = draw_sets(mnist, params, train_bags, seed)
     epochs = params.epochs_for(train_bags)
     recipe = params.train.model_copy(update={"epochs": epochs})
-    task = Task(SHAPE, 2, NEGATIVE if params.presence else None, warp_pictures)
+    negative = NEGATIVE if params.presence else None
+    task = Task(SHAPE, 2, negative, warp_pictures if params.warp else None)
     start = time.perf_counter()
     trained = [
         train_member(

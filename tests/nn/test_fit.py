@@ -24,7 +24,7 @@ from strangers.forge import edited
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.metrics import auc
-from milpath.nn.fit import Task, WarmupCosine, class_weights, train_member
+from milpath.nn.fit import Task, class_weights, train_member
 from milpath.nn.mil import Member, build_evidence
 from milpath.nn.predict import collect_evidence, pool_evidence
 from milpath.params import TrainParams
@@ -116,19 +116,6 @@ def test_the_seed_decides_every_bit_of_the_weights(tmp_path: Path) -> None:
     assert (one == same).all()
     assert (one != other).mean() > 0.5
     assert trained[0][1] == trained[1][1]
-
-
-@pytest.mark.parametrize(("total", "most"), [(1, 5), (30, 5), (400, 5), (400, 1000)])
-def test_the_learning_rate_rises_for_a_while_then_falls_as_a_cosine(total: int, most: int) -> None:
-    warm = max(1, min(total // 20, most))
-    rising = np.linspace(0.1, 1, warm, endpoint=False)
-    turn = np.linspace(0, np.pi, max(1, total - warm) + 1)
-    expected = 0.3 * np.concatenate([rising, 0.505 + 0.495 * np.cos(turn)])
-    schedule = WarmupCosine(0.3, total, most)
-    rates = [float(schedule(step)) for step in range(len(expected))]
-    assert rates == pytest.approx(expected, rel=1e-5)
-    again = WarmupCosine.from_config(schedule.get_config())
-    assert [float(again(step)) for step in range(len(expected))] == rates
 
 
 def test_class_weights_are_inverse_to_the_share_of_a_class() -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from pydantic import ValidationError
 from sklearn.datasets import load_digits
 
+import milpath.nn.mnist
 from milpath.errors import UsageError
 from milpath.nn.judge import judge_bags
 from milpath.nn.mnist import DigitBag, Digits, draw_bags, draw_sets, load_mnist, run_trial
@@ -161,6 +162,16 @@ def test_the_same_seed_gives_the_same_trial_and_validation_stops_it() -> None:
     assert run_trial(small_mnist(), rare, 20, 5).epochs < 30
 
 
+def test_digits_are_warped_unless_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(milpath.nn.mnist, "warp_pictures", lambda some, rng: seen.append(1) or some)
+    params = QUICK.model_copy(update={"epochs": 1, "test_bags": 8})
+    run_trial(small_mnist(), params.model_copy(update={"warp": False}), 8, 0)
+    assert not seen
+    run_trial(small_mnist(), params, 8, 0)
+    assert seen
+
+
 def test_bags_of_one_class_are_refused() -> None:
     hopeless = QUICK.model_copy(
         update={"bags": DigitBagParams(target=0, mean_size=200, std_size=0, balanced=False)}
@@ -228,7 +239,7 @@ def test_the_command_prints_a_table_or_lines_and_draws_pictures(npz: Path, tmp_p
     runs = {
         (12, 0, 12, 1): ["--train-bags", "12", "--seeds", "2"],
         (12, 0, 20, 0): ["--train-bags", "12,20", "--seeds", "1", "--json", "--plain", "--natural",
-                         "--no-presence"],
+                         "--no-presence", "--no-warp"],
     }  # fmt: skip
     for made, extra in runs.items():
         done = subprocess.run(

@@ -1,0 +1,116 @@
+"""The training step: what a model does with a batch of bags, traced once and taken by many."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import keras
+from keras import ops
+
+from milpath.nn.data import BagSequence
+from milpath.nn.encoder import OURS
+from milpath.nn.mil import Member, build_head, build_mil
+from milpath.params import HeadParams
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that a training step is, but for weights and bags."""
+
+    instance_shape: tuple[int, ...]
+    classes: int
+    presence: bool
+    """See `milpath.nn.mil.build_mil`."""
+    encoder: str
+    head: HeadParams
+    learning_rate: float
+    """The highest, see `WarmupCosine`."""
+    weight_decay: float
+    epochs: int
+    per_epoch: int
+    """Steps in an epoch."""
+    widths: tuple[int, int | None]
+    """Instances in a bag of training and, if there are any, of validation. A step traced for any
+    number gives weights that differ in their last bits."""
+
+    def draw_member(self) -> Member:
+        """A member with new weights."""
+        shape = self.instance_shape
+        encoder = OURS[self.encoder](shape) if len(shape) == 3 else None
+        return Member(build_head(self.classes, self.head, projected=encoder is None), encoder)
+
+
+@lru_cache(maxsize=2)
+def compile_model(step: Step) -> keras.Model:
+    """The model that takes such steps: for every member, fold and seed the same, since TensorFlow
+    traces a step for more than a second and never forgets it.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    member = step.draw_member()
+    model = build_mil(step.instance_shape, member.head, member.encoder, presence=step.presence)
+    loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    metrics: Any = ["accuracy"]
+    if step.presence:
+        loss, metrics = dict.fromkeys(model.output, loss), {"bag": metrics}
+    rate = WarmupCosine(step.learning_rate, step.epochs * step.per_epoch, 5 * step.per_epoch)
+    model.compile(
+        optimizer=keras.optimizers.AdamW(rate, weight_decay=step.weight_decay, clipnorm=1.0),
+        loss=loss,
+        weighted_metrics=metrics,
+    )
+    return model
+
+
+def begin(model: keras.Model, bags: BagSequence) -> None:
+    """Have loss, metrics and optimizer make their variables, or the optimizer forget what it knew.
+
+    Where the first training step makes them, TensorFlow traces it a second time.
+    """
+    if not model.optimizer.built:
+        inputs, labels, weights = bags[0]
+        answers = model(inputs)
+        model.compute_loss(inputs, labels, answers, weights)
+        model.compute_metrics(inputs, labels, answers, weights)
+        model.optimizer.build(model.trainable_variables)
+    for variable in model.optimizer.variables:
+        variable.assign(ops.zeros_like(variable))
+
+
+def copy_variables(source: keras.Model, target: keras.Model) -> None:
+    """Weights, statistics and the state of dropout, from a model to one like it."""
+    for new, old in zip(source.variables, target.variables, strict=True):
+        old.assign(new)
+
+
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A short warm-up from a tenth of the learning rate, then a cosine down to a hundredth.
+
+    That of Keras asks whether it is still warming up, and is asked anew for every variable: half a
+    second of tracing.
+
+    Parameters
+    ----------
+    rate : the highest
+    total : steps in all
+    most : steps of warm-up at most; otherwise they are a twentieth of all
+    """
+
+    def __init__(self, rate: float, total: int, most: int) -> None:
+        self.rate = rate
+        self.total = total
+        self.warm = max(1, min(total // 20, most))
+
+    def __call__(self, step: Any) -> Any:
+        step = ops.cast(step, "float32")
+        done = ops.clip((step - self.warm) / max(1, self.total - self.warm), 0, 1)
+        falling = 0.505 + 0.495 * ops.cos(math.pi * done)
+        return self.rate * ops.minimum(0.1 + 0.9 * step / self.warm, falling)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rate": self.rate, "total": self.total, "most": self.warm}

@@ -1,0 +1,101 @@
+"""The training step: traced once, it gives every member the weights it would have had alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from nn_tools import DIM, HEAD_ALONE
+
+from milpath.nn.attention import GatedAttention
+from milpath.nn.data import ArrayBag
+from milpath.nn.fit import Task, train_member
+from milpath.nn.step import WarmupCosine, compile_model
+from milpath.params import TrainParams
+
+QUICK = HEAD_ALONE.model_copy(update={"epochs": 2})
+
+
+def draw_bags(count: int = 6, size: int = 5) -> list[ArrayBag]:
+    rng = np.random.default_rng(0)
+    return [
+        ArrayBag(rng.normal(number % 2, 1, (size, DIM)).astype(np.float32), number % 2)
+        for number in range(count)
+    ]
+
+
+def train(params: TrainParams = QUICK, seed: int = 0, negative: int | None = None) -> Any:
+    """Weights of a trained head, and what was told of its training."""
+    bags = draw_bags()
+    member, history = train_member(bags[:4], bags[4:], Task((DIM,), 2, negative), params, seed)
+    return np.concatenate([w.numpy().ravel() for w in member.head.weights]), history
+
+
+@pytest.fixture(scope="module")
+def usual() -> Any:
+    """Weights by the usual recipe."""
+    return train()[0]
+
+
+@pytest.mark.parametrize("negative", [None, 0])
+def test_a_used_step_gives_the_weights_of_a_new_one(negative: int | None) -> None:
+    compile_model.cache_clear()
+    new, told = train(seed=3, negative=negative)
+    other, _ = train(seed=4, negative=negative)
+    again, told_again = train(seed=3, negative=negative)
+    assert compile_model.cache_info()[:2] == (2, 1)  # hits and misses
+    assert (new == again).all()
+    assert told == told_again
+    assert (new != other).mean() > 0.5
+
+
+def test_a_step_is_traced_once_for_all_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    scores = GatedAttention.scores
+
+    def count(self: GatedAttention, instances: Any) -> Any:
+        calls.append(self)
+        return scores(self, instances)
+
+    monkeypatch.setattr(GatedAttention, "scores", count)
+    compile_model.cache_clear()
+    taken = []
+    for seed in range(3):
+        calls.clear()
+        train(seed=seed)
+        taken.append(len(calls))
+    assert taken[0] > taken[1] == taken[2] == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 1e-3},
+        {"weight_decay": 0.5},
+        {"epochs": 3},
+        {"head": HEAD_ALONE.head.model_copy(update={"dropout": 0.0})},
+        {"head": HEAD_ALONE.head.model_copy(update={"gated": False})},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_recipe_takes_a_step_of_its_own(usual: Any, change: dict[str, Any]) -> None:
+    params = QUICK.model_copy(update=change)
+    found, _ = train(params)
+    compile_model.cache_clear()
+    expected, _ = train(params)
+    assert (found == expected).all()
+    assert found.shape != usual.shape or (found != usual).any()
+
+
+@pytest.mark.parametrize(("total", "most"), [(1, 5), (30, 5), (400, 5), (400, 1000)])
+def test_the_learning_rate_rises_for_a_while_then_falls_as_a_cosine(total: int, most: int) -> None:
+    warm = max(1, min(total // 20, most))
+    rising = np.linspace(0.1, 1, warm, endpoint=False)
+    turn = np.linspace(0, np.pi, max(1, total - warm) + 1)
+    expected = 0.3 * np.concatenate([rising, 0.505 + 0.495 * np.cos(turn)])
+    schedule = WarmupCosine(0.3, total, most)
+    rates = [float(schedule(step)) for step in range(len(expected))]
+    assert rates == pytest.approx(expected, rel=1e-5)
+    again = WarmupCosine.from_config(schedule.get_config())
+    assert [float(again(step)) for step in range(len(expected))] == rates
