@@ -137,8 +137,8 @@ def read_record(kind: type[_Record], path: Path) -> _Record:
         first = error.errors()[0]
         where = ascii(".".join(str(part) for part in first["loc"])[:80])[1:-1] or "the whole"
         raise StoredFileError(
-            f"{path.parent.name}/{path.name}: {where}: {first['msg']}; not a model of this milpath: "
-            "train it again"
+            f"{path.parent.name}/{path.name}: {where}: {first['msg']}; not a model of this "
+            "milpath: train it again"
         ) from None
     except OSError as error:
         raise StoredFileError(f"{path.name}: cannot be read ({error.strerror})") from None

@@ -121,6 +121,9 @@ class TrainParams(Params):
     negative: str | None = None
     """The class whose slides show nothing of any other, such as normal tissue: all of their
     patches are then known to be of it, and learned as such."""
+    instance_loss: float = Field(0.0, ge=0)
+    """Weight of a second loss: each instance is to show its bag's class by itself, in the measure
+    that attention rests on it."""
     members: int = Field(1, ge=1, le=50)
     """Ensemble members a fold, alike but for their seed."""
     folds: int = Field(0, ge=0, le=20)

@@ -52,7 +52,9 @@ def test_a_spec_comes_back(tmp_path: Path) -> None:
 def test_a_spec_that_cannot_be_is_refused_in_one_line_that_names_the_place(
     tmp_path: Path, name: str, value: object
 ) -> None:
-    with pytest.raises(StoredFileError, match=rf"model\.json: {name}.*not a model of .*train it again") as caught:
+    with pytest.raises(
+        StoredFileError, match=rf"model\.json: {name}.*not a model of .*train it again"
+    ) as caught:
         read_bundle_spec(stored(tmp_path, **{name: value}))
     assert "\n" not in str(caught.value)
 

@@ -69,6 +69,13 @@ def train(
             show_default="none",
         ),
     ] = _TRAIN.negative,
+    instance_loss: Annotated[
+        float,
+        typer.Option(
+            help="Weight of a second loss: each patch is to show its slide's class by itself, in "
+            "the measure that attention rests on it. 0 for none."
+        ),
+    ] = _TRAIN.instance_loss,
     folds: Annotated[
         int,
         typer.Option(help="Cross-validation folds; 0 for one train, validation and test split."),
@@ -121,6 +128,7 @@ def train(
         mode=source,
         encoder=encoder,
         negative=negative,
+        instance_loss=instance_loss,
         head=checked(HeadParams, gated=gated),
         folds=folds,
         members=members,

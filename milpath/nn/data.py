@@ -80,8 +80,8 @@ class BagSequence(keras.utils.PyDataset):
     While training, every bag gives `per_bag` instances drawn without replacement, others each
     epoch, augmented; while validating, as many evenly spaced ones, always the same.
 
-    With a negative class, labels and weights are those of a model that learns under the standard
-    assumption, ``{"bag": (B,), "instance": (B, n), "joint": (B,)}``, of `build_mil`.
+    Where the model has more answers than one, labels and weights are dicts by their names, see
+    `build_mil`. With a negative class it learns under the standard assumption.
     Instances of a negative bag are known to be negative, all others weigh 0. Of two joined bags the
     class is the one that is not negative; where both are not, and differ, nobody knows, and they
     weigh 0. Weights make up for how rare a thing is in the whole set, never in one batch: over an
@@ -96,6 +96,7 @@ class BagSequence(keras.utils.PyDataset):
     seed : of order, drawing and augmentation; None to validate
     augment : what is done to the drawn instances of a bag while training
     negative : index of the negative class, if there is one
+    attended : whether the model answers for the instances attended to
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class BagSequence(keras.utils.PyDataset):
         seed: int | None = None,
         augment: Augment | None = None,
         negative: int | None = None,
+        attended: bool = False,
     ) -> None:
         # Keras' own readers are begun and ended every epoch, for a tenth of a second
         stored = not all(isinstance(bag, ArrayBag) for bag in bags)
@@ -118,6 +120,7 @@ class BagSequence(keras.utils.PyDataset):
         self.seed = seed
         self.augment = augment
         self.negative = negative
+        self.attended = attended
         if negative is not None:
             self._instance_weight, self._joint_weight = self._weigh_presence(negative)
         self.epoch = 0
@@ -148,27 +151,36 @@ class BagSequence(keras.utils.PyDataset):
             mask[place, : len(bag)] = True
         labels = np.array([self.bags[place].label for place in chosen])
         inputs, weight = {"instances": instances, "mask": mask}, self.class_weight[labels]
-        if self.negative is None:
+        if self.negative is None and not self.attended:
             return inputs, labels, weight
-        return inputs, *self._under_presence(labels, mask, weight)
+        known = {"bag": (labels, weight)}
+        if self.negative is not None:
+            known |= self._under_presence(labels, mask)
+        if self.attended:
+            known["attended"] = (labels, weight)
+        return (
+            inputs,
+            {name: label for name, (label, _) in known.items()},
+            {name: weight for name, (_, weight) in known.items()},
+        )
 
     def _under_presence(
-        self, labels: NDArray[np.int64], mask: NDArray[np.bool_], weight: NDArray[np.float32]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Labels and weights of all that is known when only other instances end negativity."""
+        self, labels: NDArray[np.int64], mask: NDArray[np.bool_]
+    ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Labels and weights of what is known when only other instances end negativity."""
         before = np.roll(labels, 1)
         both = np.where(before == self.negative, labels, before)
         clear = (labels == self.negative) | (before == self.negative) | (labels == before)
         joint_weight = np.where(both == self.negative, *self._joint_weight)
         known = mask & (labels == self.negative)[:, None]
-        return (
-            {"bag": labels, "instance": np.repeat(labels[:, None], self.width, 1), "joint": both},
-            {
-                "bag": weight,
-                "instance": (known * self._instance_weight).astype(np.float32),
-                "joint": (clear * joint_weight * self.class_weight[both]).astype(np.float32),
-            },
-        )
+        joined = clear * joint_weight * self.class_weight[both]
+        return {
+            "instance": (
+                np.repeat(labels[:, None], self.width, 1),
+                (known * self._instance_weight).astype(np.float32),
+            ),
+            "joint": (both, joined.astype(np.float32)),
+        }
 
     def _weigh_presence(self, negative: int) -> tuple[float, tuple[float, float]]:
         """Weight of a known instance; of pairs that are negative, and that are not."""

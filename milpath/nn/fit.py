@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from milpath.errors import UsageError
 from milpath.nn.data import Augment, BagSequence, TrainingBag
-from milpath.nn.mil import Member, build_mil
+from milpath.nn.mil import Member
 from milpath.nn.step import Step, begin, compile_model, copy_variables
 from milpath.params import TrainParams
 
@@ -59,18 +59,23 @@ def train_member(
     StoredFileError : a bag is damaged
     UsageError : the loss is not finite from the first epoch on
     """
-    shape, presence = task.instance_shape, task.negative is not None
+    shape, attended = task.instance_shape, params.instance_loss > 0
     per_bag = params.patches_per_bag if len(shape) == 3 else params.features_per_bag
     weight = class_weights([bag.label for bag in train], task.classes, params.class_weight)
-    drawn = BagSequence(train, weight, params.bag_batch, per_bag, seed, task.augment, task.negative)
+    drawn = BagSequence(
+        train, weight, params.bag_batch, per_bag, seed, task.augment, task.negative, attended
+    )
     fixed = None
     if val:
         most = max(VAL_PER_BAG, per_bag)
-        fixed = BagSequence(val, weight, params.bag_batch, most, negative=task.negative)
+        fixed = BagSequence(
+            val, weight, params.bag_batch, most, None, None, task.negative, attended
+        )
     step = Step(
         shape,
         task.classes,
-        presence,
+        task.negative is not None,
+        params.instance_loss,
         params.encoder,
         params.head,
         params.learning_rate,
@@ -82,7 +87,7 @@ def train_member(
     model = compile_model(step)
     keras.utils.set_random_seed(seed)
     member = step.draw_member()
-    fresh = build_mil(shape, member.head, member.encoder, presence=presence)
+    fresh = step.build_model(member)
     copy_variables(fresh, model)
     history = _fit(model, drawn, fixed, params, on_epoch)
     copy_variables(model, fresh)

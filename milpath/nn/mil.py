@@ -73,13 +73,14 @@ class MILHead(keras.layers.Layer):
             instances = self.projection(instances)
         return self.dropout(instances, training=training)
 
-    def pool(self, hidden: Any, mask: Any = None) -> Any:
-        """From h, (B, N, D'), to the logits of the bags, (B, C)."""
-        attention = ops.cast(self.attention(hidden, mask=mask), hidden.dtype)
+    def pool(self, hidden: Any, attention: Any) -> Any:
+        """From h, (B, N, D'), and attention, (B, N), to the logits of the bags, (B, C)."""
+        attention = ops.cast(attention, hidden.dtype)
         return self.classifier(ops.einsum("bn,bnd->bd", attention, hidden))
 
     def call(self, instances: Any, mask: Any = None, training: bool | None = None) -> Any:
-        return self.pool(self.hidden(instances, training=training), mask)
+        hidden = self.hidden(instances, training=training)
+        return self.pool(hidden, self.attention(hidden, mask=mask))
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         return None  # a bag's logits are not masked, its instances were
@@ -162,6 +163,7 @@ def build_mil(
     encoder: keras.Model | None = None,
     *,
     presence: bool = False,
+    attended: bool = False,
 ) -> keras.Model:
     """The model that is trained: a batch of padded bags to logits.
 
@@ -174,12 +176,15 @@ def build_mil(
         bag is of the negative class unless it holds an instance of another: answer for every
         instance too, as for a bag that holds it alone, and for every bag joined with its neighbour
         in the batch
+    attended : for learning that every instance attended to is of its bag's class: answer with the
+        instances' log-probabilities, too, their mean by attention, ``Σ_k a_k log p_k``, in which
+        attention is taken as given
 
     Returns
     -------
     A model of ``{"instances": (B, N, *instance_shape), "mask": (B, N)}`` that gives (B, C) logits,
-    or ``{"bag": (B, C), "instance": (B, N, C), "joint": (B, C)}``. N may differ from batch to
-    batch.
+    or a dict of them and more: "bag" (B, C), with `presence` "instance" (B, N, C) and "joint"
+    (B, C), with `attended` "attended" (B, C). N may differ from batch to batch.
 
     Without `presence` attention may learn that what is *absent* makes a bag positive (Raff & Holt
     2023, "Reproducibility in multiple instance learning: a case for algorithmic unit tests"). With
@@ -190,17 +195,22 @@ def build_mil(
     instances = keras.Input((None, *instance_shape), name="instances")
     mask = keras.Input((None,), dtype="bool", name="mask")
     embeddings = instances if encoder is None else PerInstance(encoder, name="encoder")(instances)
+    if not (presence or attended):
+        logits: Any = head(embeddings, mask=mask)
+        return keras.Model({"instances": instances, "mask": mask}, logits, name="mil")
+    if not head.built:
+        head.build(embeddings.shape)
+    hidden = head.hidden(embeddings)
+    attention = head.attention(hidden, mask=mask)
+    logits = {"bag": head.pool(hidden, attention)}
+    each = head.classifier(hidden)
     if presence:
-        if not head.built:
-            head.build(embeddings.shape)
-        hidden = head.hidden(embeddings)
-        logits: Any = {
-            "bag": head.pool(hidden, mask),
-            "instance": head.classifier(hidden),
-            "joint": head.pool(_join(hidden), _join(mask)),
-        }
-    else:
-        logits = head(embeddings, mask=mask)
+        both = _join(hidden)
+        joined = head.attention(both, mask=_join(mask))
+        logits |= {"instance": each, "joint": head.pool(both, joined)}
+    if attended:
+        given = ops.stop_gradient(attention)
+        logits["attended"] = ops.einsum("bn,bnc->bc", given, ops.log_softmax(each))
     return keras.Model({"instances": instances, "mask": mask}, logits, name="mil")
 
 

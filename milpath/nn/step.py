@@ -24,6 +24,8 @@ class Step:
     classes: int
     presence: bool
     """See `milpath.nn.mil.build_mil`."""
+    instance_loss: float
+    """Its weight."""
     encoder: str
     head: HeadParams
     learning_rate: float
@@ -42,6 +44,16 @@ class Step:
         encoder = OURS[self.encoder](shape) if len(shape) == 3 else None
         return Member(build_head(self.classes, self.head, projected=encoder is None), encoder)
 
+    def build_model(self, member: Member) -> keras.Model:
+        """The model that trains a member."""
+        return build_mil(
+            self.instance_shape,
+            member.head,
+            member.encoder,
+            presence=self.presence,
+            attended=self.instance_loss > 0,
+        )
+
 
 @lru_cache(maxsize=2)
 def compile_model(step: Step) -> keras.Model:
@@ -52,19 +64,30 @@ def compile_model(step: Step) -> keras.Model:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    member = step.draw_member()
-    model = build_mil(step.instance_shape, member.head, member.encoder, presence=step.presence)
+    model = step.build_model(step.draw_member())
     loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     metrics: Any = ["accuracy"]
-    if step.presence:
+    weights = None
+    if isinstance(model.output, dict):
         loss, metrics = dict.fromkeys(model.output, loss), {"bag": metrics}
+        if "attended" in loss:
+            loss["attended"] = negative_log_likelihood
+            weights = {name: step.instance_loss if name == "attended" else 1.0 for name in loss}
     rate = WarmupCosine(step.learning_rate, step.epochs * step.per_epoch, 5 * step.per_epoch)
     model.compile(
         optimizer=keras.optimizers.AdamW(rate, weight_decay=step.weight_decay, clipnorm=1.0),
         loss=loss,
+        loss_weights=weights,
         weighted_metrics=metrics,
     )
     return model
+
+
+def negative_log_likelihood(labels: Any, log_probs: Any) -> Any:
+    """Of labels (B,) under log-probabilities (B, C): (B,)."""
+    classes = log_probs.shape[-1]
+    chosen = ops.one_hot(ops.reshape(labels, (-1,)), classes, dtype=log_probs.dtype)
+    return -ops.sum(chosen * log_probs, axis=-1)
 
 
 def begin(model: keras.Model, bags: BagSequence) -> None:

@@ -156,6 +156,13 @@ def test_training_turns_and_stains_the_patches(records: list[LabelledBag]) -> No
     assert np.abs(plain.astype(int) - stained).mean() > 1
 
 
+def test_what_is_attended_to_is_to_show_the_label_of_its_bag(records: list[LabelledBag]) -> None:
+    _, labels, weights = sequence(records, negative=0, attended=True)[0]
+    assert list(labels) == list(weights) == ["bag", "instance", "joint", "attended"]
+    assert (labels["attended"] == labels["bag"]).all()
+    assert (weights["attended"] == weights["bag"]).all()
+
+
 # -- a negative class ----------------------------------------------------------------------------
 
 

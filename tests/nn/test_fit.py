@@ -24,6 +24,7 @@ from strangers.forge import edited
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.metrics import auc
+from milpath.nn.data import ArrayBag
 from milpath.nn.fit import Task, class_weights, train_member
 from milpath.nn.mil import Member, build_evidence
 from milpath.nn.predict import collect_evidence, pool_evidence
@@ -103,6 +104,27 @@ def test_training_stops_when_patience_is_at_its_end_and_keeps_the_best_epoch(
     size = len(of_bag) if negative is None else HEAD_ALONE.bag_batch
     batches = [np.mean(of_bag[start : start + size]) for start in range(0, len(of_bag), size)]
     assert np.mean(batches) == pytest.approx(min(losses), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_with_an_instance_loss_what_is_attended_to_shows_the_class_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    bags = [
+        ArrayBag(rng.normal(0.4 * (number % 2), 1, (6, DIM)).astype(np.float32), number % 2)
+        for number in range(120)
+    ]
+    alone = {}  # loss of an instance by itself, mean by attention
+    for weight in (0.0, 2.0):
+        params = HEAD_ALONE.model_copy(update={"instance_loss": weight})
+        member, _ = train_member(bags[:60], [], Task((DIM,), 2), params, 0)
+        unseen = np.stack([bag.instances for bag in bags[60:]])
+        evidence = build_evidence((DIM,), [member])
+        scores, logits = (found[0] for found in collect_evidence(evidence, unseen, 6))
+        log_probs = log_softmax(logits + member.head.classifier.bias.numpy(), axis=1)
+        labels = np.repeat([bag.label for bag in bags[60:]], 6)
+        of_label = np.take_along_axis(log_probs, labels[:, None], 1).reshape(60, 6)
+        alone[weight] = -(softmax(scores.reshape(60, 6), axis=1) * of_label).sum(axis=1).mean()
+    assert alone[2.0] < 0.8 * alone[0.0]
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from nn_tools import HEAD, Floats, Pixels, keras_saves, make_member, random_patches
 from numpy.typing import NDArray
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from milpath.nn.encoder import SMALL, build_encoder
 from milpath.nn.mil import (
@@ -296,8 +297,10 @@ def test_an_empty_stream_gives_no_evidence() -> None:
 # -- the standard assumption ---------------------------------------------------------------------
 
 
-def answers(head: MILHead, bags: NDArray[Any], mask: NDArray[np.bool_]) -> dict[str, Floats]:
-    model = build_mil((DIM,), head, presence=True)
+def answers(
+    head: MILHead, bags: NDArray[Any], mask: NDArray[np.bool_], attended: bool = False
+) -> dict[str, Floats]:
+    model = build_mil((DIM,), head, presence=not attended, attended=attended)
     found = model.predict_on_batch({"instances": bags, "mask": mask})
     return {name: np.asarray(value, np.float64) for name, value in found.items()}
 
@@ -334,3 +337,35 @@ def test_a_bag_is_joined_with_the_one_before_it(projected: bool) -> None:
         both = np.concatenate([bags[i][mask[i]] for i in (number, number - 1)])
         logits, _, _ = twin(head, both)
         assert found["joint"][number] == pytest.approx(logits, abs=1e-4)
+
+
+# -- instances attended to -----------------------------------------------------------------------
+
+
+@both_heads
+def test_log_probabilities_of_instances_are_averaged_by_attention(projected: bool) -> None:
+    head, bags = make_head(projected), draw()
+    mask = everything(bags)
+    mask[1, 4:] = False
+    found = answers(head, bags, mask, attended=True)
+    assert found.keys() == {"bag", "attended"}
+    for number, bag in enumerate(bags):
+        logits, attention, _ = twin(head, bag[mask[number]])
+        alone = np.stack([twin(head, one[None])[0] for one in bag[mask[number]]])
+        assert found["bag"][number] == pytest.approx(logits, abs=1e-4)
+        expected = attention @ log_softmax(alone, axis=1)
+        assert found["attended"][number] == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_is_attended_to_is_given_to_its_loss_and_not_learned_from_it() -> None:
+    head, bags = make_head(dropout=0.0), draw()
+    model = build_mil((DIM,), head, attended=True)
+    reached = {}
+    for name in ("bag", "attended"):
+        with tf.GradientTape() as tape:
+            answer = model({"instances": bags, "mask": everything(bags)})[name]
+            loss = keras.ops.sum(keras.ops.square(answer))
+        attention = [head.attention.V, head.attention.U, head.attention.w]
+        gradients = tape.gradient(loss, [v.value for v in [*attention, head.classifier.kernel]])
+        reached[name] = [gradient is not None for gradient in gradients]
+    assert reached == {"bag": [True] * 4, "attended": [False] * 3 + [True]}

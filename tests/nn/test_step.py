@@ -9,9 +9,9 @@ import pytest
 from nn_tools import DIM, HEAD_ALONE
 
 from milpath.nn.attention import GatedAttention
-from milpath.nn.data import ArrayBag
+from milpath.nn.data import ArrayBag, BagSequence
 from milpath.nn.fit import Task, train_member
-from milpath.nn.step import WarmupCosine, compile_model
+from milpath.nn.step import Step, WarmupCosine, compile_model, negative_log_likelihood
 from milpath.params import TrainParams
 
 QUICK = HEAD_ALONE.model_copy(update={"epochs": 2})
@@ -74,6 +74,7 @@ def test_a_step_is_traced_once_for_all_seeds(monkeypatch: pytest.MonkeyPatch) ->
         {"learning_rate": 1e-3},
         {"weight_decay": 0.5},
         {"epochs": 3},
+        {"instance_loss": 1.0},
         {"head": HEAD_ALONE.head.model_copy(update={"dropout": 0.0})},
         {"head": HEAD_ALONE.head.model_copy(update={"gated": False})},
     ],
@@ -86,6 +87,37 @@ def test_another_recipe_takes_a_step_of_its_own(usual: Any, change: dict[str, An
     expected, _ = train(params)
     assert (found == expected).all()
     assert found.shape != usual.shape or (found != usual).any()
+
+
+def test_the_loss_of_a_label_is_its_log_probability() -> None:
+    log_probs = np.log(np.random.default_rng(0).dirichlet(np.ones(3), 5)).astype(np.float32)
+    labels = np.array([0, 2, 1, 1, 0])
+    expected = -log_probs[np.arange(5), labels]
+    for given in (labels, labels[:, None]):
+        assert np.asarray(negative_log_likelihood(given, log_probs)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("presence", [False, True])
+def test_the_instance_loss_has_the_weight_it_is_given(presence: bool) -> None:
+    step = Step(
+        instance_shape=(DIM,),
+        classes=2,
+        presence=presence,
+        instance_loss=0.7,
+        encoder="small",
+        head=HEAD_ALONE.head,
+        learning_rate=1e-3,
+        weight_decay=0,
+        epochs=1,
+        per_epoch=2,
+        widths=(5, None),
+    )
+    weight = np.array([0.5, 2], np.float32)
+    negative = 0 if presence else None
+    batch = BagSequence(draw_bags(), weight, 6, 5, negative=negative, attended=True)[0]
+    found = compile_model(step).test_on_batch(*batch, return_dict=True)
+    others = sum(found[f"{name}_loss"] for name in batch[1] if name != "attended")
+    assert found["loss"] == pytest.approx(others + 0.7 * found["attended_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize(("total", "most"), [(1, 5), (30, 5), (400, 5), (400, 1000)])
