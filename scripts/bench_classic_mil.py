@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=10)
     parser.add_argument("--epochs", type=int, help="fewer, to try it out")
     parser.add_argument("--members", type=int, default=RECIPE.members)
+    parser.add_argument("--instance-loss", type=float, help="another weight of it")
     options = parser.parse_args()
     for path in options.files:
         bags = load_bags(path)
@@ -108,6 +109,8 @@ def main() -> None:
         sparse = np.mean(np.concatenate([bag.instances for bag in bags]) == 0) > 0.2
         recipe = SPARSE if sparse else RECIPE
         change = {"members": options.members, "epochs": options.epochs or recipe.epochs}
+        if options.instance_loss is not None:
+            change["instance_loss"] = options.instance_loss
         recipe = recipe.model_copy(update=change)
         augment = drop_half if sparse else blur
         prepare = tame if sparse else partial(standardize, limit=3.0)
