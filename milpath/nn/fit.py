@@ -59,30 +59,26 @@ def train_member(
     StoredFileError : a bag is damaged
     UsageError : the loss is not finite from the first epoch on
     """
-    shape, attended = task.instance_shape, params.instance_loss > 0
+    shape = task.instance_shape
     per_bag = params.patches_per_bag if len(shape) == 3 else params.features_per_bag
     weight = class_weights([bag.label for bag in train], task.classes, params.class_weight)
-    drawn = BagSequence(
-        train, weight, params.bag_batch, per_bag, seed, task.augment, task.negative, attended
-    )
+    form: Any = {"negative": task.negative, "attended": params.instance_loss > 0}
+    drawn = BagSequence(train, weight, params.bag_batch, per_bag, seed, task.augment, **form)
     fixed = None
     if val:
-        most = max(VAL_PER_BAG, per_bag)
-        fixed = BagSequence(
-            val, weight, params.bag_batch, most, None, None, task.negative, attended
-        )
+        fixed = BagSequence(val, weight, params.bag_batch, max(VAL_PER_BAG, per_bag), **form)
     step = Step(
-        shape,
-        task.classes,
-        task.negative is not None,
-        params.instance_loss,
-        params.encoder,
-        params.head,
-        params.learning_rate,
-        params.weight_decay,
-        params.epochs,
-        len(drawn),
-        (drawn.width, fixed.width if fixed else None),
+        instance_shape=shape,
+        classes=task.classes,
+        presence=task.negative is not None,
+        instance_loss=params.instance_loss,
+        encoder=params.encoder,
+        head=params.head,
+        learning_rate=params.learning_rate,
+        weight_decay=params.weight_decay,
+        epochs=params.epochs,
+        per_epoch=len(drawn),
+        widths=(drawn.width, fixed.width if fixed else None),
     )
     model = compile_model(step)
     keras.utils.set_random_seed(seed)

@@ -23,9 +23,8 @@ class Step:
     instance_shape: tuple[int, ...]
     classes: int
     presence: bool
-    """See `milpath.nn.mil.build_mil`."""
+    """Whether it learns under the standard assumption, see `milpath.nn.mil.build_mil`."""
     instance_loss: float
-    """Its weight."""
     encoder: str
     head: HeadParams
     learning_rate: float
@@ -57,8 +56,9 @@ class Step:
 
 @lru_cache(maxsize=2)
 def compile_model(step: Step) -> keras.Model:
-    """The model that takes such steps: for every member, fold and seed the same, since TensorFlow
-    traces a step for more than a second and never forgets it.
+    """The model that takes such steps, one for every member, fold and seed.
+
+    TensorFlow traces a step for more than a second, and never forgets it.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
