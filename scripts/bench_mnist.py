@@ -9,7 +9,7 @@ python scripts/bench_mnist.py --data mnist.npz [--train-bags 50,100,200,500] [--
 --keras-example: attention_mil_classification.py of Keras' own examples; its functions are run on
     the bags of `milpath mnist --preset keras`, milpath beside it.
 --speed: 200 bags, how long until AUC .96; one model a seed, ours with the recipe `SHORT`.
---first-seed: ours were tuned on draws 0 to 4, `SHORT` on 0 to 7; give 100 for others.
+--first-seed: ours were tuned on draws 0 to 4, the hurried recipes on 0 to 7; give 100 for others.
 
 One JSON line a model, and last the means and ratios. Seconds are of training alone, measured in
 turn in one run; the ratio is what counts.
@@ -301,7 +301,7 @@ def main() -> None:
     parser.add_argument("--keras-example", type=Path)
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
-    import_keras()  # has been, but not as the command line does it
+    import_keras()  # as the command line starts it
     mnist = load_mnist(options.data)
     if options.keras_example:
         beside_the_example(mnist, options)

@@ -67,19 +67,8 @@ def train_member(
     fixed = None
     if val:
         fixed = BagSequence(val, weight, params.bag_batch, max(VAL_PER_BAG, per_bag), **form)
-    step = Step(
-        instance_shape=shape,
-        classes=task.classes,
-        presence=task.negative is not None,
-        instance_loss=params.instance_loss,
-        encoder=params.encoder,
-        head=params.head,
-        learning_rate=params.learning_rate,
-        weight_decay=params.weight_decay,
-        epochs=params.epochs,
-        per_epoch=len(drawn),
-        widths=(drawn.width, fixed.width if fixed else None),
-    )
+    widths = drawn.width, fixed.width if fixed else None
+    step = Step(shape, task.classes, task.negative is not None, params, len(drawn), widths)
     model = compile_model(step)
     keras.utils.set_random_seed(seed)
     member = step.draw_member()

@@ -178,7 +178,8 @@ def build_mil(
         in the batch
     attended : for learning that every instance attended to is of its bag's class: answer with the
         instances' log-probabilities, too, their mean by attention, ``Σ_k a_k log p_k``, in which
-        attention is taken as given
+        attention is taken as given (Shi et al. 2020, "Loss-based attention for deep multiple
+        instance learning", let such a loss teach it)
 
     Returns
     -------

@@ -13,7 +13,7 @@ from keras import ops
 from milpath.nn.data import BagSequence
 from milpath.nn.encoder import OURS
 from milpath.nn.mil import Member, build_head, build_mil
-from milpath.params import HeadParams
+from milpath.params import TrainParams
 
 
 @dataclass(frozen=True)
@@ -24,24 +24,19 @@ class Step:
     classes: int
     presence: bool
     """Whether it learns under the standard assumption, see `milpath.nn.mil.build_mil`."""
-    instance_loss: float
-    encoder: str
-    head: HeadParams
-    learning_rate: float
-    """The highest, see `WarmupCosine`."""
-    weight_decay: float
-    epochs: int
+    params: TrainParams
     per_epoch: int
     """Steps in an epoch."""
     widths: tuple[int, int | None]
-    """Instances in a bag of training and, if there are any, of validation. A step traced for any
-    number gives weights that differ in their last bits."""
+    """Instances in a bag of training and, if there are any, of validation: a step traced for one
+    number is not taken with another, so that no weight depends on what was trained before."""
 
     def draw_member(self) -> Member:
         """A member with new weights."""
         shape = self.instance_shape
-        encoder = OURS[self.encoder](shape) if len(shape) == 3 else None
-        return Member(build_head(self.classes, self.head, projected=encoder is None), encoder)
+        encoder = OURS[self.params.encoder](shape) if len(shape) == 3 else None
+        head = build_head(self.classes, self.params.head, projected=encoder is None)
+        return Member(head, encoder)
 
     def build_model(self, member: Member) -> keras.Model:
         """The model that trains a member."""
@@ -50,7 +45,7 @@ class Step:
             member.head,
             member.encoder,
             presence=self.presence,
-            attended=self.instance_loss > 0,
+            attended=self.params.instance_loss > 0,
         )
 
 
@@ -64,7 +59,7 @@ def compile_model(step: Step) -> keras.Model:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    model = step.build_model(step.draw_member())
+    params, model = step.params, step.build_model(step.draw_member())
     loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     metrics: Any = ["accuracy"]
     weights = None
@@ -72,10 +67,11 @@ def compile_model(step: Step) -> keras.Model:
         loss, metrics = dict.fromkeys(model.output, loss), {"bag": metrics}
         if "attended" in loss:
             loss["attended"] = negative_log_likelihood
-            weights = {name: step.instance_loss if name == "attended" else 1.0 for name in loss}
-    rate = WarmupCosine(step.learning_rate, step.epochs * step.per_epoch, 5 * step.per_epoch)
+            weights = {name: params.instance_loss if name == "attended" else 1.0 for name in loss}
+    steps = params.epochs * step.per_epoch
+    rate = WarmupCosine(params.learning_rate, steps, 5 * step.per_epoch)
     model.compile(
-        optimizer=keras.optimizers.AdamW(rate, weight_decay=step.weight_decay, clipnorm=1.0),
+        optimizer=keras.optimizers.AdamW(rate, weight_decay=params.weight_decay, clipnorm=1.0),
         loss=loss,
         loss_weights=weights,
         weighted_metrics=metrics,

@@ -99,19 +99,8 @@ def test_the_loss_of_a_label_is_its_log_probability() -> None:
 
 @pytest.mark.parametrize("presence", [False, True])
 def test_the_instance_loss_has_the_weight_it_is_given(presence: bool) -> None:
-    step = Step(
-        instance_shape=(DIM,),
-        classes=2,
-        presence=presence,
-        instance_loss=0.7,
-        encoder="small",
-        head=HEAD_ALONE.head,
-        learning_rate=1e-3,
-        weight_decay=0,
-        epochs=1,
-        per_epoch=2,
-        widths=(5, None),
-    )
+    params = QUICK.model_copy(update={"instance_loss": 0.7})
+    step = Step((DIM,), 2, presence, params, per_epoch=2, widths=(5, None))
     weight = np.array([0.5, 2], np.float32)
     negative = 0 if presence else None
     batch = BagSequence(draw_bags(), weight, 6, 5, negative=negative, attended=True)[0]
