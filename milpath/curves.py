@@ -64,10 +64,20 @@ def _open_figure(sheet: Sheet) -> Figure:
 def _write(path: Path, sheet: Sheet, figure: Figure) -> None:
     """The sheet under its figure, as a PNG."""
     canvas: Any = figure.canvas
+    _make_room(sheet, figure)
     canvas.draw()
     drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
     sheet.image.paste(drawn, mask=drawn.getchannel("A"))
     write_png(path, sheet.image)
+
+
+def _make_room(sheet: Sheet, figure: Figure) -> None:
+    """Begin axes further to the right whose numbers are so long that they leave their panel."""
+    for (left, _), axes in zip(sheet.panels, figure.axes, strict=True):
+        bounds, box = axes.get_tightbbox(), axes.get_position()
+        if bounds is not None and bounds.x0 < left:
+            missing = (left - bounds.x0) / sheet.image.width
+            axes.set_position((box.x0 + missing, box.y0, box.width - missing, box.height))
 
 
 def _say_members(count: int) -> str:

@@ -60,3 +60,12 @@ def test_a_learning_curve_goes_the_way_its_points_go(
 def test_a_learning_curve_is_drawn_of_a_single_model(tmp_path: Path) -> None:
     write_learning_curve(tmp_path / "c.png", {50: [0.9]}, "AUC", "bags")
     assert (pixels(tmp_path / "c.png")[..., 2] > pixels(tmp_path / "c.png")[..., 0] + 60).any()
+
+
+def test_long_numbers_push_no_name_out_of_the_picture(tmp_path: Path) -> None:
+    margins = []
+    for aucs in ([0.9, 0.8], [0.99859, 0.99998], [0.9985901, 0.9985902]):
+        write_learning_curve(tmp_path / "c.png", {1000: aucs}, "AUC on unseen bags", "")
+        drawn = np.flatnonzero((pixels(tmp_path / "c.png") < 200).any(axis=(0, 2)))
+        margins.append(drawn[0])
+    assert min(margins) >= margins[0] - 1 > 5
