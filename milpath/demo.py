@@ -14,21 +14,20 @@ from numpy.typing import NDArray
 from skimage.segmentation import mark_boundaries
 from skimage.transform import resize
 
-from milpath.cohort import SlideEntry, read_cohort
-from milpath.engine import Outcome, run_job
+from milpath.cohort.cohort import SlideEntry, read_cohort
 from milpath.errors import MilpathError, UsageError
-from milpath.heatmap import rasterize
+from milpath.figures.canvas import draw_scale_bar, open_canvas, place_picture, write_png
+from milpath.figures.heatmap import render_heatmap
+from milpath.figures.html import Section, write_page
+from milpath.figures.overlay import draw_colour_bar, paint
+from milpath.formats.prediction import Prediction, read_prediction
 from milpath.metrics import auc
-from milpath.overlay import draw_colour_bar, paint
-from milpath.overview import read_thumbnail
-from milpath.page import Section, write_page
 from milpath.params import GridParams, TileParams, TrainParams
-from milpath.prediction import Prediction, read_prediction
-from milpath.sheet import draw_scale_bar, open_sheet, place_picture, write_png
-from milpath.store import publish_text
-from milpath.summary import write_predictions
-from milpath.synthetic import DrawnSlide, draw_slide
-from milpath.table import write_csv
+from milpath.predictions_table import write_predictions_table
+from milpath.runs import Outcome, run_job
+from milpath.slides.thumbnail import fit_thumbnail
+from milpath.store import publish_csv, publish_text
+from milpath.synthetic import SyntheticSlide, draw_slide
 from milpath.tile import tile_slide
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class Judged:
 
     entry: SlideEntry
     prediction: Prediction
-    drawn: DrawnSlide
+    drawn: SyntheticSlide
 
     @property
     def planted(self) -> bool:
@@ -115,7 +114,7 @@ def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult
     drawn = _run(partial(_draw, seed=seed), [*training, *unseen], workers, advance, "drawn")
     truth = {outcome.slide_id: outcome.facts["drawn"] for outcome in drawn}
     cohort_csv = out / "cohort.csv"
-    write_csv(
+    publish_csv(
         cohort_csv,
         ["slide", "label"],
         [[str(entry.path.relative_to(out)), entry.label] for entry in training],
@@ -133,7 +132,7 @@ def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult
     results = out / "results"
     classify = Classifier(load_bundle(out / "model"), results, workers)
     outcomes = _run(classify, unseen, 1, advance, "classified")
-    write_predictions(results / "predictions.csv", outcomes, CLASSES)
+    write_predictions_table(results / "predictions.csv", outcomes, CLASSES)
     found = [read_prediction(results / f"{entry.slide_id}.prediction.h5") for entry in unseen]
     judged = [
         Judged(entry, one, truth[entry.slide_id]) for entry, one in zip(unseen, found, strict=True)
@@ -263,16 +262,16 @@ def _compare(out: Path, one: Judged) -> Path:
     """The slide, the outline of what was planted, and the attention, side by side."""
     path = out / "pictures" / f"{one.entry.slide_id}.png"
     with one.entry.open() as slide:
-        overview = read_thumbnail(slide, PICTURE_PX)
-    rows, cols = overview.rgb.shape[:2]
+        thumbnail = fit_thumbnail(slide, PICTURE_PX)
+    rows, cols = thumbnail.rgb.shape[:2]
     tumour = resize(one.drawn.tumour.astype(np.uint8), (rows, cols), order=0, preserve_range=True)
-    truth = mark_boundaries(overview.rgb, tumour.astype(np.int64), (0, 0.6, 0.2), mode="thick")
-    heatmap = rasterize(one.prediction)
-    sheet = open_sheet((cols, rows), 3, _caption(one))
-    place_picture(sheet, 0, overview.rgb)
-    place_picture(sheet, 1, (truth * 255).astype(np.uint8))
-    place_picture(sheet, 2, paint(heatmap, overview))
-    draw_scale_bar(sheet, overview.mpp)
-    draw_colour_bar(sheet, heatmap)
-    write_png(path, sheet.image)
+    truth = mark_boundaries(thumbnail.rgb, tumour.astype(np.int64), (0, 0.6, 0.2), mode="thick")
+    heatmap = render_heatmap(one.prediction)
+    canvas = open_canvas((cols, rows), 3, _caption(one))
+    place_picture(canvas, 0, thumbnail.rgb)
+    place_picture(canvas, 1, (truth * 255).astype(np.uint8))
+    place_picture(canvas, 2, paint(heatmap, thumbnail))
+    draw_scale_bar(canvas, thumbnail.mpp)
+    draw_colour_bar(canvas, heatmap)
+    write_png(path, canvas.image)
     return path

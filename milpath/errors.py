@@ -7,7 +7,7 @@
     ├── SlideError                 this slide failed, the others go on                 exit 3, 4
     │   ├── UnsupportedSlideError  no slide, or of a kind milpath does not treat
     │   ├── ResolutionError        µm per pixel missing, absurd, or too coarse
-    │   ├── OutlineError           the outline of its tissue is missing, or none
+    │   ├── AnnotationError           the annotation of its tissue is missing, or none
     │   └── SlideReadError         pixels of an opened slide cannot be read
     ├── StoredFileError            a bag, prediction or model is not what it should be exit 3, 4
     └── OutputError                a result cannot be written: disk full, read-only    exit 5
@@ -36,8 +36,8 @@ class ResolutionError(SlideError):
     """The slide's µm per pixel is missing, absurd, or too coarse for what was asked."""
 
 
-class OutlineError(SlideError):
-    """The outline of the slide's tissue is missing, not an outline, or not of this slide."""
+class AnnotationError(SlideError):
+    """The annotation of the slide's tissue is missing, not an annotation, or not of this slide."""
 
 
 class SlideReadError(SlideError):

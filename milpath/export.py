@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from tifffile import TiffWriter
 
 from milpath.errors import UsageError
-from milpath.heatmap import Heatmap, PatchScores, score_patches
-from milpath.overlay import colour_scale
-from milpath.prediction import Prediction
-from milpath.slide import SlideFacts
-from milpath.store import fingerprint, publish
-from milpath.table import write_csv
+from milpath.figures.heatmap import Heatmap, PatchScores, score_patches
+from milpath.figures.overlay import colour_scale
+from milpath.formats.prediction import Prediction
+from milpath.slides.slide import SlideFacts
+from milpath.store import fingerprint, publish, publish_csv
 
 _TILE_PX = 256
 Floats = NDArray[np.float64]
@@ -144,7 +143,7 @@ def write_patches(
     ]
     header = ["patch", "x_l0", "y_l0", "size_l0", "centre_x_mm", "centre_y_mm"]
     names = [name.replace(" ", "_", 1) for name in measured]
-    write_csv(path, [*header, *names, *(remarks or {})], zip(*columns, strict=True))
+    publish_csv(path, [*header, *names, *(remarks or {})], zip(*columns, strict=True))
 
 
 # -- images ----------------------------------------------------------------------------------------

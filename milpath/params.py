@@ -12,7 +12,7 @@ MPP_RANGE = (0.05, 20.0)
 MPP_ANISOTROPY = 0.02
 """Largest relative difference of mpp-x and mpp-y that counts as square pixels."""
 
-MPP_SURPRISE = 0.05
+MPP_WARN_DIFFERENCE = 0.05
 """A given µm per pixel that differs more than this from the slide's own is worth a warning."""
 
 MAX_UPSAMPLING = 1.25
@@ -43,10 +43,10 @@ def compare_params(one: Params, two: Params) -> list[tuple[str, Any, Any]]:
 
 
 class TissueParams(Params):
-    """How tissue is told from glass; see `milpath.tissue.segment_tissue`."""
+    """How tissue is told from glass; see `milpath.slides.tissue.segment_tissue`."""
 
-    overview_mpp: float = Field(8.0, gt=0, le=64)
-    """Resolution of the overview that is segmented, µm per pixel."""
+    thumbnail_mpp: float = Field(8.0, gt=0, le=64)
+    """Resolution of the thumbnail that is segmented, µm per pixel."""
     sensitivity: float = Field(1.0, ge=0.2, le=5)
     """Above 1 finds paler tissue (and more dirt), below 1 only denser tissue."""
     min_area_um2: float = Field(10_000.0, ge=0)
@@ -58,7 +58,7 @@ class TissueParams(Params):
 
 
 class GridParams(Params):
-    """Which patches are cut; see `milpath.grid.plan_grid`."""
+    """Which patches are cut; see `milpath.patches.grid.plan_grid`."""
 
     mpp: float = Field(0.5, ge=MPP_RANGE[0], le=MPP_RANGE[1])
     """Resolution of a patch, µm per pixel."""
@@ -80,7 +80,7 @@ class GridParams(Params):
 
 
 class CodecParams(Params):
-    """How a bag stores pixels; see `milpath.bag`."""
+    """How a bag stores pixels; see `milpath.formats.bag`."""
 
     codec: Literal["jpeg", "raw"] = "jpeg"
     """`jpeg` (4:4:4) at about a seventh of the size, or `raw`, lossless."""

@@ -10,23 +10,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from milpath.bag import Bag, BagHeader, bag_fingerprint, encode_patch, write_bag
-from milpath.cohort import SlideEntry
-from milpath.engine import Outcome, plan_outcome
-from milpath.errors import OutlineError, SlideReadError, StoredFileError
-from milpath.frame import compare_outlines, compare_slides
-from milpath.grid import PatchGrid, plan_grid
-from milpath.overview import Overview, read_overview
-from milpath.params import MAX_UNREADABLE, MPP_SURPRISE, TileParams, compare_params
-from milpath.patches import stream_patches
-from milpath.qc import draw_qc
-from milpath.sheet import encode_png
-from milpath.slide import Slide, SlideFacts
+from milpath.cohort.cohort import SlideEntry
+from milpath.errors import AnnotationError, SlideReadError, StoredFileError
+from milpath.figures.canvas import encode_png
+from milpath.figures.qc import draw_qc
+from milpath.formats.bag import Bag, BagHeader, bag_fingerprint, encode_patch, write_bag
+from milpath.formats.geometry import compare_annotations, compare_slides
+from milpath.params import MAX_UNREADABLE, MPP_WARN_DIFFERENCE, TileParams, compare_params
+from milpath.patches.grid import PatchGrid, plan_grid
+from milpath.patches.reader import stream_patches
+from milpath.runs import Outcome, plan_outcome
+from milpath.slides.slide import Slide, SlideFacts
+from milpath.slides.thumbnail import Thumbnail, read_thumbnail
+from milpath.slides.tissue import TissueMask, segment_tissue
 from milpath.store import discard, publish_bytes
-from milpath.tissue import TissueMask, segment_tissue
 
 if TYPE_CHECKING:
-    from milpath.outline import Outline
+    from milpath.slides.annotation import Annotation
 
 log = logging.getLogger(__name__)
 
@@ -35,52 +35,52 @@ log = logging.getLogger(__name__)
 class Plan:
     """What will be cut from a slide, and why."""
 
-    overview: Overview
+    thumbnail: Thumbnail
     tissue: TissueMask
     grid: PatchGrid
 
 
-def plan_slide(slide: Slide, params: TileParams, outline: Outline | None = None) -> Plan:
-    """Find the tissue, or take that of an outline, and lay the grid.
+def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None = None) -> Plan:
+    """Find the tissue, or take that of an annotation, and lay the grid.
 
-    Raises as `plan_grid`, `read_overview` and `fill_outline` do.
+    Raises as `plan_grid`, `read_thumbnail` and `rasterize_annotation` do.
     """
     slide.level_for(params.grid.mpp)  # an unfit resolution is refused before any pixel is read
-    overview = read_overview(slide, params.tissue.overview_mpp)
-    unreadable = float(overview.unreadable.mean())
+    thumbnail = read_thumbnail(slide, params.tissue.thumbnail_mpp)
+    unreadable = float(thumbnail.unreadable.mean())
     if unreadable > MAX_UNREADABLE:
         raise SlideReadError(
             f"{slide.name}: {unreadable:.0%} of its area cannot be read, at most "
             f"{MAX_UNREADABLE:.0%} may be; copy the slide again"
         )
-    tissue = segment_tissue(overview, params.tissue)
-    if outline is not None:
-        from milpath.outline import fill_outline  # half a second of SciPy
+    tissue = segment_tissue(thumbnail, params.tissue)
+    if annotation is not None:
+        from milpath.slides.annotation import rasterize_annotation  # half a second of SciPy
 
         try:
-            tissue = fill_outline(overview, tissue, outline.polygons)
-        except OutlineError as error:
-            raise OutlineError(f"{slide.name}: {error}") from None
-    for doubt in _doubts(slide, overview, tissue):
+            tissue = rasterize_annotation(thumbnail, tissue, annotation.polygons)
+        except AnnotationError as error:
+            raise AnnotationError(f"{slide.name}: {error}") from None
+    for doubt in _warnings(slide, thumbnail, tissue):
         log.warning("%s: %s", slide.slide_id, doubt)
-    return Plan(overview, tissue, plan_grid(slide, tissue, params.grid))
+    return Plan(thumbnail, tissue, plan_grid(slide, tissue, params.grid))
 
 
-def _doubts(slide: Slide, overview: Overview, tissue: TissueMask) -> Iterator[str]:
+def _warnings(slide: Slide, thumbnail: Thumbnail, tissue: TissueMask) -> Iterator[str]:
     """What a user should hear of a slide that is tiled all the same."""
     own, used = slide.mpp_of_file[0], slide.mpp_mean
-    if own is not None and abs(own / used - 1) > MPP_SURPRISE:
+    if own is not None and abs(own / used - 1) > MPP_WARN_DIFFERENCE:
         yield (
             f"says {own:.4g} µm per pixel of itself, the {slide.mpp_source} says {used:.4g}, "
             "which is used"
         )
-    if tissue.tinted:
+    if tissue.has_colour_cast:
         yield (
             f"its glass has the colour {tissue.glass}, which no lamp gives: the file's colours are "
             "probably wrong (YCbCr labelled RGB?), and a model will see wrong colours"
         )
-    if overview.unreadable.any():
-        yield f"{overview.unreadable.mean():.2%} of its area cannot be read"
+    if thumbnail.unreadable.any():
+        yield f"{thumbnail.unreadable.mean():.2%} of its area cannot be read"
 
 
 def bag_path(folder: Path, slide_id: str) -> Path:
@@ -91,8 +91,8 @@ def bag_path(folder: Path, slide_id: str) -> Path:
 def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 1) -> Outcome:
     """Write `out/<slide_id>.h5` and `out/qc/<slide_id>.png`, unless they are there already.
 
-    A bag made with the same parameters from the same slide, in the same outline if it has one, is
-    kept; any other is made again.
+    A bag made with the same parameters from the same slide, and within the same annotation if it
+    has one, is kept; any other is made again.
 
     Raises
     ------
@@ -102,12 +102,12 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
     path, qc = bag_path(out, entry.slide_id), _qc_path(out, entry.slide_id)
     with entry.open() as slide:
         facts = slide.facts
-        outline = entry.read_outline()
-        drawn = outline.fingerprint if outline else None
+        annotation = entry.read_annotation()
+        drawn = annotation.fingerprint if annotation else None
         found = find_bag(out, facts, params, drawn)
         if isinstance(found, Outcome):
             return found
-        plan = plan_slide(slide, params, outline)
+        plan = plan_slide(slide, params, annotation)
         discard(qc)  # an older one would say that all is done
         encode = partial(encode_patch, params=params.pixels)
         patches = stream_patches(slide, plan.grid, encode, threads)
@@ -127,30 +127,30 @@ def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 
             "patch_mpp": plan.grid.patch_mpp,
             "mpp_source": facts.mpp_source,
             "background": header.background,
-            "outlined": drawn is not None,
+            "annotated": drawn is not None,
             "bag": path.name,
         },
     )
 
 
 def _draw_png(plan: Plan, slide_id: str) -> bytes:
-    return encode_png(draw_qc(plan.overview, plan.tissue, plan.grid, slide_id))
+    return encode_png(draw_qc(plan.thumbnail, plan.tissue, plan.grid, slide_id))
 
 
-def foresee_bag(entry: SlideEntry, out: Path, params: TileParams) -> Outcome:
+def preview_bag(entry: SlideEntry, out: Path, params: TileParams) -> Outcome:
     """What `tile_slide` would do with a slide, as far as can be said without finding its tissue.
 
-    Raises as `Slide`, `Slide.level_for` and `SlideEntry.read_outline` do; writes nothing.
+    Raises as `Slide`, `Slide.level_for` and `SlideEntry.read_annotation` do; writes nothing.
     """
     with entry.open() as slide:
-        drawn = outline.fingerprint if (outline := entry.read_outline()) else None
+        drawn = annotation.fingerprint if (annotation := entry.read_annotation()) else None
         found = find_bag(out, slide.facts, params, drawn)
         slide.level_for(params.grid.mpp)
     return plan_outcome(entry, found)
 
 
 def find_bag(
-    out: Path, slide: SlideFacts, params: TileParams, outline: str | None = None
+    out: Path, slide: SlideFacts, params: TileParams, annotation: str | None = None
 ) -> Outcome | str | None:
     """The outcome of a bag that is already right, why one is not, or None where there is none."""
     path = bag_path(out, slide.slide_id)
@@ -161,8 +161,8 @@ def find_bag(
             header, count, old = bag.header, len(bag), bag.slide
     except StoredFileError:
         return "the bag there was damaged, or of another milpath"
-    if header.fingerprint != bag_fingerprint(slide, params, outline):
-        drawn = compare_outlines(header.outline, outline)
+    if header.fingerprint != bag_fingerprint(slide, params, annotation):
+        drawn = compare_annotations(header.annotation, annotation)
         return ", ".join([*_differences(old, slide, header.params, params), *drawn]) or _OTHER
     if header.unreadable:  # the slide may have been mended, as its user was told to
         return f"{header.unreadable} of its patches could not be read the last time"
@@ -190,10 +190,10 @@ def _qc_path(out: Path, slide_id: str) -> Path:
 
 
 def _sentence(count: int, header: BagHeader, stale: str | None) -> str:
-    none = "no tissue found" if header.outline is None else "too little in its outline"
+    none = "no tissue found" if header.annotation is None else "too little in its annotation"
     parts = [f"{count} patches" if count else f"{none}: a bag of 0 patches"]
-    if header.outline is not None and count:
-        parts.append("all in its outline")
+    if header.annotation is not None and count:
+        parts.append("all in its annotation")
     if header.unreadable:
         parts.append(f"{header.unreadable} unreadable left out")
     if header.background == "dark":

@@ -17,11 +17,11 @@ import imagecodecs
 import numpy as np
 from bench_tools import Pixels, draw_large, interleave, paired_ratio, say
 
-from milpath.bag import Bag, encode_patch, write_bag, write_features
-from milpath.grid import PatchGrid
+from milpath.formats.bag import Bag, encode_patch, write_bag, write_features
 from milpath.params import CodecParams, TileParams
-from milpath.patches import stream_patches
-from milpath.slide import Slide, SlideFacts
+from milpath.patches.grid import PatchGrid
+from milpath.patches.reader import stream_patches
+from milpath.slides.slide import Slide, SlideFacts
 from milpath.tile import plan_slide
 
 Codec = tuple[Callable[[Pixels], bytes], Callable[[bytes], Pixels]]

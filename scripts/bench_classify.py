@@ -22,10 +22,10 @@ import numpy as np
 from bench_tools import BLOCK, MPP, draw_large, interleave, paired_ratio, peak_mb, say
 from numpy.typing import NDArray
 
-from milpath.grid import PatchGrid
 from milpath.params import CodecParams, GridParams, HeadParams, TileParams
-from milpath.patches import stream_patches
-from milpath.slide import Slide
+from milpath.patches.grid import PatchGrid
+from milpath.patches.reader import stream_patches
+from milpath.slides.slide import Slide
 from milpath.tile import plan_slide
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -82,7 +82,7 @@ def build(encoder: str, side: int) -> object:
 
 def compare_stream(path: Path, options: argparse.Namespace) -> dict[str, float]:
     """Patches a second from the file, and of the network on the same patches in memory."""
-    from milpath.bag import as_kept
+    from milpath.formats.bag import as_kept
     from milpath.nn.predict import BATCH, collect_evidence
 
     params = TileParams()
@@ -188,8 +188,8 @@ def compare_memory(scratch: Path, counts: list[int]) -> float:
 
 def classify(path: Path) -> int:
     """Classify one slide as `milpath classify` does; how many patches it had."""
-    from milpath.cohort import SlideEntry
-    from milpath.model_spec import BundleSpec, EncoderSpec
+    from milpath.cohort.cohort import SlideEntry
+    from milpath.formats.model_spec import BundleSpec, EncoderSpec
     from milpath.nn.bundle import Bundle
     from milpath.nn.encoder import SMALL, build_encoder
     from milpath.nn.mil import Member, build_head

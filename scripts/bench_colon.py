@@ -39,7 +39,7 @@ from sklearn.preprocessing import StandardScaler
 from milpath.metrics import instance_auc
 from milpath.nn.augment import augment_tissue
 from milpath.nn.data import ArrayBag
-from milpath.nn.judge import Verdict
+from milpath.nn.predict import BagScores
 from milpath.params import TrainParams
 
 SIDE = 27
@@ -123,7 +123,7 @@ def judge_colours(images: Sequence[ColonImage], folds: int, seed: int) -> NDArra
     return probs
 
 
-def where(images: Sequence[ColonImage], verdicts: Sequence[Verdict]) -> dict[str, float | None]:
+def where(images: Sequence[ColonImage], verdicts: Sequence[BagScores]) -> dict[str, float | None]:
     """How well single patches are told apart within the positive images."""
     some = [i for i, image in enumerate(images) if image.label == 1]
     truth = [images[i].epithelial for i in some]

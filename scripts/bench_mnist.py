@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 from repeated_cv import print_line
 
 from milpath.metrics import accuracy, auc, instance_auc, log_loss
+from milpath.nn import import_keras
 from milpath.nn.mnist import DigitBag, Digits, draw_sets, load_mnist, run_trial
-from milpath.nn.quiet import import_keras
 from milpath.params import MNIST_PRESETS, MnistParams
 
 REFERENCE_EPOCHS = 20

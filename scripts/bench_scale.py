@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 from distributed import Client
 
-from milpath.cohort import SlideEntry
-from milpath.engine import Outcome, Processes, run_job
+from milpath.cohort.cohort import SlideEntry
+from milpath.runs import Outcome, Processes, run_job
 from milpath.synthetic import draw_slide
 
 MPP = 0.5

@@ -29,14 +29,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from simplejpeg import encode_jpeg
 
-from milpath.bag import encode_patch, write_bag
-from milpath.grid import PatchGrid
-from milpath.mosaic import Mosaic
-from milpath.native import NativeLevel, open_native
+from milpath.formats.bag import encode_patch, write_bag
 from milpath.params import GridParams, TileParams
-from milpath.patches import read_patch, stream_patches
-from milpath.resample import Windows, frame_windows
-from milpath.slide import Slide
+from milpath.patches.grid import PatchGrid
+from milpath.patches.reader import read_patch, stream_patches
+from milpath.patches.tiff import TiffLevel, open_tiff_level
+from milpath.patches.tilecache import TileCache
+from milpath.slides.resample import Windows, frame_windows
+from milpath.slides.slide import Slide
 from milpath.tile import plan_slide
 
 QUALITY = TileParams().pixels.quality
@@ -73,8 +73,8 @@ def measure(path: Path, scratch: Path, options: argparse.Namespace) -> dict[str,
         start = time.perf_counter()
         plan_slide(slide, params)
         seconds = round(time.perf_counter() - start, 3)
-        overview = int(np.prod(plan.overview.rgb.shape[:2]))
-        say(slide=path.stem, figure="tissue and grid", seconds=seconds, overview_px=overview)
+        thumbnail = int(np.prod(plan.thumbnail.rgb.shape[:2]))
+        say(slide=path.stem, figure="tissue and grid", seconds=seconds, overview_px=thumbnail)
         first = max(0, (len(plan.grid) - options.patches) // 2)
         grid = plan.grid.select(np.arange(first, min(len(plan.grid), first + options.patches)))
         ratios = {"tissue_and_grid_s": seconds}
@@ -98,22 +98,22 @@ def compare_pixels(slide: Slide, grid: PatchGrid) -> dict[str, float]:
 
 def count_decodes(slide: Slide, grid: PatchGrid) -> dict[str, float]:
     """How often a native tile is decoded on average."""
-    read_tile, decoded = NativeLevel.read_tile, []
+    read_tile, decoded = TiffLevel.read_tile, []
 
-    def counted(level: NativeLevel, row: int, col: int) -> Pixels | None:
+    def counted(level: TiffLevel, row: int, col: int) -> Pixels | None:
         decoded.append((row, col))
         return read_tile(level, row, col)
 
-    level = open_native(slide, grid.level)
+    level = open_tiff_level(slide, grid.level)
     if level is None:
         return {}
     level.close()
-    NativeLevel.read_tile = counted  # type: ignore[method-assign]
+    TiffLevel.read_tile = counted  # type: ignore[method-assign]
     try:
         for _ in stream_patches(slide, grid, np.array, 2):
             pass
     finally:
-        NativeLevel.read_tile = read_tile  # type: ignore[method-assign]
+        TiffLevel.read_tile = read_tile  # type: ignore[method-assign]
     del decoded[:3]  # those that are compared with OpenSlide before
     mean = round(len(decoded) / len(set(decoded)), 4)
     say(slide=slide.slide_id, figure="decodes a tile", tiles=len(set(decoded)), mean=mean)
@@ -136,7 +136,7 @@ def compare_rates(
         "milpath 2": partial(ours, 2),
         "script": partial(script_tile.cut, slide.path, grid.coords, grid.patch_size_l0, out),
     }
-    level = open_native(slide, grid.level)
+    level = open_tiff_level(slide, grid.level)
     if level is not None:
         for threads in (1, 2):
             runs[f"limit 1, {threads}"] = partial(decode_only, level, grid, slide, threads)
@@ -165,7 +165,7 @@ def frame(grid: PatchGrid, slide: Slide) -> Windows:
     return frame_windows(grid.coords, (side, side), size, downsample, False)
 
 
-def decode_only(level: NativeLevel, grid: PatchGrid, slide: Slide, threads: int) -> None:
+def decode_only(level: TiffLevel, grid: PatchGrid, slide: Slide, threads: int) -> None:
     """Limit 1: every tile that a patch touches, once, by simplejpeg and nothing around it."""
     windows = frame(grid, slide)
     low = (windows.first // level.tile).clip(0)
@@ -188,24 +188,24 @@ def decode_only(level: NativeLevel, grid: PatchGrid, slide: Slide, threads: int)
         list(pool.map(some, range(threads)))
 
 
-def plain_loop(level: NativeLevel, grid: PatchGrid, slide: Slide, out: Path, threads: int) -> None:
+def plain_loop(level: TiffLevel, grid: PatchGrid, slide: Slide, out: Path, threads: int) -> None:
     """Limit 2: a thread takes its share of the patches, rows of them, from the first to the last.
 
-    Its tiles are shared as a mosaic's are; Pillow's box filter stands for the area resize.
+    Its tiles are shared as a cache's are; Pillow's box filter stands for the area resize.
     """
     windows = frame(grid, slide)
-    mosaic = Mosaic(level, windows, slide.background)
+    cache = TileCache(level, windows, slide.background)
     size = grid.patch_px, grid.patch_px
 
     def encoded(rows: NDArray[np.int64]) -> list[bytes]:
         made = []
         for row in rows.tolist():
-            window = mosaic.read(row)
+            window = cache.read(row)
             assert window is not None
             box = windows.box(row)
             small = Image.fromarray(window).resize(size, Image.Resampling.BOX, box=box)
             made.append(encode_jpeg(np.asarray(small), QUALITY, "rgb", "444"))
-            mosaic.release([row])
+            cache.release([row])
         return made
 
     shares = np.array_split(np.arange(len(grid)), max(1, len(grid) // 32))

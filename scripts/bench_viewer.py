@@ -23,9 +23,9 @@ from napari.layers import Layer
 from qtpy.QtWidgets import QApplication
 from tifffile import TiffFile, TiffWriter
 
-from milpath.grid import PatchGrid
-from milpath.prediction import Prediction
-from milpath.slide import Slide, SlideFacts
+from milpath.formats.prediction import Prediction
+from milpath.patches.grid import PatchGrid
+from milpath.slides.slide import Slide, SlideFacts
 from napari_milpath.inspection import Inspection
 from napari_milpath.layers import slide_layer
 from napari_milpath.panel import Panel

@@ -15,15 +15,15 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from strangers.fuzz import Target, fuzz
+from untrusted.fuzz import Target, fuzz
 
 
 def load() -> tuple[Target, Sequence[bytes]]:
     """Imported here, where atheris sees it."""
-    from strangers import hdf5
-    from strangers.forge import seal_with
+    from untrusted import hdf5
+    from untrusted.tamper import write_footer_with
 
-    from milpath.store.seal import read_seal
+    from milpath.store.integrity import read_footer
 
     kinds = list(hdf5.KINDS)
     wholes = [hdf5.whole(kind) for kind in kinds]
@@ -35,13 +35,13 @@ def load() -> tuple[Target, Sequence[bytes]]:
         path = folder / "x.h5"
         path.write_bytes(data[1:] if way < 2 else wholes[data[0] % 3])
         if way:
-            seal_with(path, data[1:] if way == 2 else indices[data[0] % 3])
+            write_footer_with(path, data[1:] if way == 2 else indices[data[0] % 3])
         hdf5.KINDS[kind][1](path)
 
     indices, bodies = [], []
     for kind in kinds:
         with io.BytesIO(hdf5.whole(kind)) as file:
-            seal = read_seal(file)
+            seal = read_footer(file)
             file.seek(0)
             bodies.append(file.read(seal.h5_bytes))
             file.seek(seal.h5_bytes)

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from strangers.fuzz import Target, fuzz
+from untrusted.fuzz import Target, fuzz
 
 
 def load() -> tuple[Target, Sequence[bytes]]:
     """Imported here, where atheris sees it."""
-    from strangers import texts
+    from untrusted import texts
 
     ways = (
         ("c.csv", texts.read_cohort, texts.COHORTS),

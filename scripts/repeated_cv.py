@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold
 from milpath.metrics import accuracy, auc, f1, precision, recall
 from milpath.nn.data import ArrayBag, Augment
 from milpath.nn.fit import Task, seed_of, train_member
-from milpath.nn.judge import Verdict, judge_bags
+from milpath.nn.predict import BagScores, score_bags
 from milpath.params import TrainParams
 
 Floats = NDArray[np.float64]
@@ -44,14 +44,14 @@ def cross_validate(
     negative: int | None,
     augment: Augment | None = None,
     prepare: Prepare = lambda train, test: (list(train), list(test)),
-) -> list[Verdict]:
+) -> list[BagScores]:
     """Every bag judged once, by an ensemble of `recipe.members` that has not seen it.
 
     The number of epochs is fixed beforehand: no fold decides when to stop. `negative` is the class
     whose bags hold no instance of the other, where that is true.
     """
     labels = np.array([bag.label for bag in bags])
-    verdicts: dict[int, Verdict] = {}
+    verdicts: dict[int, BagScores] = {}
     for fold, (train, test) in enumerate(split_folds(labels, folds, seed)):
         learn, unseen = prepare(
             [bags[i].instances for i in train], [bags[i].instances for i in test]
@@ -68,7 +68,7 @@ def cross_validate(
             )[0]
             for number in range(recipe.members)
         ]
-        verdicts.update(zip(test.tolist(), judge_bags(members, unseen), strict=True))
+        verdicts.update(zip(test.tolist(), score_bags(members, unseen), strict=True))
     return [verdicts[i] for i in range(len(bags))]
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from milpath.cohort import SlideEntry
+from milpath.cohort.cohort import SlideEntry
 from milpath.params import GridParams, TileParams
-from milpath.synthetic import DrawnSlide, draw_slide
+from milpath.synthetic import SyntheticSlide, draw_slide
 from milpath.tile import bag_path, tile_slide
 
 
@@ -23,14 +23,14 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> DrawnSlide:
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> SyntheticSlide:
     """A drawn slide with a tumour, 1030 x 1500 px at 1 µm: its downsamples are fractional."""
     path = tmp_path_factory.mktemp("slides") / "drawn-ü.tif"
     return draw_slide(path, seed=5, tumour=True, size_px=(1030, 1500), artefacts=False)
 
 
 @pytest.fixture(scope="session")
-def drawn_bag(drawn: DrawnSlide, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drawn_bag(drawn: SyntheticSlide, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bag of `drawn`, patches of 64 px at 2 µm per pixel."""
     out = tmp_path_factory.mktemp("bags")
     params = TileParams(grid=GridParams(mpp=2.0, patch_px=64))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from drawing import FACTS, grid_of
+from support.drawing import FACTS, grid_of
 
 from milpath.errors import UsageError
 from milpath.export import (
@@ -23,9 +23,9 @@ from milpath.export import (
     write_ome_tiff,
     write_patches,
 )
-from milpath.heatmap import PatchScores, rasterize, score_patches
-from milpath.prediction import Prediction
-from milpath.slide import Slide
+from milpath.figures.heatmap import PatchScores, render_heatmap, score_patches
+from milpath.formats.prediction import Prediction
+from milpath.slides.slide import Slide
 
 
 def predict(count: int, across: int = 10) -> Prediction:
@@ -108,7 +108,7 @@ def test_a_table_has_a_row_a_patch_in_pixels_and_millimetres(tmp_path: Path) -> 
 def test_the_numbers_come_back_from_an_ome_tiff_with_their_physical_size(
     tmp_path: Path, across: int
 ) -> None:
-    heatmap = rasterize(predict(across * 4 - 3, across))
+    heatmap = render_heatmap(predict(across * 4 - 3, across))
     path = tmp_path / "h.ome.tif"
     write_ome_tiff(path, heatmap, FACTS)
     with tifffile.TiffFile(path) as tiff:
@@ -137,7 +137,7 @@ def ome_pixels(xml: str) -> dict[str, float]:
 
 
 def test_a_reduced_level_is_the_mean_of_the_cells_that_have_a_patch(tmp_path: Path) -> None:
-    heatmap = rasterize(predict(300 * 4 - 3, 300))
+    heatmap = render_heatmap(predict(300 * 4 - 3, 300))
     write_ome_tiff(tmp_path / "h.ome.tif", heatmap, FACTS)
     with tifffile.TiffFile(tmp_path / "h.ome.tif") as tiff:
         half = tiff.series[0].levels[1].asarray()
@@ -150,7 +150,7 @@ def test_a_reduced_level_is_the_mean_of_the_cells_that_have_a_patch(tmp_path: Pa
 def test_openslide_reads_the_coloured_one_at_its_own_resolution(tmp_path: Path) -> None:
     prediction = predict(90)
     square = replace(FACTS, mpp_y=0.25)
-    heatmap = rasterize(prediction)
+    heatmap = render_heatmap(prediction)
     path = tmp_path / "c.ome.tif"
     write_ome_tiff(path, heatmap, square, coloured=True)
     stored = tifffile.imread(path)
@@ -172,7 +172,7 @@ def test_no_tissue_is_refused_and_leaves_nothing(tmp_path: Path, write: object) 
 
 
 def test_the_same_prediction_gives_the_same_bytes(tmp_path: Path) -> None:
-    heatmap = rasterize(predict(60))
+    heatmap = render_heatmap(predict(60))
     for name in ("a", "b"):
         write_ome_tiff(tmp_path / name, heatmap, FACTS)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

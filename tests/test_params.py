@@ -59,7 +59,7 @@ def test_a_whole_number_means_the_same_as_its_float() -> None:
         (GridParams, "min_tissue", 0),
         (GridParams, "min_tissue", 1.01),
         (TissueParams, "sensitivity", 0),
-        (TissueParams, "overview_mpp", 0),
+        (TissueParams, "thumbnail_mpp", 0),
         (TissueParams, "min_area_um2", float("inf")),
         (CodecParams, "codec", "png"),
         (CodecParams, "quality", 101),

@@ -19,7 +19,7 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
-from canaries import (
+from support.canaries import (
     INSIDE,
     Pixels,
     canary,
@@ -36,12 +36,12 @@ from canaries import (
     write_svs,
 )
 
-from milpath.alias import hide_path
-from milpath.cohort import SlideEntry
-from milpath.engine import Outcome
-from milpath.engine.outcome import attempt_slide
-from milpath.native import open_native
-from milpath.slide import Slide
+from milpath.cohort.cohort import SlideEntry
+from milpath.patches.tiff import open_tiff_level
+from milpath.runs import Outcome
+from milpath.runs.outcome import attempt_slide
+from milpath.slides.redaction import redact_path
+from milpath.slides.slide import Slide
 from milpath.synthetic import draw_slide
 
 # every command in one process, as a user of this name on a machine of this name; label, macro and
@@ -302,7 +302,7 @@ def test_messages_call_a_slide_by_the_id_it_was_given(tmp_path: Path, given: str
     said = (
         f"Reading {path}: bad tile in {path.parent}/Roe 2.dat, see '{path.with_suffix('')}/a.ini'"
     )
-    told = hide_path(said, path, given)
+    told = redact_path(said, path, given)
     assert str(tmp_path) not in told
     assert "Roe" not in told
     assert ("Jane Doe.svs" in told) == (given == "Jane Doe")
@@ -348,9 +348,9 @@ def test_what_other_libraries_remark_on_a_file_is_not_heard(
             tifffile.logger().error(f"{self!r} is odd")
             heard.append(self.filename)
 
-    monkeypatch.setattr("milpath.native.TiffFile", Remarking)
+    monkeypatch.setattr("milpath.patches.tiff.TiffFile", Remarking)
     with Slide(run.slides[0], "s0") as slide:
-        native = open_native(slide, 0)
+        native = open_tiff_level(slide, 0)
     assert native is not None
     native.close()
     assert heard == [run.slides[0].name]

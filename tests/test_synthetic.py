@@ -11,28 +11,28 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from milpath.errors import OutputError
-from milpath.synthetic import DrawnSlide, draw_slide
+from milpath.synthetic import SyntheticSlide, draw_slide
 
 
-def read_rgb(drawn: DrawnSlide) -> NDArray[np.uint8]:
+def read_rgb(drawn: SyntheticSlide) -> NDArray[np.uint8]:
     """Return level 0 as RGB [row, col, channel]."""
     with openslide.OpenSlide(drawn.path) as slide:
         return np.asarray(slide.read_region((0, 0), 0, drawn.dimensions).convert("RGB"))
 
 
-def optical_density(drawn: DrawnSlide) -> NDArray[np.float64]:
+def optical_density(drawn: SyntheticSlide) -> NDArray[np.float64]:
     """Return the mean optical density of each level-0 pixel [row, col]."""
     return -np.log(read_rgb(drawn).clip(1) / 255.0).mean(axis=2)
 
 
-def on_pixels(drawn: DrawnSlide, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def on_pixels(drawn: SyntheticSlide, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return a truth mask enlarged to level-0 pixels [row, col]."""
     width, height = drawn.dimensions
     return mask.repeat(drawn.cell_l0, axis=0).repeat(drawn.cell_l0, axis=1)[:height, :width]
 
 
 @pytest.fixture(scope="module")
-def positive(tmp_path_factory: pytest.TempPathFactory) -> DrawnSlide:
+def positive(tmp_path_factory: pytest.TempPathFactory) -> SyntheticSlide:
     """Return a positive slide without artefacts."""
     path = tmp_path_factory.mktemp("drawn") / "positive.tif"
     return draw_slide(path, seed=3, tumour=True, size_px=(1024, 1024), artefacts=False)
@@ -79,7 +79,7 @@ def test_openslide_reads_levels_with_a_fractional_downsample_and_the_exact_mpp(
             assert float(slide.properties[key]) == pytest.approx(0.4961, rel=1e-6)
 
 
-def test_a_reduced_level_shows_what_level_0_shows(positive: DrawnSlide) -> None:
+def test_a_reduced_level_shows_what_level_0_shows(positive: SyntheticSlide) -> None:
     with openslide.OpenSlide(positive.path) as slide:
         small = np.asarray(slide.read_region((0, 0), 1, slide.level_dimensions[1]).convert("RGB"))
     blocks = read_rgb(positive).reshape(256, 4, 256, 4, 3).mean(axis=(1, 3))
@@ -87,7 +87,7 @@ def test_a_reduced_level_shows_what_level_0_shows(positive: DrawnSlide) -> None:
     assert np.abs((blocks - small).mean(axis=(0, 1))).max() < 0.5
 
 
-def test_colours_survive_the_file(positive: DrawnSlide) -> None:
+def test_colours_survive_the_file(positive: SyntheticSlide) -> None:
     red, green, blue = read_rgb(positive)[on_pixels(positive, positive.tissue)].mean(axis=0)
     assert green < blue < 240
     assert green < red < 240
@@ -143,7 +143,7 @@ def test_a_slide_without_tissue_is_bare_glass(tmp_path: Path) -> None:
     assert read_rgb(drawn).min() > 210
 
 
-def test_tissue_is_where_the_picture_is_stained(positive: DrawnSlide) -> None:
+def test_tissue_is_where_the_picture_is_stained(positive: SyntheticSlide) -> None:
     tissue = on_pixels(positive, positive.tissue)
     stained, truth = (
         field.reshape(64, 16, 64, 16).mean(axis=(1, 3)) > least
@@ -152,7 +152,7 @@ def test_tissue_is_where_the_picture_is_stained(positive: DrawnSlide) -> None:
     assert (stained & truth).sum() / (stained | truth).sum() > 0.85
 
 
-def test_a_fraction_on_truth_cells_is_the_mean_of_the_mask(positive: DrawnSlide) -> None:
+def test_a_fraction_on_truth_cells_is_the_mean_of_the_mask(positive: SyntheticSlide) -> None:
     cell = positive.cell_l0
     rows, cols = np.mgrid[0:60:4, 0:60:4].reshape(2, -1)
     coords = np.stack([cols, rows], axis=1).astype(np.int64) * cell
@@ -167,7 +167,7 @@ def test_a_fraction_on_truth_cells_is_the_mean_of_the_mask(positive: DrawnSlide)
 
 def test_a_fraction_off_the_truth_cells_is_weighted_by_area() -> None:
     tumour = np.array([[True, False], [False, False]])
-    drawn = DrawnSlide(Path("none.tif"), 1.0, (20, 20), np.ones_like(tumour), tumour, 10)
+    drawn = SyntheticSlide(Path("none.tif"), 1.0, (20, 20), np.ones_like(tumour), tumour, 10)
     coords = np.array([[0, 0], [5, 0], [5, 5], [10, 10], [-5, 0], [100, 100]])
     assert drawn.tumour_fraction(coords, 10) == pytest.approx([1, 0.5, 0.25, 0, 0.5, 0])
     assert drawn.tumour_fraction(coords[:2], 4) == pytest.approx([1, 1])
@@ -175,14 +175,14 @@ def test_a_fraction_off_the_truth_cells_is_weighted_by_area() -> None:
     assert drawn.tumour_fraction(np.empty((0, 2), np.int64), 10).shape == (0,)
 
 
-def test_tumour_is_denser_than_the_rest_of_the_tissue(positive: DrawnSlide) -> None:
+def test_tumour_is_denser_than_the_rest_of_the_tissue(positive: SyntheticSlide) -> None:
     density = optical_density(positive)
     tumour = on_pixels(positive, positive.tumour)
     rest = on_pixels(positive, positive.tissue) & ~tumour
     assert density[tumour].mean() > 1.2 * density[rest].mean()
 
 
-def test_tumour_nuclei_are_larger_than_normal_nuclei(positive: DrawnSlide) -> None:
+def test_tumour_nuclei_are_larger_than_normal_nuclei(positive: SyntheticSlide) -> None:
     # Redness falls with haematoxylin, and eosin hardly takes red.
     dark = read_rgb(positive)[..., 0] < 150
     nuclei, count = ndimage.label(dark)

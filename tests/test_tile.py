@@ -9,17 +9,17 @@ import h5py
 import numpy as np
 import openslide
 import pytest
-from drawing import damage_tile, write_levels
 from numpy.typing import NDArray
-from strangers.forge import edited
+from support.drawing import damage_tile, write_levels
+from untrusted.tamper import edited
 
-from milpath.bag import Bag
-from milpath.cohort import SlideEntry
-from milpath.engine import Outcome
+from milpath.cohort.cohort import SlideEntry
 from milpath.errors import MilpathError, OutputError, ResolutionError, SlideReadError
+from milpath.formats.bag import Bag
 from milpath.params import GridParams, TileParams
-from milpath.slide import Slide
-from milpath.synthetic import DrawnSlide, draw_slide
+from milpath.runs import Outcome
+from milpath.slides.slide import Slide
+from milpath.synthetic import SyntheticSlide, draw_slide
 from milpath.tile import bag_path, plan_slide, tile_slide
 
 SMALL = TileParams(grid=GridParams(mpp=2.0, patch_px=64))
@@ -36,7 +36,7 @@ def tile(path: Path, out: Path, params: TileParams = SMALL, threads: int = 1) ->
 # -- laws ------------------------------------------------------------------------------------------
 
 
-def test_a_bag_and_a_picture_are_made(drawn: DrawnSlide, tmp_path: Path) -> None:
+def test_a_bag_and_a_picture_are_made(drawn: SyntheticSlide, tmp_path: Path) -> None:
     done = tile(drawn.path, tmp_path)
     assert files_in(tmp_path) == {"s.h5", "qc/s.png"}
     assert (tmp_path / "qc" / "s.png").read_bytes().startswith(b"\x89PNG")
@@ -49,7 +49,7 @@ def test_a_bag_and_a_picture_are_made(drawn: DrawnSlide, tmp_path: Path) -> None
 
 
 def test_the_same_slide_gives_the_same_bytes_from_any_number_of_threads(
-    drawn: DrawnSlide, tmp_path: Path
+    drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     made = []
     for name, threads in (("a", 1), ("b", 1), ("c", 2)):
@@ -60,7 +60,7 @@ def test_the_same_slide_gives_the_same_bytes_from_any_number_of_threads(
     assert made[0] == made[1] == made[2]
 
 
-def test_a_second_run_skips_and_says_so(drawn: DrawnSlide, tmp_path: Path) -> None:
+def test_a_second_run_skips_and_says_so(drawn: SyntheticSlide, tmp_path: Path) -> None:
     first = tile(drawn.path, tmp_path)
     before = (tmp_path / "s.h5").stat()
     second = tile(drawn.path, tmp_path)
@@ -70,7 +70,9 @@ def test_a_second_run_skips_and_says_so(drawn: DrawnSlide, tmp_path: Path) -> No
     assert (tmp_path / "s.h5").stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_other_parameters_make_the_bag_anew_and_say_so(drawn: DrawnSlide, tmp_path: Path) -> None:
+def test_other_parameters_make_the_bag_anew_and_say_so(
+    drawn: SyntheticSlide, tmp_path: Path
+) -> None:
     tile(drawn.path, tmp_path)
     other = TileParams(grid=GridParams(mpp=4.0, patch_px=64))
     again = tile(drawn.path, tmp_path, other)
@@ -90,7 +92,7 @@ def test_another_slide_of_the_same_name_makes_the_bag_anew(tmp_path: Path) -> No
 
 
 def test_a_damaged_bag_or_a_missing_picture_is_made_again(
-    drawn: DrawnSlide, tmp_path: Path
+    drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     tile(drawn.path, tmp_path)
     good = (tmp_path / "s.h5").read_bytes()
@@ -123,7 +125,7 @@ def test_a_blank_slide_is_a_bag_of_no_rows(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_slides_own_words_reaches_a_bag(
-    tmp_path: Path, drawn: DrawnSlide, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, drawn: SyntheticSlide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: object) -> None:
         raise AssertionError("the label was opened")
@@ -167,7 +169,7 @@ def test_a_plan_reads_no_more_than_the_level_its_overview_needs(
 
 
 @pytest.fixture
-def rotten(drawn: DrawnSlide, tmp_path: Path) -> Path:
+def rotten(drawn: SyntheticSlide, tmp_path: Path) -> Path:
     """The drawn slide, a tile in the midst of its tissue unreadable at full size."""
     path = Path(shutil.copy(drawn.path, tmp_path / "rotten.tif"))
     damage_tile(path, 2 * 5 + 2)  # of 5 x 6
@@ -187,7 +189,7 @@ def test_damage_that_no_patch_needs_does_no_harm(rotten: Path, tmp_path: Path) -
 
 
 @pytest.fixture
-def hidden(drawn: DrawnSlide, tmp_path: Path) -> Path:
+def hidden(drawn: SyntheticSlide, tmp_path: Path) -> Path:
     """The drawn slide, 512 x 512 px of it unreadable at every level that shows them well."""
     path = Path(shutil.copy(drawn.path, tmp_path / "hidden.tif"))
     damage_tile(path, 0, level=1)
@@ -204,14 +206,14 @@ def test_damage_that_hides_tissue_fails_the_slide(hidden: Path, tmp_path: Path) 
 def test_damage_that_hides_a_little_is_told(
     hidden: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("tile", "patches"):
+    for module in ("tile", "patches.reader"):
         monkeypatch.setattr(f"milpath.{module}.MAX_UNREADABLE", 0.8)
     tile(hidden, tmp_path / "out", TileParams(grid=GridParams(mpp=1.0, patch_px=64)))
     assert "% of its area cannot be read" in caplog.text
 
 
 def test_a_bag_with_holes_is_made_again_as_the_slide_may_have_been_mended(
-    drawn: DrawnSlide, tmp_path: Path
+    drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     tile(drawn.path, tmp_path)
     with edited(tmp_path / "s.h5") as h5:
@@ -221,7 +223,7 @@ def test_a_bag_with_holes_is_made_again_as_the_slide_may_have_been_mended(
 
 
 def test_a_slide_that_fails_leaves_the_older_bag_as_it_was(
-    drawn: DrawnSlide, tmp_path: Path
+    drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     path = Path(shutil.copy(drawn.path, tmp_path / "d.tif"))
     tile(path, tmp_path / "out")
@@ -232,18 +234,18 @@ def test_a_slide_that_fails_leaves_the_older_bag_as_it_was(
 
 
 def test_an_unfit_resolution_is_refused_before_a_pixel_is_read(
-    drawn: DrawnSlide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drawn: SyntheticSlide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("pixels were read")
 
-    monkeypatch.setattr("milpath.slide.Slide.read_region", refuse)
+    monkeypatch.setattr("milpath.slides.slide.Slide.read_region", refuse)
     with pytest.raises(ResolutionError, match=r"coarser than the 0\.5 asked for"):
         tile(drawn.path, tmp_path, TileParams())
 
 
 def test_a_folder_that_cannot_be_written_is_an_output_error(
-    drawn: DrawnSlide, tmp_path: Path
+    drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(OutputError, match=r"^s\.(h5|png): cannot be"):

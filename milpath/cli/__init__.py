@@ -21,7 +21,7 @@ from milpath.cli import (
     train,
     view,
 )
-from milpath.cli.runs import STOPPED, end_at_once
+from milpath.cli.runs import STOPPED, exit_immediately
 from milpath.errors import MilpathError, OutputError, UsageError
 
 app = typer.Typer(
@@ -60,7 +60,7 @@ _ENDINGS = {130: "interrupted", STOPPED: "stopped"}
 def main() -> None:
     """Run the command line; a `MilpathError` becomes one line and an exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own remarks are not ours
-    signal.signal(signal.SIGTERM, end_at_once)
+    signal.signal(signal.SIGTERM, exit_immediately)
     try:
         app()
     except MilpathError as error:

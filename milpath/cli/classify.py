@@ -24,7 +24,7 @@ from milpath.cli.machines import (
     open_backend,
     take_shard,
 )
-from milpath.cli.runs import DryRunOption, foresee, open_run
+from milpath.cli.runs import DryRunOption, open_run, preview
 from milpath.errors import StoredFileError, UsageError
 
 
@@ -59,10 +59,10 @@ def classify(
     OUT receives predictions.csv, and for each slide a prediction file and a picture of the slide
     beside its heatmap. Resolution, patch size and everything else come from the model.
     """
-    from milpath.engine import Inline
-    from milpath.model_spec import check_weights, read_bundle_spec
+    from milpath.formats.model_spec import check_weights, read_bundle_spec
     from milpath.nn.jobs import ClassifyJob
-    from milpath.summary import foresee_prediction, write_predictions
+    from milpath.predictions_table import preview_prediction, write_predictions_table
+    from milpath.runs import Inline
 
     entries, share = take_shard(gather_entries(slides, slide_mpp, tissue), shard)
     try:
@@ -76,10 +76,10 @@ def classify(
     place = {entry.slide_id: number for number, entry in enumerate(entries)}
     files = [model / "model.json", *files_of(entries)]
     if dry_run:
-        look = partial(foresee_prediction, out=out, spec=spec)
-        foresee("classify", look, entries, out, as_json)
+        look = partial(preview_prediction, out=out, spec=spec)
+        preview("classify", look, entries, out, as_json)
         return
-    params = {"model": spec.fingerprint, "outlined": tissue is not None}
+    params = {"model": spec.fingerprint, "annotated": tissue is not None}
     with (
         open_backend(workers, scheduler, len(entries), out, files) as backend,
         open_run("classify", out, entries, params, as_json) as run,
@@ -92,5 +92,5 @@ def classify(
         finally:  # an interrupted run leaves the table of what it has done
             if (run.outcomes or not entries) and out.is_dir():
                 outcomes = sorted(run.outcomes, key=lambda outcome: place[outcome.slide_id])
-                write_predictions(table, outcomes, spec.class_names)
+                write_predictions_table(table, outcomes, spec.class_names)
     run.finish()

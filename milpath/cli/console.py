@@ -20,7 +20,7 @@ from milpath.params import Params
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
-    from milpath.engine import Outcome
+    from milpath.runs import Outcome
 
 _P = TypeVar("_P", bound=Params)
 
@@ -164,7 +164,7 @@ def load_network() -> None:
     """Import Keras and its backend, which takes some seconds."""
     from rich.console import Console
 
-    from milpath.nn.quiet import import_keras
+    from milpath.nn import import_keras
 
     console = Console(stderr=True)
     if console.is_terminal:

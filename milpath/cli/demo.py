@@ -13,12 +13,12 @@ from milpath.cli.console import JsonOption, load_network, progress, show_warning
 from milpath.cli.machines import processors
 
 _OUT = Path("milpath-demo")
-_MOST = (1 << 22) - 1  # slides have seeds of their own, a thousand for each
+_MAX = (1 << 22) - 1  # slides have seeds of their own, a thousand for each
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all it makes.")] = _OUT,
-    seed: Annotated[int, typer.Option(min=0, max=_MOST, help="Another seed, other slides.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=_MAX, help="Another seed, other slides.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Show the whole way on drawn slides: tile, train, classify, heatmap. Needs no data.

@@ -15,7 +15,7 @@ from milpath.cli.machines import (
     open_backend,
     take_shard,
 )
-from milpath.cli.runs import DryRunOption, foresee, open_run
+from milpath.cli.runs import DryRunOption, open_run, preview
 from milpath.errors import UsageError
 
 
@@ -52,12 +52,12 @@ def embed(
     """
     from functools import partial
 
-    from milpath.engine import Inline
+    from milpath.runs import Inline
 
     show_warnings()
     load_network()
     from milpath.nn.bundle import save_encoder
-    from milpath.nn.embed import Embedder, choose_encoder, find_bags, foresee_features
+    from milpath.nn.embed import Embedder, choose_encoder, find_bags, preview_features
     from milpath.nn.encoder import digest_weights
     from milpath.nn.jobs import EmbedJob
 
@@ -67,8 +67,8 @@ def embed(
     mine, _ = take_shard(entries, shard)
     network, spec = choose_encoder(encoder, weights, entries, seed)
     if dry_run:
-        look = partial(foresee_features, spec=spec, code=digest_weights(network))
-        foresee("embed", look, mine, bags, as_json)
+        look = partial(preview_features, spec=spec, code=digest_weights(network))
+        preview("embed", look, mine, bags, as_json)
         return
     folder = (bags / "encoder").absolute()
     code = save_encoder(folder, network, spec)

@@ -12,7 +12,7 @@ from milpath.cli.heatmap import Scale, Score, paint_over
 from milpath.errors import UsageError
 
 if TYPE_CHECKING:
-    from milpath.prediction import Prediction
+    from milpath.formats.prediction import Prediction
 
 
 class Format(StrEnum):
@@ -74,7 +74,7 @@ def export(
         raise UsageError("--coloured: only an ome-tiff has a choice of numbers or colours")
     if top is not None and to not in (Format.geojson, Format.csv):
         raise UsageError("--top: only geojson and csv hold single patches")
-    from milpath.prediction import read_prediction
+    from milpath.formats.prediction import read_prediction
 
     found = read_prediction(prediction)
     if slide is not None:
@@ -94,11 +94,11 @@ def _write_raster(
     coloured: bool,
 ) -> str:
     from milpath.export import write_ome_tiff
-    from milpath.heatmap import rasterize
+    from milpath.figures.heatmap import render_heatmap
 
     if not out.name.lower().endswith((".ome.tif", ".ome.tiff")):
         raise UsageError(f"--out {out}: give a name that ends in .ome.tif, by which it is known")
-    heatmap = rasterize(prediction, score.value, scale.value, class_name)
+    heatmap = render_heatmap(prediction, score.value, scale.value, class_name)
     write_ome_tiff(out, heatmap, prediction.slide, coloured=coloured)
     return heatmap.label
 
@@ -112,7 +112,7 @@ def _write_patches(
     top: int | None,
 ) -> int:
     from milpath.export import pick_strongest, write_geojson, write_patches
-    from milpath.heatmap import score_patches
+    from milpath.figures.heatmap import score_patches
 
     rows = pick_strongest(score_patches(prediction, score.value, "raw", class_name), top)
     (write_geojson if to is Format.geojson else write_patches)(out, prediction, rows)

@@ -11,7 +11,7 @@ import typer
 from milpath.errors import UsageError
 
 if TYPE_CHECKING:
-    from milpath.prediction import Prediction
+    from milpath.formats.prediction import Prediction
 
 
 class Score(StrEnum):
@@ -52,7 +52,7 @@ def heatmap(
     ] = Scale.relative,
 ) -> None:
     """Paint a prediction's own attention, or its evidence for a class, onto its slide."""
-    from milpath.prediction import read_prediction
+    from milpath.formats.prediction import read_prediction
 
     if class_name is not None and score is not Score.contribution:
         raise UsageError("--class: attention is of no class; give --score contribution too")
@@ -72,9 +72,9 @@ def paint_over(
     ------
     UsageError : the slide is another one
     """
-    from milpath.heatmap import rasterize
-    from milpath.overlay import overlay_title, write_overlay
-    from milpath.slide import Slide
+    from milpath.figures.heatmap import render_heatmap
+    from milpath.figures.overlay import overlay_title, write_overlay
+    from milpath.slides.slide import Slide
 
     with Slide(slide, prediction.slide.slide_id, prediction.slide.mpp_x) as opened:
         if opened.quickhash != prediction.slide.quickhash:
@@ -82,6 +82,6 @@ def paint_over(
                 f"the prediction of {prediction.slide.slide_id} was made of another slide than "
                 "the one given (their contents differ); name the right one with --slide"
             )
-        made = rasterize(prediction, score.value, scale.value, name)
+        made = render_heatmap(prediction, score.value, scale.value, name)
         write_overlay(out, opened, made, overlay_title(prediction))
     return made.label

@@ -48,7 +48,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _describe_slide(path: Path) -> dict[str, Any]:
-    from milpath.slide import Slide
+    from milpath.slides.slide import Slide
 
     with Slide(path) as slide:
         width, height = slide.dimensions
@@ -74,7 +74,7 @@ def _describe_slide(path: Path) -> dict[str, Any]:
 
 
 def _describe_bag(path: Path) -> dict[str, Any]:
-    from milpath.bag import Bag
+    from milpath.formats.bag import Bag
 
     with Bag(path) as bag:
         return {
@@ -87,13 +87,13 @@ def _describe_bag(path: Path) -> dict[str, Any]:
             "pixels": bag.header.params.pixels.model_dump(),
             "features": f"{bag.feature_dim} by {bag.encoder[0]}" if bag.encoder else None,
             "background": bag.header.background,
-            "tissue": _whose(bag.header.outline),
+            "tissue": _whose(bag.header.annotation),
             "fingerprint": bag.header.fingerprint,
         }
 
 
 def _describe_prediction(path: Path) -> dict[str, Any]:
-    from milpath.prediction import read_prediction
+    from milpath.formats.prediction import read_prediction
 
     found = read_prediction(path)
     judged = found.status == "ok"
@@ -110,13 +110,13 @@ def _describe_prediction(path: Path) -> dict[str, Any]:
         "patches": len(found.grid),
         "patches the attention rests on": round(found.effective_patches, 1),
         **_frame(found.slide, found.grid),
-        "tissue": _whose(found.outline),
+        "tissue": _whose(found.annotation),
         "model": found.model,
     }
 
 
-def _whose(outline: str | None) -> str:
-    return "found on the slide" if outline is None else "of an outline"
+def _whose(annotation: str | None) -> str:
+    return "found on the slide" if annotation is None else "of an annotation"
 
 
 def _frame(slide: Any, grid: Any) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _frame(slide: Any, grid: Any) -> dict[str, Any]:
 
 
 def _describe_model(path: Path) -> dict[str, Any]:
-    from milpath.model_spec import Metrics, read_bundle_spec, read_record
+    from milpath.formats.model_spec import Metrics, read_bundle_spec, read_record
 
     spec = read_bundle_spec(path)
     metrics = path / "metrics.json"

@@ -14,8 +14,8 @@ import typer
 from milpath.errors import UsageError
 
 if TYPE_CHECKING:
-    from milpath.cohort import SlideEntry
-    from milpath.engine import Backend, Shard
+    from milpath.cohort.cohort import SlideEntry
+    from milpath.runs import Backend, Shard
 
 SchedulerOption = Annotated[
     str | None,
@@ -38,11 +38,11 @@ ShardOption = Annotated[
 TissueOption = Annotated[
     Path | None,
     typer.Option(
-        "--tissue",
-        metavar="OUTLINE",
-        help="Outline of the tissue, drawn in napari or QuPath (GeoJSON): a file for one slide, or "
-        "a folder with <slide_id>.geojson for each.",
-        show_default="found on the slide",
+        "--tissue-annotations",
+        metavar="GEOJSON",
+        help="Tissue drawn by hand in napari or QuPath: a GeoJSON file for one slide, or a folder "
+        "with <slide_id>.geojson for each.",
+        show_default="auto-detected",
     ),
 ]
 NetworkWorkersOption = Annotated[
@@ -67,29 +67,29 @@ def processors() -> int:
 def gather_entries(
     slides: Sequence[Path], slide_mpp: float | None, tissue: Path | None
 ) -> list[SlideEntry]:
-    """The slides that the options name; raises as `gather_slides` and `give_outlines` do."""
-    from milpath.cohort import gather_slides, give_outlines
+    """The slides that the options name; raises as `gather_slides` and `attach_annotations` do."""
+    from milpath.cohort.cohort import attach_annotations, gather_slides
 
     entries = gather_slides(slides, slide_mpp)
     if tissue is None:
         return entries
     try:
-        return give_outlines(entries, tissue)
+        return attach_annotations(entries, tissue)
     except UsageError as error:
-        raise UsageError(f"--tissue: {error}") from None
+        raise UsageError(f"--tissue-annotations: {error}") from None
 
 
 def files_of(entries: Sequence[SlideEntry]) -> list[Path]:
     """What the work on slides reads."""
-    outlines = [entry.outline for entry in entries if entry.outline is not None]
-    return [entry.path for entry in entries] + outlines
+    annotations = [entry.annotation for entry in entries if entry.annotation is not None]
+    return [entry.path for entry in entries] + annotations
 
 
 def take_shard(
     entries: Sequence[SlideEntry], shard: str | None
 ) -> tuple[list[SlideEntry], Shard | None]:
     """The slides that are this run's; raises `UsageError` as `Shard.parse` does."""
-    from milpath.engine import Shard
+    from milpath.runs import Shard
 
     if shard is None:
         return list(entries), None
@@ -115,7 +115,7 @@ def open_backend(
     UsageError : no such cluster, or one that is not fit
     """
     if scheduler is None:
-        from milpath.engine import choose_local
+        from milpath.runs import choose_local
 
         processes = min(workers or processors(), slides)
         if processes > 1:
@@ -127,7 +127,7 @@ def open_backend(
             f"--workers {workers} are of this machine, --scheduler has its own; give one of the two"
         )
     try:
-        from milpath.engine.cluster import join_cluster
+        from milpath.runs.cluster import join_cluster
     except ModuleNotFoundError as error:
         raise UsageError(
             f"--scheduler needs the package {error.name}: pip install 'milpath[cluster]'"

@@ -253,8 +253,8 @@ def _cell(values: Sequence[float | None]) -> str:
 
 
 def _draw(out: Path, records: Sequence[dict[str, Any]], last: Trial, params: MnistParams) -> None:
-    from milpath.curves import write_learning_curve
-    from milpath.gallery import GalleryBag, write_gallery
+    from milpath.figures.curves import write_learning_curve
+    from milpath.figures.montage import MontageBag, write_montage
 
     points: dict[int, list[float]] = {}
     for one in records:
@@ -264,7 +264,7 @@ def _draw(out: Path, records: Sequence[dict[str, Any]], last: Trial, params: Mni
     for label, name in enumerate(("negative", "positive")):
         some = [i for i, bag in enumerate(last.test) if bag.label == label][:_SHOWN]
         rows = [
-            GalleryBag(
+            MontageBag(
                 last.test[i].images,
                 last.verdicts[i].attention,
                 last.test[i].digits == params.bags.target,
@@ -275,4 +275,4 @@ def _draw(out: Path, records: Sequence[dict[str, Any]], last: Trial, params: Mni
         explain = (
             f"unseen, {last.train_bags} learned from; the target framed, attention under each digit"
         )
-        write_gallery(out / f"{name}.png", rows, f"{title} {name.capitalize()} bags\n{explain}")
+        write_montage(out / f"{name}.png", rows, f"{title} {name.capitalize()} bags\n{explain}")

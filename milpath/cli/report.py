@@ -12,7 +12,7 @@ import typer
 from milpath.cli.console import JsonOption
 
 if TYPE_CHECKING:
-    from milpath.journal import RunRecord
+    from milpath.runs.runlog import RunRecord
 
 
 def report(
@@ -32,16 +32,16 @@ def report(
 ) -> None:
     """Say what became of every slide, over all runs that had their results in OUT.
 
-    It is made from the journals that runs keep in OUT/journal, and from nothing else.
+    It is made from the runlogs that runs keep in OUT/runlog, and from nothing else.
     """
-    from milpath.journal import read_journals, tabulate_slides
-    from milpath.table import write_csv
+    from milpath.runs.runlog import read_runlogs, tabulate_slides
+    from milpath.store import publish_csv
 
-    runs = read_journals(results)
+    runs = read_runlogs(results)
     rows = tabulate_slides(runs)
     if table is not None:
         names = ("command", "slide", "status", "message", "time", "runs")
-        write_csv(table, names, [[row[name] for name in names] for row in rows])
+        publish_csv(table, names, [[row[name] for name in names] for row in rows])
     for row in rows:
         if as_json:
             print(json.dumps(row, ensure_ascii=False))

@@ -17,10 +17,10 @@ import typer
 from milpath.cli.console import exit_with, report_outcomes
 
 if TYPE_CHECKING:
-    from milpath.cohort import SlideEntry
-    from milpath.engine import Backend, Outcome
-    from milpath.engine.outcome import Job
-    from milpath.journal import Journal
+    from milpath.cohort.cohort import SlideEntry
+    from milpath.runs import Backend, Outcome
+    from milpath.runs.outcome import Job
+    from milpath.runs.runlog import RunLog
 
 STOPPED = 128 + signal.SIGTERM
 """The exit code of a command that was told to stop."""
@@ -33,13 +33,13 @@ DryRunOption = Annotated[
 ]
 
 
-def end_at_once(number: int, frame: FrameType | None) -> None:
+def exit_immediately(number: int, frame: FrameType | None) -> None:
     """The answer to SIGTERM where no slide is in hand: end as Ctrl-C does."""
     sys.exit(STOPPED)
 
 
 @contextmanager
-def heed_sigterm() -> Iterator[Callable[[], bool]]:
+def handle_sigterm() -> Iterator[Callable[[], bool]]:
     """Whether SIGTERM has come: what is in hand is to be finished, and nothing more begun.
 
     A second one ends the process at once.
@@ -49,7 +49,7 @@ def heed_sigterm() -> Iterator[Callable[[], bool]]:
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal told
         if told:
-            end_at_once(number, frame)
+            exit_immediately(number, frame)
         told = True
         os.write(2, b"milpath: told to stop; finishing what is in hand\n")
 
@@ -61,7 +61,7 @@ def heed_sigterm() -> Iterator[Callable[[], bool]]:
 
 
 @dataclass(frozen=True)
-class IntoFolder:
+class RequireFolder:
     """A job whose folder of results must still be there: else its disk, or all of it, is gone."""
 
     job: Job
@@ -87,30 +87,30 @@ class Run:
     entries: Sequence[SlideEntry]
     out: Path
     as_json: bool
-    journal: Journal
-    told_to_stop: Callable[[], bool]
+    runlog: RunLog
+    stop_requested: Callable[[], bool]
     outcomes: list[Outcome] = field(default_factory=list)
 
     def do(self, job: Job, backend: Backend) -> None:
         """Do every slide, unless told to stop; each is shown, and written down, as it comes."""
-        from milpath.engine import run_job
+        from milpath.runs import run_job
 
-        job = IntoFolder(job, self.out.absolute(), self.journal.path)
-        outcomes = run_job(job, self.entries, backend, self.told_to_stop)
+        job = RequireFolder(job, self.out.absolute(), self.runlog.path)
+        outcomes = run_job(job, self.entries, backend, self.stop_requested)
         report_outcomes(self._noted(outcomes), len(self.entries), self.command, self.as_json)
-        if self.told_to_stop():
-            self.journal.how = "told to stop"
+        if self.stop_requested():
+            self.runlog.how = "told to stop"
 
     def _noted(self, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
         entry_of = {entry.slide_id: entry for entry in self.entries}
         for outcome in outcomes:
             self.outcomes.append(outcome)
-            self.journal.note(outcome, entry_of[outcome.slide_id])
+            self.runlog.note(outcome, entry_of[outcome.slide_id])
             yield outcome
 
     def finish(self) -> None:
         """End the command with the exit code that tells how it went."""
-        if self.told_to_stop():
+        if self.stop_requested():
             raise SystemExit(STOPPED)
         exit_with(self.outcomes)
 
@@ -129,15 +129,15 @@ def open_run(
     ------
     OutputError : `out` cannot be written
     """
-    from milpath.journal import keep_journal
+    from milpath.runs.runlog import open_runlog
     from milpath.store import require_writable
 
     require_writable(out)
-    with heed_sigterm() as told, keep_journal(out, command, params, len(entries)) as journal:
-        yield Run(command, entries, out, as_json, journal, told)
+    with handle_sigterm() as told, open_runlog(out, command, params, len(entries)) as runlog:
+        yield Run(command, entries, out, as_json, runlog, told)
 
 
-def foresee(
+def preview(
     command: str, job: Job, entries: Sequence[SlideEntry], out: Path, as_json: bool
 ) -> None:
     """Show what a run would do, in the way that it is shown when it is done.
@@ -146,7 +146,7 @@ def foresee(
     ----------
     job : says of a slide what would become of it, and writes nothing
     """
-    from milpath.engine import run_job
+    from milpath.runs import run_job
     from milpath.store import require_permission
 
     require_permission(out)

@@ -24,7 +24,7 @@ from milpath.cli.machines import (
     open_backend,
     take_shard,
 )
-from milpath.cli.runs import DryRunOption, foresee, open_run
+from milpath.cli.runs import DryRunOption, open_run, preview
 from milpath.params import CodecParams, GridParams, TileParams, TissueParams
 
 _GRID = GridParams()
@@ -86,14 +86,14 @@ def tile(
         ),
         pixels=checked(CodecParams, codec=codec, quality=quality),
     )
-    from milpath.tile import foresee_bag, tile_slide
+    from milpath.tile import preview_bag, tile_slide
 
     show_warnings()
     entries, _ = take_shard(gather_entries(slides, slide_mpp, tissue), shard)
     files = files_of(entries)
-    given = params.model_dump() | {"outlined": tissue is not None}
+    given = params.model_dump() | {"annotated": tissue is not None}
     if dry_run:
-        foresee("tile", partial(foresee_bag, out=out, params=params), entries, out, as_json)
+        preview("tile", partial(preview_bag, out=out, params=params), entries, out, as_json)
         return
     with (
         open_backend(workers, scheduler, len(entries), out, files) as backend,

@@ -146,7 +146,7 @@ def train(
     )
     if (out / "model.json").exists() and not overwrite:
         raise UsageError(f"{out}: holds a model already; give another --out, or --overwrite")
-    from milpath.cohort import read_cohort
+    from milpath.cohort.cohort import read_cohort
 
     rows = read_cohort(cohort)
     rows.require_labels()
@@ -157,8 +157,8 @@ def train(
         )
     show_warnings()
     load_network()
-    from milpath.journal import keep_journal
-    from milpath.nn.train import carry_out, plan_training
+    from milpath.nn.train import plan_training, run_training
+    from milpath.runs.runlog import open_runlog
     from milpath.store import require_permission, require_writable
 
     plan = plan_training(rows, bags, params)
@@ -170,7 +170,7 @@ def train(
     require_writable(out)
     done = 0
     with (
-        keep_journal(out, "train", params.model_dump(), len(plan.data.bags)),
+        open_runlog(out, "train", params.model_dump(), len(plan.data.bags)),
         progress("train", models * epochs) as advance,
     ):
 
@@ -181,7 +181,7 @@ def train(
             advance(word, at - done)
             done = at
 
-        report = carry_out(plan, out, tell)
+        report = run_training(plan, out, tell)
     _show(report, out, as_json)
 
 

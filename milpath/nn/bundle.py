@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras.src.backend.common import global_state
 
-from milpath.model_spec import (
+from milpath.formats.model_spec import (
     BundleSpec,
     EncoderSpec,
     member_path,

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from milpath.bag import Bag
 from milpath.errors import MilpathError
+from milpath.formats.bag import Bag
 
 Augment = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 """Changes the instances (n, ...) that one bag gives, as training wants them changed."""

@@ -11,14 +11,14 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from milpath.bag import Bag, write_features
-from milpath.cohort import SlideEntry
-from milpath.engine import Outcome, plan_outcome
+from milpath.cohort.cohort import SlideEntry
 from milpath.errors import StoredFileError, UsageError
-from milpath.model_spec import EncoderSpec
+from milpath.formats.bag import Bag, write_features
+from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
 from milpath.nn.encoder import OURS, build_encoder, digest_weights
 from milpath.nn.predict import BATCH
+from milpath.runs import Outcome, plan_outcome
 
 
 class Embedder:
@@ -43,7 +43,7 @@ class Embedder:
         return Outcome(entry.slide_id, "ok", sentence, facts)
 
 
-def foresee_features(entry: SlideEntry, spec: EncoderSpec, code: str) -> Outcome:
+def preview_features(entry: SlideEntry, spec: EncoderSpec, code: str) -> Outcome:
     """What an `Embedder` would do with a bag; raises as `Bag` and `find_features` do."""
     with Bag(entry.path) as bag:
         return plan_outcome(entry, find_features(bag, entry, spec, code))

@@ -11,8 +11,8 @@ import keras
 from keras import layers
 
 from milpath.errors import StoredFileError, UsageError
-from milpath.model_spec import EncoderSpec
-from milpath.nn.foreign import require_plain_weights
+from milpath.formats.model_spec import EncoderSpec
+from milpath.store.untrusted import check_untrusted_hdf5
 
 SMALL = "small"
 """Name of our own CNN for tissue, the one that is trained end to end."""
@@ -99,7 +99,7 @@ def build_encoder(name: str, patch_px: int, weights: str | None = None) -> keras
     if weights not in (None, "imagenet"):
         if not Path(weights).is_file():
             raise UsageError(f"weights {weights!r}: there is no such file; give imagenet or a file")
-        require_plain_weights(Path(weights))
+        check_untrusted_hdf5(Path(weights))
     try:
         network = build(
             include_top=False, weights=weights, pooling="avg", input_shape=(patch_px, patch_px, 3)

@@ -10,10 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from milpath.cohort import SlideEntry
-from milpath.engine import Outcome
+from milpath.cohort.cohort import SlideEntry
 from milpath.errors import StoredFileError, UsageError
-from milpath.nn.quiet import import_keras
+from milpath.nn import import_keras
+from milpath.runs import Outcome
 
 if TYPE_CHECKING:
     from milpath.nn.embed import Embedder

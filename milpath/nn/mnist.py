@@ -19,8 +19,8 @@ from milpath.metrics import accuracy, auc, instance_auc, log_loss
 from milpath.nn.augment import warp_pictures
 from milpath.nn.data import ArrayBag
 from milpath.nn.fit import Task, seed_of, train_member
-from milpath.nn.judge import Verdict, judge_bags
 from milpath.nn.mil import Member
+from milpath.nn.predict import BagScores, score_bags
 from milpath.params import DigitBagParams, MnistParams
 
 NEGATIVE, POSITIVE = 0, 1
@@ -67,7 +67,7 @@ class Trial:
     """That the longest-trained member took."""
     members: tuple[Member, ...]
     test: tuple[DigitBag, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[BagScores, ...]
     """Of the test bags."""
 
 
@@ -215,7 +215,7 @@ def run_trial(
     ]
     seconds = time.perf_counter() - start
     members = tuple(member for member, _ in trained)
-    verdicts = judge_bags(members, [bag.images for bag in test])
+    verdicts = score_bags(members, [bag.images for bag in test])
     labels = np.array([bag.label for bag in test])
     probs = np.stack([verdict.probs for verdict in verdicts])
     positive = [i for i, label in enumerate(labels) if label == POSITIVE]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from milpath.bag import as_kept
-from milpath.cohort import SlideEntry
-from milpath.engine import Outcome, Status
+from milpath.cohort.cohort import SlideEntry
 from milpath.errors import UnsupportedSlideError
-from milpath.grid import PatchGrid
-from milpath.heatmap import rasterize
+from milpath.figures.heatmap import render_heatmap
+from milpath.figures.overlay import overlay_title, write_overlay
+from milpath.formats.bag import as_kept
+from milpath.formats.prediction import Prediction, find_prediction, write_prediction
 from milpath.nn.bundle import Bundle
 from milpath.nn.mil import Member, build_evidence
-from milpath.outline import Outline
-from milpath.overlay import overlay_title, write_overlay
-from milpath.patches import Patch, stream_patches
-from milpath.prediction import Prediction, find_prediction, write_prediction
-from milpath.slide import Slide
+from milpath.patches.grid import PatchGrid
+from milpath.patches.reader import Patch, stream_patches
+from milpath.predictions_table import prediction_paths, summarize_prediction
+from milpath.runs import Outcome, Status
+from milpath.slides.annotation import Annotation
+from milpath.slides.slide import Slide
 from milpath.store import discard
-from milpath.summary import prediction_paths, summary_of
 from milpath.tile import plan_slide
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ Floats = NDArray[np.float64]
 
 BATCH = 64
 """Patches that the network takes at a time."""
+
+SCORE_BATCH = 512
+"""Instances in memory that it takes at a time."""
 
 EMBEDDINGS_BATCH = 2048
 """Embeddings that it takes at a time: they are a thousand times smaller."""
@@ -109,6 +113,57 @@ def stack_bias(members: Sequence[Member]) -> Floats:
     return np.stack([member.head.classifier.bias.numpy() for member in members]).astype(np.float64)
 
 
+@dataclass(frozen=True, eq=False)
+class BagScores:
+    """What an ensemble says of one bag.
+
+    Attributes
+    ----------
+    probs : (C,) of its classes, from the members' mean logits
+    attention : (N,) mean over the members
+    contributions : (N, C) mean over the members, the bias shared out by attention: an instance
+        adds ``a_k (w_c · h_k + b_c)``, and all of them together make the logits exactly
+    """
+
+    probs: Floats
+    attention: Floats
+    contributions: Floats
+
+    def evidence(self, index: int) -> Floats:
+        """(N,) what each instance adds to a class's logit beyond what it adds to the mean logit.
+
+        The softmax does not see what all logits share, so this is what decides.
+        """
+        centred: Floats = self.contributions[:, index] - self.contributions.mean(axis=1)
+        return centred
+
+
+def score_bags(members: Sequence[Member], bags: Sequence[NDArray[Any]]) -> list[BagScores]:
+    """Every instance of some bags is seen once by an ensemble, then each bag is pooled.
+
+    Parameters
+    ----------
+    members : alike, each with its own encoder or all for embeddings
+    bags : arrays (N, ...), none empty
+    """
+    instances = np.concatenate(bags)
+    model = build_evidence(instances.shape[1:], members)
+    batches = (instances[at : at + SCORE_BATCH] for at in range(0, len(instances), SCORE_BATCH))
+    scores, evidence = collect_evidence(model, batches, min(SCORE_BATCH, len(instances)))
+    cuts = np.cumsum([len(bag) for bag in bags])[:-1]
+    bias = stack_bias(members)
+    verdicts = []
+    for some, its in zip(
+        np.split(scores, cuts, axis=1), np.split(evidence, cuts, axis=1), strict=True
+    ):
+        attention, contributions = pool_evidence(some, its + bias[:, None])
+        logits = contributions.sum(axis=1).mean(axis=0)
+        verdicts.append(
+            BagScores(softmax(logits), attention.mean(axis=0), contributions.mean(axis=0))
+        )
+    return verdicts
+
+
 class Classifier:
     """The job that classifies a slide: from its file to a prediction file and an overlay.
 
@@ -130,8 +185,8 @@ class Classifier:
     def __call__(self, entry: SlideEntry) -> Outcome:
         path, picture = prediction_paths(self.out, entry.slide_id)
         with entry.open() as slide:
-            outline = entry.read_outline()
-            drawn = outline.fingerprint if outline else None
+            annotation = entry.read_annotation()
+            drawn = annotation.fingerprint if annotation else None
             found = find_prediction(path, slide.facts, self.bundle.spec.fingerprint, drawn)
             if isinstance(found, Prediction):
                 if picture.exists() or found.status == "no_tissue":
@@ -140,17 +195,17 @@ class Classifier:
             else:
                 discard(picture)  # whatever comes now, an older answer must not pass for this one
                 discard(path)
-                prediction = self.predict(slide, outline)
+                prediction = self.predict(slide, annotation)
                 write_prediction(path, prediction)
             if prediction.status == "ok":
-                write_overlay(picture, slide, rasterize(prediction), overlay_title(prediction))
+                write_overlay(picture, slide, render_heatmap(prediction), overlay_title(prediction))
         stale = found if isinstance(found, str) else None
         return self._outcome(prediction, prediction.status, stale)
 
-    def predict(self, slide: Slide, outline: Outline | None = None) -> Prediction:
+    def predict(self, slide: Slide, annotation: Annotation | None = None) -> Prediction:
         """Tile, encode and pool a slide in one pass; raises `SlideError` as tiling does."""
         spec = self.bundle.spec
-        plan = plan_slide(slide, spec.tile, outline)
+        plan = plan_slide(slide, spec.tile, annotation)
         if len(plan.grid) and plan.tissue.background != spec.background:
             raise UnsupportedSlideError(
                 f"{slide.name}: has a {plan.tissue.background} background, the model was "
@@ -172,7 +227,7 @@ class Classifier:
             member_bias=self.bias,
             model=spec.fingerprint,
             unreadable=len(plan.grid) - len(rows),
-            outline=outline.fingerprint if outline else None,
+            annotation=annotation.fingerprint if annotation else None,
         )
 
     def _outcome(self, prediction: Prediction, status: Status, stale: str | None = None) -> Outcome:
@@ -190,7 +245,10 @@ class Classifier:
         if stale:
             sentence += f", made anew: {stale}"
         return Outcome(
-            prediction.slide.slide_id, status, sentence, {"prediction": summary_of(prediction)}
+            prediction.slide.slide_id,
+            status,
+            sentence,
+            {"prediction": summarize_prediction(prediction)},
         )
 
 

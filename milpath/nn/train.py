@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from milpath.bag import Bag
-from milpath.cohort import Cohort
-from milpath.curves import write_curves
+from milpath.cohort.cohort import Cohort
+from milpath.cohort.splits import Split, split_cohort
 from milpath.errors import UsageError
+from milpath.figures.curves import write_curves
+from milpath.formats.bag import Bag
+from milpath.formats.model_spec import BundleSpec, EncoderSpec
 from milpath.metrics import Figure, evaluate
-from milpath.model_spec import BundleSpec, EncoderSpec
 from milpath.nn.augment import augment_tissue
 from milpath.nn.bundle import assemble_bundle, save_bundle
 from milpath.nn.data import Augment, LabelledBag
@@ -28,9 +29,7 @@ from milpath.nn.mil import Member, build_evidence
 from milpath.nn.predict import BATCH, collect_evidence, pool_evidence, stack_bias
 from milpath.nn.trainingset import TrainingSet, frozen_encoder, gather_bags
 from milpath.params import TrainParams
-from milpath.splits import Split, split_cohort
-from milpath.store import publish_json, require_writable
-from milpath.table import write_csv
+from milpath.store import publish_csv, publish_json, require_writable
 
 OnEpoch = Callable[[int, int, dict[str, float]], None]
 """Told of (member, epoch, losses) after every epoch, both counted from 0."""
@@ -100,10 +99,10 @@ def train_cohort(
     UsageError : the cohort or its bags do not allow it
     OutputError : `out` cannot be written
     """
-    return carry_out(plan_training(cohort, bags, params), out, on_epoch)
+    return run_training(plan_training(cohort, bags, params), out, on_epoch)
 
 
-def carry_out(plan: TrainingPlan, out: Path, on_epoch: OnEpoch) -> TrainReport:
+def run_training(plan: TrainingPlan, out: Path, on_epoch: OnEpoch) -> TrainReport:
     """Train, test and save what was planned; see `train_cohort`."""
     start = time.perf_counter()
     require_writable(out)
@@ -252,7 +251,7 @@ def _write_results(
         },
     )
     publish_json(out / "history.json", list(histories))
-    write_csv(
+    publish_csv(
         out / "held_out.csv",
         ["slide", "case", "label", "predicted", *(f"prob_{name}" for name in names)],
         [

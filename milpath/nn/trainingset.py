@@ -7,10 +7,10 @@ from pathlib import Path
 
 import keras
 
-from milpath.bag import Bag
-from milpath.cohort import Cohort, SlideEntry
+from milpath.cohort.cohort import Cohort, SlideEntry
 from milpath.errors import StoredFileError, UsageError
-from milpath.model_spec import EncoderSpec
+from milpath.formats.bag import Bag
+from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
 from milpath.nn.data import Content, LabelledBag
 from milpath.nn.encoder import digest_weights

@@ -7,6 +7,7 @@ from milpath.store.publishing import (
     discard,
     publish,
     publish_bytes,
+    publish_csv,
     publish_json,
     publish_text,
     require_folder,
@@ -14,18 +15,19 @@ from milpath.store.publishing import (
     require_writable,
 )
 from milpath.store.reading import SafeH5, open_h5
-from milpath.store.scratch import claim_folder
+from milpath.store.temporary import create_temp_folder
 from milpath.store.writing import FORMAT_VERSION, publish_h5
 
 __all__ = [
     "FORMAT_VERSION",
     "SafeH5",
-    "claim_folder",
+    "create_temp_folder",
     "discard",
     "fingerprint",
     "open_h5",
     "publish",
     "publish_bytes",
+    "publish_csv",
     "publish_h5",
     "publish_json",
     "publish_text",

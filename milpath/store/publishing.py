@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from milpath.errors import OutputError
-from milpath.store.scratch import claim_part, sweep_leftovers
+from milpath.store.temporary import create_temp, remove_stale_temps
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 """What file systems answer that cannot make a rename durable; others do it unasked."""
@@ -33,7 +35,7 @@ def publish(path: Path, verify: Callable[[Path], None] = lambda part: None) -> I
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with claim_part(path.parent) as part:
+        with create_temp(path.parent) as part:
             with part.open("w+b") as file:  # by its name: tifffile asks a file for it
                 yield file
                 file.flush()
@@ -64,7 +66,7 @@ def require_writable(folder: Path) -> None:
             file.write(b"\0")
     except OSError as error:
         raise OutputError(f"{folder}: results cannot be written there ({_reason(error)})") from None
-    sweep_leftovers(folder)
+    remove_stale_temps(folder)
 
 
 def require_permission(folder: Path) -> None:
@@ -130,3 +132,27 @@ def _sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
+
+
+def publish_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table, whole or not at all.
+
+    A text that a spreadsheet would run as a formula is written with a leading apostrophe.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([_harmless(value) for value in header])
+    writer.writerows([_harmless(value) for value in row] for row in rows)
+    publish_text(path, text.getvalue())
+
+
+def _harmless(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r", "\n")  # the csv module does not quote the one, but the other
+    if value[:1] in {"=", "+", "-", "@", "\t", "\n"}:
+        try:
+            float(value)
+        except ValueError:
+            return f"'{value}"
+    return value

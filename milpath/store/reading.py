@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.errors import StoredFileError
-from milpath.store.seal import (
-    BrokenSealError,
-    Seal,
-    SealedDataset,
-    SealedPages,
-    read_seal,
+from milpath.store.integrity import (
+    CheckedPages,
+    ChecksumError,
+    Footer,
+    IndexedDataset,
+    read_footer,
 )
 from milpath.store.writing import FORMAT_VERSION
 
@@ -45,8 +45,8 @@ def open_h5(path: Path, kind: str) -> Iterator[SafeH5]:
         raise StoredFileError(f"{path.name}: cannot be read ({error.strerror})") from None
     with file:
         try:
-            safe = SafeH5(path, file, read_seal(file))
-        except (BrokenSealError, OSError) as error:
+            safe = SafeH5(path, file, read_footer(file))
+        except (ChecksumError, OSError) as error:
             fact = str(error) if file.seek(0) or file.read(4) == b"\x89HDF" else "no HDF5 file"
             raise StoredFileError(
                 f"{path.name}: not a {kind} file, or damaged ({fact}); make it again"
@@ -80,17 +80,17 @@ class SafeH5:
 
     Raises
     ------
-    BrokenSealError : damaged outside its datasets, or the seal does not fit the file
+    ChecksumError : damaged outside its datasets, or the seal does not fit the file
     """
 
-    def __init__(self, path: Path, file: IO[bytes], seal: Seal) -> None:
+    def __init__(self, path: Path, file: IO[bytes], seal: Footer) -> None:
         self._path = path
         self._index = seal.index
-        self._pages = SealedPages(file, seal)
+        self._pages = CheckedPages(file, seal)
         self._turn = threading.Lock()
         for name, dataset in seal.index.datasets.items():
             if not dataset.fits(seal.h5_bytes):
-                raise BrokenSealError(f"{name[:80]!r} declares more bytes than the file holds")
+                raise ChecksumError(f"{name[:80]!r} declares more bytes than the file holds")
         self._pages.check_rest()
 
     def __contains__(self, name: str) -> bool:
@@ -122,7 +122,7 @@ class SafeH5:
         """Shape of a dataset."""
         return self._dataset(name).shape
 
-    def require(self, name: str, dtype: str, shape: tuple[int | None, ...]) -> SealedDataset:
+    def require(self, name: str, dtype: str, shape: tuple[int | None, ...]) -> IndexedDataset:
         """As `read`, but the dataset is only looked at."""
         dataset = self._dataset(name)
         if np.dtype(dataset.dtype) != np.dtype(dtype):
@@ -180,13 +180,13 @@ class SafeH5:
         """The error to raise when a fact about this file is not as it should be."""
         return StoredFileError(f"{self._path.name}: {fact}; the file is damaged or not milpath's")
 
-    def _dataset(self, name: str) -> SealedDataset:
+    def _dataset(self, name: str) -> IndexedDataset:
         dataset = self._index.datasets.get(name)
         if dataset is None:
             raise self.refuse(f"{name!r} is missing")
         return dataset
 
-    def _span(self, dataset: SealedDataset, low: int, high: int) -> NDArray[Any]:
+    def _span(self, dataset: IndexedDataset, low: int, high: int) -> NDArray[Any]:
         """The rows from `low` to `high`."""
         values = np.empty((high - low, *dataset.shape[1:]), dataset.dtype)
         if values.nbytes:
@@ -194,7 +194,7 @@ class SafeH5:
             self._fill(dataset, low * dataset.row_bytes, target)
         return values
 
-    def _scattered(self, dataset: SealedDataset, rows: NDArray[np.int64]) -> NDArray[Any]:
+    def _scattered(self, dataset: IndexedDataset, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Rows here and there; those that lie near each other are read at once."""
         if rows.size and not 0 <= rows.min() <= rows.max() < dataset.shape[0]:
             raise IndexError("no such row")
@@ -211,7 +211,7 @@ class SafeH5:
             start = end
         return values[inverse]
 
-    def _fill(self, dataset: SealedDataset, begin: int, target: memoryview) -> None:
+    def _fill(self, dataset: IndexedDataset, begin: int, target: memoryview) -> None:
         """Fill `target` with the bytes of a dataset from its byte `begin` on."""
         done = 0
         while done < len(target):
@@ -227,5 +227,5 @@ class SafeH5:
     def _damage_refused(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (BrokenSealError, OSError, IndexError, MemoryError) as error:
+        except (ChecksumError, OSError, IndexError, MemoryError) as error:
             raise self.refuse(f"{name!r} cannot be read ({error})") from None

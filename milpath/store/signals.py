@@ -13,7 +13,7 @@ _AGAIN_SECONDS = 0.01
 
 
 @contextmanager
-def put_off_signals(fragile: Set[CodeType]) -> Iterator[None]:
+def defer_signals(fragile: Set[CodeType]) -> Iterator[None]:
     """Let no signal's handler run while one of some functions does; it runs soon after.
 
     HDF5 calls Python to write. An exception that comes up there, as Ctrl-C's does anywhere, may be

@@ -13,9 +13,9 @@ from typing import IO, Any
 import h5py
 
 from milpath import __version__
+from milpath.store.integrity import CheckedPages, ChecksumError, add_checksums, read_footer
 from milpath.store.publishing import publish
-from milpath.store.seal import BrokenSealError, SealedPages, read_seal, seal_h5
-from milpath.store.signals import put_off_signals
+from milpath.store.signals import defer_signals
 
 FORMAT_VERSION = 2
 """Of the files below: 2 since they are sealed; another one is refused."""
@@ -34,24 +34,24 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
     """
     with publish(path, partial(_require_whole, kind)) as file:
         steady = _SteadyFile(file)
-        with put_off_signals(_CALLED_BY_HDF5), _create_h5(steady) as h5:
+        with defer_signals(_CALLED_BY_HDF5), _create_h5(steady) as h5:
             h5.attrs["milpath_kind"] = kind
             h5.attrs["milpath_format"] = FORMAT_VERSION
             h5.attrs["milpath_version"] = __version__
             yield h5
             steady.check()
         steady.check()
-        seal_h5(file)
+        add_checksums(file)
 
 
 def _require_whole(kind: str, part: Path) -> None:
     """Raise `OSError` unless every byte is as it was sealed, and says what it is."""
     try:
         with part.open("rb") as file:
-            seal = read_seal(file)
-            SealedPages(file, seal).check_all()
+            seal = read_footer(file)
+            CheckedPages(file, seal).check_all()
         sound = seal.index.attrs.get("milpath_kind") == kind
-    except BrokenSealError as error:
+    except ChecksumError as error:
         raise OSError(f"what was written cannot be read back: {error}") from None
     if not sound:
         raise OSError("what was written cannot be read back")

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DrawnSlide", "draw_slide"]
+__all__ = ["SyntheticSlide", "draw_slide"]
 
 CELL_UM = 16.0
 """Side of a truth-grid cell in µm, before it is rounded to whole level-0 pixels."""
 
-LEAST_CELLS = 32
+MIN_CELLS = 32
 """Truth-grid cells along the shorter side, at least: a small slide has smaller cells."""
 
 
 @dataclass(frozen=True)
-class DrawnSlide:
+class SyntheticSlide:
     """What was drawn, i.e. the truth.
 
     Attributes
@@ -53,7 +53,7 @@ class DrawnSlide:
     def _share(
         self, mask: NDArray[np.bool_], coords: NDArray[np.int64], patch_size_l0: int
     ) -> NDArray[np.float64]:
-        from milpath.grid import box_mean
+        from milpath.patches.grid import box_mean
 
         cell = (float(self.cell_l0), float(self.cell_l0))
         return box_mean(mask, (0, 0), cell, np.asarray(coords).reshape(-1, 2), patch_size_l0)
@@ -70,7 +70,7 @@ def draw_slide(  # noqa: PLR0913 (each keyword is one thing that a test needs to
     tissue: bool = True,
     tumour_share: tuple[float, float] = (0.10, 0.30),
     mpp_tags: bool = True,
-) -> DrawnSlide:
+) -> SyntheticSlide:
     """Draw one slide into a pyramidal TIFF and return the truth.
 
     The same arguments give the same bytes. With and without `tumour`, a seed gives twins: the same
@@ -101,7 +101,7 @@ def draw_slide(  # noqa: PLR0913 (each keyword is one thing that a test needs to
         raise ValueError("tumour=True needs tissue=True: there is nothing to plant it in")
     if not 0 < tumour_share[0] <= tumour_share[1] < 1:
         raise ValueError(f"tumour_share: expected 0 < low <= high < 1, got {tumour_share}")
-    cell_px = max(2, min(round(CELL_UM / mpp), min(size_px) // LEAST_CELLS))
+    cell_px = max(2, min(round(CELL_UM / mpp), min(size_px) // MIN_CELLS))
     frame = Frame(size_px[0], size_px[1], mpp, cell_px)
     # One child per stage, so that a stage that draws more or less leaves the others alone.
     layout, cells, ink = np.random.default_rng(seed).spawn(3)
@@ -111,7 +111,7 @@ def draw_slide(  # noqa: PLR0913 (each keyword is one thing that a test needs to
     rgb = paint(cells, ink, frame, anatomy, artefacts=artefacts)
     target = Path(path)
     write_pyramid(target, rgb, mpp if mpp_tags else None)
-    return DrawnSlide(
+    return SyntheticSlide(
         path=target,
         mpp=mpp,
         dimensions=size_px,

@@ -121,7 +121,7 @@ def vanish(stage: Stage, out: Path, points: int, rng: random.Random) -> int:
     while count["taken"] < points:
         stage.start("tile", out)
         child = begin(stage.words("tile", out))
-        while not list((out / "journal").glob("*")) and not child.ended():
+        while not list((out / "runlog").glob("*")) and not child.ended():
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.9 * span))
         gone = out.with_name("gone")

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from faults.stage import Stage, faults_of, tell
-from milpath.journal import read_journals
+from milpath.runs.runlog import read_runlogs
 from milpath.synthetic import draw_slide
 
 
@@ -47,7 +47,7 @@ def soak(folder: Path, stage: Stage, slides: int, rng: random.Random) -> int:
     ]
     if code != 3 or any("Traceback" in line for line in errors):
         found.append(f"exit {code}: {''.join(errors)[-400:]}")
-    recorded = sum(len(run.slides) for run in read_journals(out))
+    recorded = sum(len(run.slides) for run in read_runlogs(out))
     rows = (out / "predictions.csv").read_text().count("\n") - 1
     if not recorded == rows == slides:
         found.append(f"{rows} rows and {recorded} records of {slides} slides")

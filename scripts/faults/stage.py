@@ -27,17 +27,17 @@ from bench_tools import say
 from PIL import Image
 
 from milpath import cli
-from milpath.bag import Bag
-from milpath.model_spec import check_weights, read_bundle_spec
-from milpath.nn.quiet import import_keras
-from milpath.prediction import read_prediction
+from milpath.formats.bag import Bag
+from milpath.formats.model_spec import check_weights, read_bundle_spec
+from milpath.formats.prediction import read_prediction
+from milpath.nn import import_keras
 from milpath.store import open_h5
 from milpath.synthetic import draw_slide
 
 GRID = ("--mpp", "1", "--patch-size", "32")
 COMMANDS = ("tile", "train", "embed", "classify")
 """In the order in which they need each other's results."""
-LATE = ("milpath.journal", "milpath.tile", "rich.console", "rich.progress")
+LATE = ("milpath.runs.runlog", "milpath.tile", "rich.console", "rich.progress")
 NETWORK = (
     *("matplotlib.backends.backend_agg", "matplotlib.figure", "matplotlib.font_manager"),
     *("milpath.nn.embed", "milpath.nn.jobs", "milpath.nn.train"),
@@ -161,7 +161,7 @@ class Stage:
         """An empty folder of results, or what the command starts from."""
         shutil.rmtree(out, ignore_errors=True)
         if command == "embed":
-            shutil.copytree(self.right("tile"), out, ignore=shutil.ignore_patterns("journal"))
+            shutil.copytree(self.right("tile"), out, ignore=shutil.ignore_patterns("runlog"))
         else:
             out.mkdir()
         return out
@@ -199,11 +199,11 @@ def results_of(folder: Path) -> dict[str, str]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Every result: no journals, no hidden parts."""
+    """Every result: no runlogs, no hidden parts."""
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.parent.name != "journal" and path.name[0] != "."
+        if path.is_file() and path.parent.name != "runlog" and path.name[0] != "."
     ]
 
 

@@ -7,12 +7,12 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before keras is imported, here or by a test
 
 import pytest
-from nn_tools import TiledCohort
+from support.nn_tools import TiledCohort
 
-from milpath.cohort import SlideEntry, read_cohort
+from milpath.cohort.cohort import SlideEntry, read_cohort
 from milpath.params import GridParams, TileParams
+from milpath.store import publish_csv
 from milpath.synthetic import draw_slide
-from milpath.table import write_csv
 from milpath.tile import tile_slide
 
 TILE = TileParams(grid=GridParams(mpp=2.0, patch_px=32))
@@ -29,5 +29,5 @@ def tiled(tmp_path_factory: pytest.TempPathFactory) -> TiledCohort:
         outcome = tile_slide(SlideEntry(path, path.stem), folder / "bags", TILE)
         assert outcome.status == "ok"
         rows.append([path.name, "tumour" if planted else "normal"])
-    write_csv(folder / "tiny.csv", ["slide", "label"], rows)
+    publish_csv(folder / "tiny.csv", ["slide", "label"], rows)
     return TiledCohort(read_cohort(folder / "tiny.csv"), folder / "bags")

@@ -14,7 +14,7 @@ import pytest
 from milpath.metrics import auc
 from milpath.nn.data import ArrayBag
 from milpath.nn.fit import Task, class_weights, train_member
-from milpath.nn.judge import Verdict, judge_bags
+from milpath.nn.predict import BagScores, score_bags
 from milpath.params import HeadParams, TrainParams
 
 DIM, SIZE = 16, 10
@@ -46,14 +46,14 @@ def draw_set(count: int, seed: int, *, poisoned: bool) -> list[ArrayBag]:
     return [draw(label, bool(label) == poisoned, rng) for label in labels]
 
 
-def judge(bags: list[ArrayBag], negative: int | None, seed: int) -> list[Verdict]:
+def judge(bags: list[ArrayBag], negative: int | None, seed: int) -> list[BagScores]:
     """What a model says of bags, having learned from bags with a negative witness."""
     train = draw_set(200, seed, poisoned=False)
     member, _ = train_member(train, [], Task((DIM,), 2, negative), HEAD_ALONE, seed)
-    return judge_bags([member], [bag.instances for bag in bags])
+    return score_bags([member], [bag.instances for bag in bags])
 
 
-def auc_of(bags: list[ArrayBag], verdicts: list[Verdict]) -> float:
+def auc_of(bags: list[ArrayBag], verdicts: list[BagScores]) -> float:
     labels = np.array([bag.label for bag in bags])
     return auc(labels, np.stack([verdict.probs for verdict in verdicts])) or 0.0
 
@@ -90,7 +90,7 @@ def test_class_weights_lift_the_rare_class_of_a_nine_to_one_set() -> None:
     for how in ("none", "balanced"):
         params = HEAD_ALONE.model_copy(update={"class_weight": how, "epochs": 15})
         member, _ = train_member(train, [], Task((2,), 2), params, 0)
-        verdicts = judge_bags([member], [bag.instances for bag in test])
+        verdicts = score_bags([member], [bag.instances for bag in test])
         called[how] = np.array([verdict.probs.argmax() for verdict in verdicts])
     labels = np.array([bag.label for bag in test])
     found = {how: (hard[labels == 1] == 1).mean() for how, hard in called.items()}

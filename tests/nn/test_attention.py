@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from nn_tools import keras_saves
 from numpy.typing import NDArray
+from support.nn_tools import keras_saves
 
 from milpath.nn.attention import GatedAttention
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nn_tools import Pixels, random_patches
 from skimage.color import hed2rgb, rgb2hed
+from support.nn_tools import Pixels, random_patches
 
 from milpath.nn.augment import augment_tissue, jitter_stain, turn_patches, warp_pictures
 

@@ -14,12 +14,12 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from nn_tools import make_bundle, make_member, member_file, random_patches, raw_tile
-from strangers.forge import edited, forge
+from support.nn_tools import make_bundle, make_member, member_file, random_patches, raw_tile
+from untrusted.tamper import edited, tamper
 
 from milpath import store
 from milpath.errors import StoredFileError
-from milpath.model_spec import BundleSpec, EncoderSpec, read_bundle_spec
+from milpath.formats.model_spec import BundleSpec, EncoderSpec, read_bundle_spec
 from milpath.nn.bundle import (
     assemble_bundle,
     load_bundle,
@@ -183,7 +183,7 @@ def test_a_weight_of_another_shape_or_kind_is_refused(
 
 
 def test_a_weight_that_declares_a_huge_shape_is_refused(copy: Path) -> None:
-    forge(member_file(copy), lambda index: index["datasets"]["00000"].update(shape=[1 << 40]))
+    tamper(member_file(copy), lambda index: index["datasets"]["00000"].update(shape=[1 << 40]))
     refuse(copy, r"member-0-\w+\.h5: .*'00000' declares more bytes than the file holds")
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from nn_tools import make_bag, make_records, random_patches
 from numpy.typing import NDArray
+from support.nn_tools import make_bag, make_records, random_patches
 
 from milpath.nn.augment import augment_tissue, turn_patches
 from milpath.nn.data import ArrayBag, BagSequence, LabelledBag

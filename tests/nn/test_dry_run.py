@@ -6,15 +6,22 @@ import json
 from pathlib import Path
 
 import numpy as np
-from nn_tools import TiledCohort, make_bag, make_bundle, member_file, random_patches, raw_tile
+from support.nn_tools import (
+    TiledCohort,
+    make_bag,
+    make_bundle,
+    member_file,
+    random_patches,
+    raw_tile,
+)
 from typer.testing import CliRunner, Result
 
 from milpath.cli import app
-from milpath.cohort import SlideEntry
-from milpath.engine import run_job
+from milpath.cohort.cohort import SlideEntry
 from milpath.errors import UsageError
 from milpath.nn.jobs import ClassifyJob
-from milpath.synthetic import DrawnSlide
+from milpath.runs import run_job
+from milpath.synthetic import SyntheticSlide
 
 
 def milpath(*words: str | Path) -> Result:
@@ -26,7 +33,7 @@ def times(folder: Path) -> dict[Path, int]:
 
 
 def test_classifying_is_foreseen_without_loading_the_network(
-    drawn: DrawnSlide, tmp_path: Path
+    drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     spec = make_bundle(tmp_path / "model", tile=raw_tile(32, mpp=2.0)).spec
     out = tmp_path / "out"

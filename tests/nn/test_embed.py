@@ -7,12 +7,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from nn_tools import make_bag, make_bundle, random_patches
+from support.nn_tools import make_bag, make_bundle, random_patches
 
-from milpath.bag import Bag
-from milpath.cohort import SlideEntry
+from milpath.cohort.cohort import SlideEntry
 from milpath.errors import StoredFileError, UsageError
-from milpath.model_spec import EncoderSpec
+from milpath.formats.bag import Bag
+from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.embed import Embedder, choose_encoder, embed_patches, find_bags
 from milpath.nn.encoder import SMALL, build_encoder, digest_weights
 

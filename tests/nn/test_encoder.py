@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from nn_tools import keras_saves, random_patches
+from support.nn_tools import keras_saves, random_patches
 
 from milpath.errors import StoredFileError, UsageError
-from milpath.model_spec import EncoderSpec
+from milpath.formats.model_spec import EncoderSpec
 from milpath.nn import encoder as encoders
 from milpath.nn.encoder import (
     CENTRED,

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nn_tools import (
+from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
+from support.nn_tools import (
     DIM,
     HEAD,
     HEAD_ALONE,
@@ -18,9 +20,7 @@ from nn_tools import (
     make_marked,
     make_records,
 )
-from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
-from strangers.forge import edited
+from untrusted.tamper import edited
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.metrics import auc

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import keras
 import pytest
-from nn_tools import make_bag, make_bundle, member_file, random_patches, raw_tile
+from support.nn_tools import make_bag, make_bundle, member_file, random_patches, raw_tile
 
-from milpath.cohort import SlideEntry
-from milpath.engine import run_job
+from milpath.cohort.cohort import SlideEntry
 from milpath.errors import UsageError
-from milpath.model_spec import EncoderSpec
+from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import save_encoder
 from milpath.nn.embed import Embedder, find_bags
 from milpath.nn.encoder import SMALL, build_encoder
 from milpath.nn.jobs import ClassifyJob, EmbedJob
 from milpath.nn.predict import Classifier
-from milpath.synthetic import DrawnSlide, draw_slide
+from milpath.runs import run_job
+from milpath.synthetic import SyntheticSlide, draw_slide
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -36,7 +36,7 @@ def encoder_in(folder: Path, seed: int = 0) -> tuple[keras.Model, EncoderSpec, E
 
 
 def test_a_slide_is_classified_as_at_home_and_the_job_is_light(
-    drawn: DrawnSlide, tmp_path: Path
+    drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     bundle = make_bundle(tmp_path / "model", members=2, tile=raw_tile(32, mpp=2.0))
     entry = SlideEntry(drawn.path, "drawn")
@@ -80,7 +80,7 @@ def test_a_network_that_cannot_be_loaded_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_who_only_sends_jobs_needs_no_network() -> None:
-    code = "import sys, milpath.nn.jobs, milpath.summary; print(*sys.modules)"
+    code = "import sys, milpath.nn.jobs, milpath.predictions_table; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"keras", "tensorflow"} & set(run.stdout.split())
 

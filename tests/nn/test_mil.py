@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from nn_tools import HEAD, Floats, Pixels, keras_saves, make_member, random_patches
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
+from support.nn_tools import HEAD, Floats, Pixels, keras_saves, make_member, random_patches
 
 from milpath.nn.encoder import SMALL, build_encoder
 from milpath.nn.mil import (

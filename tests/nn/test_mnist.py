@@ -20,8 +20,8 @@ from sklearn.datasets import load_digits
 
 import milpath.nn.mnist
 from milpath.errors import UsageError
-from milpath.nn.judge import judge_bags
 from milpath.nn.mnist import DigitBag, Digits, draw_bags, draw_sets, load_mnist, run_trial
+from milpath.nn.predict import score_bags
 from milpath.params import MNIST_PRESETS, DigitBagParams, MnistParams
 
 BAGS = DigitBagParams(target=0, mean_size=6, std_size=2)
@@ -144,7 +144,7 @@ def test_a_trial_finds_the_target_and_the_trained_model_keeps_its_laws() -> None
     assert trial.epochs == 8
     bag = max(trial.test, key=lambda bag: len(bag.digits)).images
     order = np.random.default_rng(0).permutation(len(bag))
-    one, permuted = judge_bags(trial.members, [bag, bag[order]])
+    one, permuted = score_bags(trial.members, [bag, bag[order]])
     assert permuted.probs == pytest.approx(one.probs, abs=1e-6)
     assert permuted.attention == pytest.approx(one.attention[order], abs=1e-6)
     assert one.attention.sum() == pytest.approx(1)

@@ -10,17 +10,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from nn_tools import Floats, make_bundle, make_member
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import softmax
+from support.nn_tools import Floats, make_bundle, make_member
 
-from milpath import patches as patch_stream
-from milpath.bag import Bag
-from milpath.cohort import SlideEntry
-from milpath.engine import Outcome, run_job
+from milpath.cohort.cohort import SlideEntry
 from milpath.errors import SlideReadError, UnsupportedSlideError
-from milpath.grid import PatchGrid
+from milpath.formats.bag import Bag
+from milpath.formats.prediction import read_prediction
 from milpath.nn.bundle import Bundle
 from milpath.nn.mil import build_evidence, build_mil
 from milpath.nn.predict import (
@@ -29,12 +27,14 @@ from milpath.nn.predict import (
     collect_evidence,
     pool_evidence,
 )
-from milpath.outline import Polygon, write_outline
 from milpath.params import CodecParams, GridParams, TileParams
-from milpath.prediction import read_prediction
-from milpath.slide import Slide
-from milpath.summary import summary_of
-from milpath.synthetic import DrawnSlide, draw_slide
+from milpath.patches import reader as patch_stream
+from milpath.patches.grid import PatchGrid
+from milpath.predictions_table import summarize_prediction
+from milpath.runs import Outcome, run_job
+from milpath.slides.annotation import Polygon, write_annotation
+from milpath.slides.slide import Slide
+from milpath.synthetic import SyntheticSlide, draw_slide
 from milpath.synthetic.pyramid import write_pyramid
 from milpath.tile import tile_slide
 
@@ -42,7 +42,7 @@ RAW = TileParams(grid=GridParams(mpp=1.6, patch_px=32), pixels=CodecParams(codec
 
 
 @pytest.fixture(scope="module")
-def entry(drawn: DrawnSlide) -> SlideEntry:
+def entry(drawn: SyntheticSlide) -> SlideEntry:
     return SlideEntry(drawn.path, "drawn-ü")
 
 
@@ -74,7 +74,7 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> SlideEntry:
 
 
 def test_a_prediction_and_its_picture_are_written(
-    classifier: Classifier, outcome: Outcome, drawn: DrawnSlide
+    classifier: Classifier, outcome: Outcome, drawn: SyntheticSlide
 ) -> None:
     assert outcome.status == "ok"
     found = read_prediction(classifier.out / "drawn-ü.prediction.h5")
@@ -83,7 +83,7 @@ def test_a_prediction_and_its_picture_are_written(
     assert found.class_names == ("normal", "tumour")
     assert len(found.grid) > 100
     assert found.probs.sum() == pytest.approx(1)
-    assert outcome.facts["prediction"] == summary_of(found)
+    assert outcome.facts["prediction"] == summarize_prediction(found)
     assert outcome.message.startswith(f"{found.predicted} ({found.probs.max():.3f}), ")
     assert sorted(file.name for file in classifier.out.iterdir()) == [
         "drawn-ü.png",
@@ -169,20 +169,20 @@ def test_an_outline_decides_what_is_tissue_and_is_part_of_what_made_the_predicti
     pair: Bundle, outcome: Outcome, entry: SlideEntry, tmp_path: Path
 ) -> None:
     left = Polygon(np.array([[0.0, 0.0], [500.0, 0.0], [500.0, 1500.0], [0.0, 1500.0]]))
-    write_outline(tmp_path / "left.geojson", [left])
+    write_annotation(tmp_path / "left.geojson", [left])
     classifier = Classifier(pair, tmp_path / "out")
-    classifier(replace(entry, outline=tmp_path / "left.geojson"))
+    classifier(replace(entry, annotation=tmp_path / "left.geojson"))
     path = tmp_path / "out" / "drawn-ü.prediction.h5"
     outlined = read_prediction(path)
     side = outlined.grid.patch_size_l0
     assert (outlined.grid.coords[:, 0] + side * 0.25 <= 500).all()
     assert len(outlined.grid) != outcome.facts["prediction"]["patches"]
     again = classifier(entry)  # not skipped: the tissue is another
-    assert again.message.endswith("anew: its tissue was an outline's, is found on the slide")
+    assert again.message.endswith("anew: its tissue was an annotation's, is found on the slide")
     found = read_prediction(path)
     assert found.model == outlined.model == pair.spec.fingerprint
-    assert found.outline is None
-    assert outlined.outline is not None
+    assert found.annotation is None
+    assert outlined.annotation is not None
 
 
 def test_a_damaged_prediction_is_made_again(
@@ -210,7 +210,7 @@ def test_a_slide_without_tissue_has_no_class(
 
 
 def test_a_dark_slide_is_refused_by_a_bright_model(
-    pair: Bundle, drawn: DrawnSlide, tmp_path: Path
+    pair: Bundle, drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     with Slide(drawn.path) as slide:
         bright = slide.read_region((0, 0), slide.dimensions, slide.dimensions, 0)
@@ -241,7 +241,7 @@ def test_an_unreadable_patch_is_left_out(
     whole = read_prediction(classifier.out / "drawn-ü.prediction.h5")
     read = patch_stream.read_patch
     monkeypatch.setattr(patch_stream, "read_patch", read_patch)
-    monkeypatch.setattr(patch_stream, "open_native", lambda *_: None)
+    monkeypatch.setattr(patch_stream, "open_tiff_level", lambda *_: None)
     with entry.open() as slide:
         found = classifier.predict(slide)
     rest = np.delete(np.arange(len(whole.grid)), 5)
@@ -266,7 +266,7 @@ def test_a_slide_is_classified_as_its_jpeg_bag_is_to_the_last_bit(
 
 
 def test_what_an_older_run_said_does_not_outlive_the_slide_it_was_of(
-    pair: Bundle, drawn: DrawnSlide, blank: SlideEntry, tmp_path: Path
+    pair: Bundle, drawn: SyntheticSlide, blank: SlideEntry, tmp_path: Path
 ) -> None:
     slide = tmp_path / "x.tif"
     slide.write_bytes(drawn.path.read_bytes())
@@ -279,7 +279,7 @@ def test_what_an_older_run_said_does_not_outlive_the_slide_it_was_of(
 
 
 def test_a_slide_that_is_away_for_a_while_costs_nothing_that_was_found_before(
-    pair: Bundle, drawn: DrawnSlide, tmp_path: Path
+    pair: Bundle, drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     slide = tmp_path / "x.tif"
     slide.write_bytes(drawn.path.read_bytes())

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nn_tools import DIM, HEAD_ALONE
+from support.nn_tools import DIM, HEAD_ALONE
 
 from milpath.nn.attention import GatedAttention
 from milpath.nn.data import ArrayBag, BagSequence

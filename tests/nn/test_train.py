@@ -13,7 +13,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from nn_tools import (
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import ValidationError
+from support.nn_tools import (
     HEAD,
     HEAD_ALONE,
     TiledCohort,
@@ -23,14 +26,11 @@ from nn_tools import (
     member_file,
     random_patches,
 )
-from numpy.typing import NDArray
-from PIL import Image
-from pydantic import ValidationError
 
-from milpath.bag import Bag
-from milpath.cohort import Cohort, SlideEntry
+from milpath.cohort.cohort import Cohort, SlideEntry
 from milpath.errors import UsageError
-from milpath.model_spec import EncoderSpec
+from milpath.formats.bag import Bag
+from milpath.formats.model_spec import EncoderSpec
 from milpath.nn import fit
 from milpath.nn import train as training
 from milpath.nn.bundle import load_bundle, save_encoder

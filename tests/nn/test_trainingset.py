@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nn_tools import make_bag, make_bundle, make_cohort, random_patches, raw_tile
+from support.nn_tools import make_bag, make_bundle, make_cohort, random_patches, raw_tile
 
-from milpath.bag import Bag, write_features
 from milpath.errors import StoredFileError, UsageError
-from milpath.model_spec import EncoderSpec
+from milpath.formats.bag import Bag, write_features
+from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import save_encoder
 from milpath.nn.encoder import SMALL, build_encoder, digest_weights
 from milpath.nn.trainingset import frozen_encoder, gather_bags

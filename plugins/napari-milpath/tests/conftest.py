@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bench_viewer import draw_endless, predict_million
-from drawing import FACTS, noise, write_levels
 from napari import Viewer
 from napari.layers import Layer
 from numpy.typing import NDArray
+from support.drawing import FACTS, noise, write_levels
 
-from milpath.grid import PatchGrid
-from milpath.prediction import Prediction
-from milpath.slide import Slide
+from milpath.formats.prediction import Prediction
+from milpath.patches.grid import PatchGrid
+from milpath.slides.slide import Slide
 from napari_milpath.layers import pyramid_of
 from napari_milpath.panel import Panel
 from napari_milpath.pyramid import Pyramid

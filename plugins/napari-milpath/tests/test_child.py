@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pytestqt.qtbot import QtBot
 
-from milpath.outline import read_outline
+from milpath.slides.annotation import read_annotation
 from milpath.synthetic import draw_slide
 from napari_milpath.layers import prediction_of
 from napari_milpath.panel import Panel
@@ -25,7 +25,7 @@ TESTS = Path(__file__).parents[3] / "tests"
 MAKE = """
 import sys
 from pathlib import Path
-from nn_tools import make_bundle, raw_tile
+from support.nn_tools import make_bundle, raw_tile
 make_bundle(Path(sys.argv[1]), members=2, tile=raw_tile(16))
 """
 
@@ -73,7 +73,7 @@ def test_the_outlined_tissue_is_classified_with_progress_and_its_attention_laid_
     found = prediction_of(panel.viewer.layers[-1])
     assert found is not None, panel.models.word.text()
     assert len(found.member_bias) == 2
-    assert found.outline == read_outline(tmp_path / "o.geojson").fingerprint
+    assert found.annotation == read_annotation(tmp_path / "o.geojson").fingerprint
     assert [done for done, _ in seen] == list(range(64, len(found.grid) + 1, 64))
     assert {total for _, total in seen} == {len(found.grid)}
     assert panel.models.word.text().startswith(f"{found.predicted} ({found.probs.max():.3f}), ")
@@ -105,7 +105,7 @@ def test_cancelled_in_the_middle_it_is_gone_and_has_left_nothing(
     assert not lives(pid)
     assert len(panel.viewer.layers) == 1
     left = {path for path in (tmp_path / "results").rglob("*") if path.is_file()}
-    assert {path.parent.name for path in left} == {"journal"}
+    assert {path.parent.name for path in left} == {"runlog"}
     assert {path.name for path in tmp_path.iterdir()} == {"drawn-ü.tif", "results"}
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from drawing import noise, write_levels
 from napari.components import ViewerModel
 from napari.layers import Layer
+from support.drawing import noise, write_levels
 
 from milpath.errors import UsageError
-from milpath.prediction import Prediction
-from milpath.slide import Slide
+from milpath.formats.prediction import Prediction
+from milpath.slides.slide import Slide
 from napari_milpath.album import Album, read_thumbnails
 from napari_milpath.exporting import plan_export
 from napari_milpath.histogram import count_scores, say_score

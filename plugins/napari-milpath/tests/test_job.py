@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawing import write_levels
 from napari.layers import Layer
 from pytestqt.qtbot import QtBot
+from support.drawing import write_levels
 
 from milpath.errors import UsageError
-from milpath.outline import Polygon, read_outline
-from milpath.prediction import Prediction, write_prediction
-from milpath.slide import Slide
+from milpath.formats.prediction import Prediction, write_prediction
+from milpath.slides.annotation import Polygon, read_annotation
+from milpath.slides.slide import Slide
 from napari_milpath.job import ClassifyJob, Order
 from napari_milpath.panel import Panel
 from napari_milpath.tissue import find_tissue, outline_of, tissue_layer
@@ -106,12 +106,12 @@ def test_what_the_child_says_is_understood_in_whatever_pieces_it_comes(
 
 
 def test_an_outline_is_saved_as_it_is_drawn(panel: Panel, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no outline"):
+    with pytest.raises(UsageError, match="there is no annotation"):
         panel.models.save_outline(tmp_path / "o.geojson")
     ring = np.array([[100.0, 50.0], [700.0, 50.0], [700.0, 900.0], [100.0, 900.0]])
     panel.viewer.add_layer(Layer.create(*tissue_layer([Polygon(ring)], (0.5, 0.5))))
     panel.models.save_outline(tmp_path / "o.geojson")
-    (again,) = read_outline(tmp_path / "o.geojson").polygons
+    (again,) = read_annotation(tmp_path / "o.geojson").polygons
     np.testing.assert_allclose(again.ring, ring, atol=0.01)
 
 
@@ -205,7 +205,7 @@ def test_an_order_says_all_that_the_command_needs() -> None:
     order = Order(Path("/s/a.svs"), Path("m"), Path("o"), 0.25, Path("t.geojson"))
     assert order.arguments() == [
         "-m", "milpath", "classify", "/s/a.svs", "--model", "m", "--out", "o", "--json",
-        "--verbose", "--slide-mpp", "0.25", "--tissue", "t.geojson",
+        "--verbose", "--slide-mpp", "0.25", "--tissue-annotations", "t.geojson",
     ]  # fmt: skip
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import lattice, predict
-from drawing import FACTS, noise, write_levels
 from napari.components import ViewerModel
 from napari.layers import Layer
+from support.drawing import FACTS, noise, write_levels
 
 from milpath.errors import UsageError
-from milpath.grid import PatchGrid
-from milpath.heatmap import rasterize
-from milpath.prediction import Prediction
-from milpath.slide import Slide
+from milpath.figures.heatmap import render_heatmap
+from milpath.formats.prediction import Prediction
+from milpath.patches.grid import PatchGrid
+from milpath.slides.slide import Slide
 from napari_milpath.layers import heatmap_layer, require_same_slide, slide_layer
 from napari_milpath.pyramid import Pyramid
 
@@ -39,7 +39,7 @@ def test_a_hot_patch_covers_its_own_square_on_200_random_grids() -> None:
         hot = int(rng.integers(len(grid)))
         prediction = predict(grid, np.where(np.arange(len(grid)) == hot, 1.0, 1e-9))
         made = Layer.create(
-            *heatmap_layer(prediction, rasterize(prediction, scale="raw"), "a", mpp)
+            *heatmap_layer(prediction, render_heatmap(prediction, scale="raw"), "a", mpp)
         )
         rows, cols = np.nonzero(np.nan_to_num(made.data) > 1e-6)
         # the corners of the hot cells, from napari's centres of pixels to micrometres
@@ -57,7 +57,7 @@ def test_the_layer_reaches_from_the_first_patch_to_the_last() -> None:
     for _ in range(50):
         grid = random_grid(rng)
         prediction = predict(grid)
-        heatmap = rasterize(prediction)
+        heatmap = render_heatmap(prediction)
         made = Layer.create(*heatmap_layer(prediction, heatmap, "a", (0.25, 0.26)))
         low, high = made.extent.world  # the centres of the first and the last cell
         start = np.array(heatmap.origin_l0[::-1]) - 0.5
@@ -86,7 +86,7 @@ def test_every_level_of_the_slide_covers_the_same_ground(
 def test_where_there_is_no_patch_nothing_is_drawn() -> None:
     grid = lattice(4, 3).select(np.array([0, 5, 11]))
     prediction = predict(grid)
-    made = Layer.create(*heatmap_layer(prediction, rasterize(prediction), "a", (0.5, 0.5)))
+    made = Layer.create(*heatmap_layer(prediction, render_heatmap(prediction), "a", (0.5, 0.5)))
     assert np.isnan(made.data).sum() == 9
     assert made.colormap.nan_color[3] == 0
 
@@ -98,7 +98,7 @@ def test_slide_and_attention_share_micrometres(
     prediction = predict_slide()
     viewer.add_layer(Layer.create(*slide_layer(pyramid)))
     viewer.add_layer(
-        Layer.create(*heatmap_layer(prediction, rasterize(prediction), "a", (0.5, 0.5)))
+        Layer.create(*heatmap_layer(prediction, render_heatmap(prediction), "a", (0.5, 0.5)))
     )
     assert {str(unit) for layer in viewer.layers for unit in layer.units} == {"micrometer"}
     assert viewer.layers[0].multiscale

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
-from canaries import canary, find_names, names_in, pictures_in, shows_label, write_svs
 from conftest import lattice, predict
-from drawing import noise
 from napari.components import ViewerModel
 from napari.layers import Layer
+from support.canaries import canary, find_names, names_in, pictures_in, shows_label, write_svs
+from support.drawing import noise
 
 from milpath.errors import MilpathError
-from milpath.outline import write_outline
-from milpath.prediction import Prediction, write_prediction
-from milpath.slide import Slide
+from milpath.formats.prediction import Prediction, write_prediction
+from milpath.slides.annotation import write_annotation
+from milpath.slides.slide import Slide
 from napari_milpath.album import Album, read_thumbnails
 from napari_milpath.exporting import FORMATS, plan_export
 from napari_milpath.inspection import Inspection, say_prediction
@@ -81,8 +81,8 @@ def test_no_name_is_in_any_file_that_the_viewer_writes(
     album.save_marks(out / "marks.csv")
     pyramid = inspection.pyramid
     assert pyramid is not None
-    outline = Layer.create(*tissue_layer(find_tissue(pyramid.slide), (1.0, 1.0)))
-    write_outline(out / "tissue.geojson", outline_of(outline))
+    annotation = Layer.create(*tissue_layer(find_tissue(pyramid.slide), (1.0, 1.0)))
+    write_annotation(out / "tissue.geojson", outline_of(annotation))
     assert len(list(out.iterdir())) == len(FORMATS) + 2
     assert names_in(out) == {}
     assert not any(shows_label(each) for path in out.iterdir() for each in pictures_in(path))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawing import damage_tile, noise, write_levels
 from PIL import Image
+from support.drawing import damage_tile, noise, write_levels
 
-from milpath.slide import Slide
+from milpath.slides.slide import Slide
 from napari_milpath.pyramid import TILE_PX, Level, Pyramid, TileCache
 
 

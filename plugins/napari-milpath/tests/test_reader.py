@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import lattice, predict
-from drawing import noise, write_levels
 from npe2 import PluginManifest
 from npe2.manifest.utils import import_python_name
 from PIL import Image
+from support.drawing import noise, write_levels
 
 from milpath.errors import MilpathError, StoredFileError, UnsupportedSlideError, UsageError
-from milpath.prediction import Prediction, write_prediction
+from milpath.formats.prediction import Prediction, write_prediction
 from napari_milpath.layers import KEY
 from napari_milpath.reader import get_reader, read, read_files
 

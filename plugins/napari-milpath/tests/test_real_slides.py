@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from napari.layers import Layer
 
-from milpath.slide import Slide
+from milpath.slides.slide import Slide
 from napari_milpath.layers import mpp_of, slide_layer
 from napari_milpath.pyramid import Pyramid
 

@@ -14,8 +14,8 @@ from conftest import lattice
 from napari.components import ViewerModel
 from napari.layers import Layer
 
-from milpath.prediction import Prediction
-from milpath.slide import Slide
+from milpath.formats.prediction import Prediction
+from milpath.slides.slide import Slide
 from napari_milpath.inspection import Inspection
 from napari_milpath.layers import slide_layer
 from napari_milpath.pyramid import Pyramid

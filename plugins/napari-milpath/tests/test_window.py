@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from bench_viewer import LIMITS, count_pans, time_opening, time_patches
 from conftest import lattice, predict
-from drawing import write_levels
 from napari import Viewer
 from napari.layers import Layer
 from numpy.typing import NDArray
 from pytestqt.qtbot import QtBot
 from qtpy.QtWidgets import QMessageBox
+from support.drawing import write_levels
 
 from milpath.errors import UnsupportedSlideError
-from milpath.heatmap import rasterize
-from milpath.outline import Polygon
-from milpath.prediction import Prediction, write_prediction
-from milpath.slide import Slide
+from milpath.figures.heatmap import render_heatmap
+from milpath.formats.prediction import Prediction, write_prediction
+from milpath.slides.annotation import Polygon
+from milpath.slides.slide import Slide
 from napari_milpath.layers import heatmap_layer, pyramid_of, slide_layer
 from napari_milpath.panel import Panel
 from napari_milpath.pyramid import Pyramid
@@ -74,7 +74,7 @@ def test_a_hot_patch_is_drawn_over_its_own_pixels_on_every_level(
     with Slide(square_slide) as slide:
         pyramid = Pyramid(slide)
         ground = viewer.add_layer(Layer.create(*slide_layer(pyramid)))
-        heat = Layer.create(*heatmap_layer(prediction, rasterize(prediction), "h", slide.mpp))
+        heat = Layer.create(*heatmap_layer(prediction, render_heatmap(prediction), "h", slide.mpp))
         viewer.add_layer(heat)
         mpp = np.array(slide.mpp[::-1])
         low = (np.array([top, left]) - 0.5) * mpp
@@ -108,7 +108,7 @@ def test_where_there_is_no_patch_the_slide_is_seen_unchanged(
         viewer.scene.camera.center = (0, 600, 900)
         before = picture(viewer)
         viewer.add_layer(
-            Layer.create(*heatmap_layer(prediction, rasterize(prediction), "h", slide.mpp))
+            Layer.create(*heatmap_layer(prediction, render_heatmap(prediction), "h", slide.mpp))
         )
         np.testing.assert_array_equal(picture(viewer), before)
         viewer.layers.clear()
@@ -243,7 +243,7 @@ def test_a_panel_that_is_closed_lets_go_of_the_viewer(
 def test_a_damaged_slide_is_shown_where_it_can_be(
     viewer: Viewer, slide_file: Path, predict_slide: Callable[..., Prediction]
 ) -> None:
-    from drawing import damage_tile
+    from support.drawing import damage_tile
 
     damage_tile(slide_file, 8)
     with Slide(slide_file) as slide:

@@ -12,9 +12,9 @@ from psygnal import Signal
 
 from milpath.errors import SlideReadError, UsageError
 from milpath.export import write_patches
-from milpath.grid import PatchGrid
-from milpath.prediction import Prediction
-from milpath.slide import Slide
+from milpath.formats.prediction import Prediction
+from milpath.patches.grid import PatchGrid
+from milpath.slides.slide import Slide
 from napari_milpath.inspection import Inspection
 from napari_milpath.picks import pick_patches
 from napari_milpath.pyramid import Pyramid

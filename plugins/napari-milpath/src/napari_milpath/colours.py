@@ -13,13 +13,13 @@ import numpy as np
 from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 
-from milpath.heatmap import Heatmap
-from milpath.overlay import colour_scale
+from milpath.figures.heatmap import Heatmap
+from milpath.figures.overlay import colour_scale
 
 PALETTES = ("viridis", "cividis", "magma", "inferno", "RdBu_r", "PuOr_r", "turbo")
 """What is offered; all but the last are perceptually even."""
 
-_LEAST = 1e-6  # an attention of exactly 0 has no logarithm
+_MIN = 1e-6  # an attention of exactly 0 has no logarithm
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def show_heatmap(heatmap: Heatmap, palette: str | None = None, threshold: float 
     Parameters
     ----------
     heatmap : what is to be drawn
-    palette : see `milpath.heatmap.colour_scale`
+    palette : see `milpath.figures.heatmap.colour_scale`
     threshold : scores weaker than this are not drawn: a share of the colour scale, 0 to 1; of
         either arm of a signed one, from its middle
     """
@@ -84,7 +84,7 @@ def show_heatmap(heatmap: Heatmap, palette: str | None = None, threshold: float 
 
 
 def _logarithm(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    logarithms: NDArray[np.float64] = np.log10(np.maximum(values, _LEAST))
+    logarithms: NDArray[np.float64] = np.log10(np.maximum(values, _MIN))
     return logarithms
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from milpath.errors import UsageError
 from milpath.export import write_geojson, write_ome_tiff, write_patches
-from milpath.heatmap import Heatmap
-from milpath.overlay import overlay_title, write_overlay
-from milpath.slide import Slide
+from milpath.figures.heatmap import Heatmap
+from milpath.figures.overlay import overlay_title, write_overlay
+from milpath.slides.slide import Slide
 from napari_milpath.inspection import FORCED, Inspection
 
 FORMATS = {

@@ -138,7 +138,7 @@ class Gallery(QWidget):
                 width, height, 3 * width, QImage.Format.Format_RGB888,
             )  # fmt: skip
             icon = QIcon(QPixmap.fromImage(picture))
-            icon.addPixmap(QPixmap.fromImage(picture), QIcon.Mode.Selected)  # not tinted
+            icon.addPixmap(QPixmap.fromImage(picture), QIcon.Mode.Selected)  # not has_colour_cast
             item.setIcon(icon)
         elif item is not None:
             self._unreadable.add(row)

@@ -15,8 +15,8 @@ from napari.layers import Image, Layer, Shapes
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from milpath.heatmap import Heatmap, PatchScores, lay_scores
-from milpath.prediction import Prediction
+from milpath.figures.heatmap import Heatmap, PatchScores, rasterize_scores
+from milpath.formats.prediction import Prediction
 from napari_milpath.colours import Shown, show_heatmap
 from napari_milpath.layers import KEY, Mpp, frame, prediction_of, pyramid_of, restyle
 from napari_milpath.look import Look, Voice, score_voice, subtract_voice, voices_of
@@ -170,7 +170,7 @@ class Inspection:
                     if self.other is not None
                     else score_voice(voice, self.look)
                 )
-                self.heatmap = lay_scores(voice.prediction.grid, self.scores)
+                self.heatmap = rasterize_scores(voice.prediction.grid, self.scores)
             palette = self.look.palette
             made = show_heatmap(self.heatmap, palette, self.look.threshold)
             if not new_scores and self.shown is not None:

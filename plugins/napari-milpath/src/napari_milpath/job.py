@@ -29,21 +29,21 @@ class Order:
     ----------
     slide, model, out : files and folders as for `milpath classify`
     mpp : µm per pixel in place of the slide's own
-    outline : GeoJSON of the tissue in place of what would be found
+    annotation : GeoJSON of the tissue in place of what would be found
     """
 
     slide: Path
     model: Path
     out: Path
     mpp: float | None = None
-    outline: Path | None = None
+    annotation: Path | None = None
 
     def arguments(self) -> list[str]:
         """What the child is started with, after the Python it runs in."""
         words = ["-m", "milpath", "classify", str(self.slide.absolute())]
         words += ["--model", str(self.model), "--out", str(self.out), "--json", "--verbose"]
         words += [] if self.mpp is None else ["--slide-mpp", repr(self.mpp)]
-        words += [] if self.outline is None else ["--tissue", str(self.outline)]
+        words += [] if self.annotation is None else ["--tissue-annotations", str(self.annotation)]
         return words
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from napari.layers import Image, Layer
 
 from milpath.errors import ResolutionError, UsageError
-from milpath.heatmap import Heatmap
-from milpath.prediction import Prediction
+from milpath.figures.heatmap import Heatmap
+from milpath.formats.prediction import Prediction
 from napari_milpath.colours import Shown, show_heatmap
 from napari_milpath.pyramid import Pyramid
 

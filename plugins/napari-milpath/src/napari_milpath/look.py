@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from milpath.heatmap import PatchScores, Scale, Score, score_patches
-from milpath.prediction import Prediction
+from milpath.figures.heatmap import PatchScores, Scale, Score, score_patches
+from milpath.formats.prediction import Prediction
 from napari_milpath.lookup import PatchLookup
 
 Floats = NDArray[np.float64]
@@ -24,7 +24,7 @@ class Look:
 
     Attributes
     ----------
-    score, scale, class_name : see `milpath.heatmap.score_patches`
+    score, scale, class_name : see `milpath.figures.heatmap.score_patches`
     palette, threshold : see `napari_milpath.colours.show_heatmap`
     """
 

@@ -23,10 +23,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from milpath.cohort import OUTLINE_SUFFIX
+from milpath.cohort.cohort import ANNOTATION_SUFFIX
 from milpath.errors import MilpathError, UsageError
-from milpath.outline import Polygon, write_outline
-from milpath.prediction import Prediction, read_prediction
+from milpath.formats.prediction import Prediction, read_prediction
+from milpath.slides.annotation import Polygon, write_annotation
 from napari_milpath.inspection import Inspection
 from napari_milpath.job import ClassifyJob, Order
 from napari_milpath.layers import ForeignPredictionError, LayerData, mpp_of, require_same_slide
@@ -50,9 +50,9 @@ class Models(QWidget):
         self.model.setPlaceholderText("a folder that milpath train has written")
         self.out.setPlaceholderText("kept until the viewer is closed")
         self.tissue = QPushButton("Show the tissue")
-        self.keep = QPushButton("Save the outline …")
-        self.keep.setToolTip("as GeoJSON: for milpath tile --tissue, or QuPath")
-        self.edited = QCheckBox("take the outline as it is drawn")
+        self.keep = QPushButton("Save the annotation …")
+        self.keep.setToolTip("as GeoJSON: for milpath tile --tissue-annotations, or QuPath")
+        self.edited = QCheckBox("take the annotation as it is drawn")
         self.edited.setToolTip("only what lies inside the layer 'tissue' is classified")
         self.run, self.cancel = QPushButton("Classify this slide"), QPushButton("Cancel")
         self.bar, self.word = QProgressBar(), QLabel()
@@ -75,10 +75,10 @@ class Models(QWidget):
         buttons.addWidget(self.cancel)
         column = QVBoxLayout(self)
         column.addLayout(form)
-        outline = QHBoxLayout()
-        outline.addWidget(self.tissue)
-        outline.addWidget(self.keep)
-        column.addLayout(outline)
+        annotation = QHBoxLayout()
+        annotation.addWidget(self.tissue)
+        annotation.addWidget(self.keep)
+        column.addLayout(annotation)
         column.addWidget(self.edited)
         column.addLayout(buttons)
         column.addWidget(self.bar)
@@ -99,7 +99,7 @@ class Models(QWidget):
     # -- tissue ----------------------------------------------------------------------------------
 
     def show_tissue(self) -> None:
-        """Find the tissue in the background and lay its outline over the slide."""
+        """Find the tissue in the background and lay its annotation over the slide."""
         pyramid = self.inspection.pyramid
         if pyramid is None:
             show_error("open a slide first")
@@ -116,17 +116,17 @@ class Models(QWidget):
         self.finder = None
         self.tissue.setEnabled(True)
 
-    def _add_tissue(self, outline: list[Polygon], mpp: tuple[float, float]) -> None:
+    def _add_tissue(self, annotation: list[Polygon], mpp: tuple[float, float]) -> None:
         for layer in [layer for layer in self.viewer.layers if is_tissue(layer)]:
             self.viewer.layers.remove(layer)
-        self.viewer.add_layer(Layer.create(*tissue_layer(outline, mpp)))
+        self.viewer.add_layer(Layer.create(*tissue_layer(annotation, mpp)))
         self.edited.setChecked(True)
-        self.word.setText(f"{len(outline)} pieces of tissue; change them with the layer's tools")
+        self.word.setText(f"{len(annotation)} pieces of tissue; change them with the layer's tools")
 
     def _keep(self) -> None:
         pyramid = self.inspection.pyramid
-        name = f"{pyramid.slide.slide_id}{OUTLINE_SUFFIX}" if pyramid is not None else ""
-        name, _ = QFileDialog.getSaveFileName(self, "Save", name, f"GeoJSON (*{OUTLINE_SUFFIX})")
+        name = f"{pyramid.slide.slide_id}{ANNOTATION_SUFFIX}" if pyramid is not None else ""
+        name, _ = QFileDialog.getSaveFileName(self, "Save", name, f"GeoJSON (*{ANNOTATION_SUFFIX})")
         if not name:
             return
         try:
@@ -137,7 +137,7 @@ class Models(QWidget):
             show_info(f"saved {Path(name).name}")
 
     def save_outline(self, path: Path) -> None:
-        """Write the outline as it is drawn now.
+        """Write the annotation as it is drawn now.
 
         Raises
         ------
@@ -146,8 +146,8 @@ class Models(QWidget):
         """
         drawn = [layer for layer in self.viewer.layers if is_tissue(layer)]
         if not drawn or not len(drawn[-1].data):
-            raise UsageError("there is no outline: show the tissue first, or draw some")
-        write_outline(path, outline_of(drawn[-1]))
+            raise UsageError("there is no annotation: show the tissue first, or draw some")
+        write_annotation(path, outline_of(drawn[-1]))
 
     # -- the model -------------------------------------------------------------------------------
 
@@ -171,14 +171,14 @@ class Models(QWidget):
         if not self.model.text() or not (model / "model.json").is_file():
             raise UsageError("name a model first: a folder with a model.json")
         scratch = self._scratch_folder()
-        outline = None
+        annotation = None
         if self.edited.isChecked():
-            outline = scratch / "tissue.geojson"
-            self.save_outline(outline)
+            annotation = scratch / "tissue.geojson"
+            self.save_outline(annotation)
         given = pyramid.slide.mpp_source != "slide"
         mpp = mpp_of(pyramid) if given else self._mpp_of_prediction()
         out = Path(self.out.text()) if self.out.text() else scratch / "results"
-        return Order(pyramid.path, model, out, mpp[0] if mpp else None, outline)
+        return Order(pyramid.path, model, out, mpp[0] if mpp else None, annotation)
 
     def _scratch_folder(self) -> Path:
         self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="milpath-")

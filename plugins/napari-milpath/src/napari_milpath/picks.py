@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from milpath.grid import PatchGrid
+from milpath.patches.grid import PatchGrid
 
 
 def pick_patches(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from milpath.errors import SlideReadError
-from milpath.slide import Slide
+from milpath.slides.slide import Slide
 
 Pixels = NDArray[np.uint8]
 Key = tuple[int, int, int]
@@ -33,7 +33,7 @@ CACHE_BYTES = 256 << 20
 """What a slide may keep in memory of its tiles."""
 
 _COARSEST_PX = 1024  # longest side of the last level, which napari reads whole at once
-_LEAST_BLOCK_PX = 32  # a tile with damage is quartered down to this
+_MIN_BLOCK_PX = 32  # a tile with damage is quartered down to this
 _FILTER = Image.Resampling.BICUBIC
 _MARGIN = 3  # pixels of the finer level around a box that its filter sees, per pixel of shrinking
 _DAMAGED = ((255, 0, 255), (96, 0, 96))  # hatching that no stain looks like
@@ -266,7 +266,7 @@ def _blocks(
         top, left, h, w = waiting.pop()
         if read(top, left, h, w):
             continue
-        if max(h, w) <= _LEAST_BLOCK_PX:
+        if max(h, w) <= _MIN_BLOCK_PX:
             yield top, left, h, w
             continue
         halves = [(top, -(-h // 2)), (top + -(-h // 2), h // 2)]

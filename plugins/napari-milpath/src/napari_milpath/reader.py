@@ -12,9 +12,9 @@ from napari.layers import Layer
 from napari.utils.notifications import show_error, show_warning
 
 from milpath.errors import MilpathError, UnsupportedSlideError, UsageError
-from milpath.heatmap import rasterize
-from milpath.prediction import Prediction, read_prediction
-from milpath.slide import Slide
+from milpath.figures.heatmap import render_heatmap
+from milpath.formats.prediction import Prediction, read_prediction
+from milpath.slides.slide import Slide
 from napari_milpath.asking import ask
 from napari_milpath.layers import (
     KEY,
@@ -151,4 +151,4 @@ def read_attention(prediction: Prediction) -> LayerData:
         raise UsageError(f"{prediction.slide.slide_id}: no tissue was found, nothing to show")
     name = f"{prediction.slide.slide_id} attention"
     mpp = (prediction.slide.mpp_x, prediction.slide.mpp_y)
-    return heatmap_layer(prediction, rasterize(prediction), name, mpp)
+    return heatmap_layer(prediction, render_heatmap(prediction), name, mpp)

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from milpath.prediction import read_prediction
+from milpath.formats.prediction import read_prediction
 from milpath.synthetic import draw_slide
 from napari_milpath.layers import KEY, LayerData
 from napari_milpath.reader import read_attention, read_slide

@@ -1,20 +1,20 @@
-"""Tissue: its outline as shapes that can be seen and changed."""
+"""Tissue: its annotation as shapes that can be seen and changed."""
 
 from __future__ import annotations
 
 import numpy as np
 from napari.layers import Layer
 
-from milpath.outline import Polygon, nest_rings, trace_tissue
-from milpath.overview import read_overview
 from milpath.params import TissueParams
-from milpath.slide import Slide
-from milpath.tissue import segment_tissue
+from milpath.slides.annotation import Polygon, nest_rings, trace_tissue
+from milpath.slides.slide import Slide
+from milpath.slides.thumbnail import read_thumbnail
+from milpath.slides.tissue import segment_tissue
 from napari_milpath.layers import KEY, LayerData, Mpp, frame
 
 NAME = "tissue"
 _COLOUR = "#00a878"
-_WIDTH = 1 / 250  # of the outline's line, as a share of what it goes around
+_WIDTH = 1 / 250  # of the annotation's line, as a share of what it goes around
 
 
 def find_tissue(slide: Slide) -> list[Polygon]:
@@ -26,13 +26,13 @@ def find_tissue(slide: Slide) -> list[Polygon]:
     """
     params = TissueParams()
     with slide.reopen() as own:
-        overview = read_overview(own, params.overview_mpp)
-    return trace_tissue(segment_tissue(overview, params))
+        thumbnail = read_thumbnail(own, params.thumbnail_mpp)
+    return trace_tissue(segment_tissue(thumbnail, params))
 
 
-def tissue_layer(outline: list[Polygon], mpp: Mpp) -> LayerData:
-    """An outline as polygons to be changed; a ring inside another is a hole."""
-    rings = [ring for polygon in outline for ring in (polygon.ring, *polygon.holes)]
+def tissue_layer(annotation: list[Polygon], mpp: Mpp) -> LayerData:
+    """An annotation as polygons to be changed; a ring inside another is a hole."""
+    rings = [ring for polygon in annotation for ring in (polygon.ring, *polygon.holes)]
     corners = [ring[:, ::-1] - 0.5 for ring in rings]  # to centres of pixels, (y, x)
     reach = max((float(np.ptp(ring, axis=0).max()) for ring in rings), default=1000.0)
     return (

@@ -9,8 +9,8 @@ import napari
 from napari.layers import Layer
 from qtpy.QtCore import QTimer
 
-from milpath.prediction import read_prediction
-from milpath.slide import Slide
+from milpath.formats.prediction import read_prediction
+from milpath.slides.slide import Slide
 from napari_milpath.layers import pyramid_of, require_same_slide
 from napari_milpath.panel import Panel
 from napari_milpath.reader import read_attention, read_slide

@@ -1,0 +1,1 @@
+"""Pictures: heatmaps, overlays, QC, curves, HTML pages."""

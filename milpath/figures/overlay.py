@@ -1,0 +1,193 @@
+"""Overlay: the picture of a heatmap over its slide.
+
+Each pixel takes the cell that its centre lies in, so that a cell is painted exactly on its square.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor
+from scipy.ndimage import binary_erosion
+
+from milpath.figures.canvas import (
+    Canvas,
+    draw_box,
+    draw_scale_bar,
+    enlarge,
+    open_canvas,
+    place_picture,
+    round_length,
+    write_png,
+    write_text,
+)
+from milpath.figures.heatmap import Heatmap
+from milpath.formats.prediction import Prediction
+from milpath.slides.slide import Slide
+from milpath.slides.thumbnail import Thumbnail, fit_thumbnail
+
+if TYPE_CHECKING:  # costs a fifth of a second: loaded when the first heatmap is painted
+    from matplotlib.colors import ListedColormap, Normalize
+
+_GREY = "#888888"
+
+
+def colour_scale(heatmap: Heatmap, palette: str | None = None) -> tuple[Normalize, ListedColormap]:
+    """How values become colours; the weak ones are the more transparent, so tissue stays visible.
+
+    The relative scales have limits that do not follow the slide (attention: a tenth to ten times
+    the mean, logarithmic; contributions: at least ± 1 logit), so that an even slide looks even.
+
+    Parameters
+    ----------
+    heatmap : whose values
+    palette : one of matplotlib's colour maps; by default viridis, and RdBu_r for signed values
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap, LogNorm, Normalize
+
+    place = np.linspace(0, 1, 256)
+    size = np.nan_to_num(np.abs(heatmap.values))
+    colours = colormaps[palette or ("RdBu_r" if heatmap.signed else "viridis")](place)
+    colours[:, 3] = 0.15 + 0.6 * (np.abs(2 * place - 1) if heatmap.signed else place)
+    if heatmap.scale == "percentile":
+        top = 100.0
+    elif heatmap.scale == "relative" and heatmap.signed:
+        top = max(1.0, float(np.nanpercentile(np.abs(heatmap.values), 99)))
+    else:
+        top = float(size.max()) or 1.0
+    norm = Normalize(-top if heatmap.signed else 0.0, top, clip=True)
+    if heatmap.scale == "relative" and not heatmap.signed:
+        norm = LogNorm(0.1, 10.0, clip=True)
+    return norm, ListedColormap(colours)
+
+
+def paint(heatmap: Heatmap, thumbnail: Thumbnail) -> NDArray[np.uint8]:
+    """The thumbnail with the heatmap laid over it, (rows, cols, 3)."""
+    rows, cols = thumbnail.rgb.shape[:2]
+    picked = []
+    for axis, count in ((1, rows), (0, cols)):
+        centre = thumbnail.origin_l0[axis] + (np.arange(count) + 0.5) * thumbnail.cell_l0[axis]
+        picked.append(np.floor((centre - heatmap.origin_l0[axis]) / heatmap.cell_l0).astype(int))
+    row, col = picked
+    inside_row = (row >= 0) & (row < heatmap.values.shape[0])
+    inside_col = (col >= 0) & (col < heatmap.values.shape[1])
+    values = np.full((rows, cols), np.nan)
+    values[np.ix_(inside_row, inside_col)] = heatmap.values[
+        np.ix_(row[inside_row], col[inside_col])
+    ]
+    shown = np.isfinite(values)
+    norm, colours = colour_scale(heatmap)
+    rgba = colours(norm(values[shown]))
+    painted = thumbnail.rgb.copy()
+    mixed = rgba[:, :3] * 255 * rgba[:, 3:] + painted[shown] * (1 - rgba[:, 3:])
+    painted[shown] = np.rint(mixed).astype(np.uint8)
+    rim = shown & ~binary_erosion(shown, border_value=1)
+    painted[rim] = painted[rim] // 2 + 64  # tells a weak score from none, on white glass too
+    return painted
+
+
+def overlay_title(prediction: Prediction) -> str:
+    """Two lines: slide, predicted class and its probability; what the attention rests on."""
+    if prediction.predicted is None:
+        return f"{prediction.slide.slide_id}: no tissue"
+    count, effective = len(prediction.grid), max(1, round(prediction.effective_patches))
+    sure = f"{np.max(prediction.probs):.2f}"
+    if len(prediction.member_bias) > 1:
+        sure += f" ± {np.max(prediction.spread):.2f} over the ensemble"
+    return (
+        f"{prediction.slide.slide_id}: {prediction.predicted} {sure}\n"
+        f"attention rests on about {effective:,} of {count:,} patches"
+    )
+
+
+def render_overlay(
+    slide: Slide,
+    heatmap: Heatmap,
+    title: str,
+    *,
+    max_px: int = 1000,
+    side_by_side: bool = True,
+) -> Image.Image:
+    """The picture people look at: the slide, and beside it the slide under its heatmap.
+
+    Parameters
+    ----------
+    slide : the one that was predicted
+    heatmap : of its prediction
+    title : first line large, further lines small; see `overlay_title`
+    max_px : longer side of one panel, pixels
+    side_by_side : also show the slide bare (left, or above when the slide is wide)
+    """
+    thumbnail = enlarge(fit_thumbnail(slide, max_px), max_px)
+    rows, cols = thumbnail.rgb.shape[:2]
+    pictures = [paint(heatmap, thumbnail)]
+    if side_by_side:
+        pictures.insert(0, thumbnail.rgb)
+    canvas = open_canvas((cols, rows), len(pictures), title)
+    for index, picture in enumerate(pictures):
+        place_picture(canvas, index, picture)
+    draw_scale_bar(canvas, thumbnail.mpp)
+    draw_colour_bar(canvas, heatmap)
+    return canvas.image
+
+
+def write_overlay(
+    path: Path,
+    slide: Slide,
+    heatmap: Heatmap,
+    title: str,
+    *,
+    max_px: int = 1000,
+) -> None:
+    """`render_overlay` into a PNG file, whole or not at all."""
+    write_png(path, render_overlay(slide, heatmap, title, max_px=max_px))
+
+
+def draw_colour_bar(canvas: Canvas, heatmap: Heatmap) -> None:
+    """At the lower right, in the colours as they look on glass; arrows where values go on."""
+    norm, colours = colour_scale(heatmap)
+    scale: Any = norm
+    text = canvas.text_px
+    width, height = min(canvas.image.width // 2 - 2 * text, 34 * text), round(0.8 * text)
+    left, top = canvas.footer_right - text - width, canvas.footer_y
+    below = 0.05 * width * bool(np.nanmin(heatmap.values) < scale.vmin)
+    above = 0.05 * width * bool(np.nanmax(heatmap.values) > scale.vmax)
+    start, length = left + below, width - below - above
+    rgba = colours(np.clip((np.arange(width) + 0.5 - below) / length, 0, 1))
+    on_glass = (rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]) * 255
+    canvas.image.paste(_draw_strip(on_glass, height, below, above), (left, top))
+    for value, label in _ticks(heatmap, scale.vmin, scale.vmax, width / (4.5 * text)):
+        x = start + float(norm(value)) * length
+        mark = min(int(x), left + width - 1)
+        draw_box(canvas, mark, top + height, 1, text // 6, fill=_GREY)
+        write_text(canvas, x, top + height + 0.85 * text, label, 0.9, align="middle")
+    write_text(canvas, left + width / 2, top + height + 2.1 * text, heatmap.label, align="middle")
+
+
+def _draw_strip(
+    colours: NDArray[np.float64], height: int, below: float, above: float
+) -> Image.Image:
+    """A strip with a colour a column in a thin line, its ends tapered over so many pixels."""
+    left = np.arange(len(colours)) + 0.5
+    right = len(colours) - left
+    taper = np.minimum(left / max(below, 0.5), right / max(above, 0.5)).clip(0, 1) * height / 2
+    off_middle = np.abs(np.arange(height) + 0.5 - height / 2)[:, None]
+    depth = np.minimum(taper - off_middle, np.minimum(left, right))[..., None]  # within the edge
+    lined = colours + (1.5 - depth).clip(0, 1) * (np.array(ImageColor.getrgb(_GREY)) - colours)
+    shown = 255 + (depth + 0.5).clip(0, 1) * (lined - 255)
+    return Image.fromarray(np.rint(shown).astype(np.uint8))
+
+
+def _ticks(heatmap: Heatmap, low: float, high: float, most: float) -> list[tuple[float, str]]:
+    """Round values from `low` to `high`, about as many as may be, and how they are written."""
+    if heatmap.scale == "relative" and not heatmap.signed:
+        return [(value, f"{value:g}×") for value in (0.1, 0.2, 0.5, 1, 2, 5, 10)]
+    step = 1 / round_length(most / (high - low))
+    first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
+    values = [step * number for number in range(first, last + 1)]
+    return [(value, f"{value:g}".replace("-", "\N{MINUS SIGN}")) for value in values]

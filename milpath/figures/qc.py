@@ -1,0 +1,153 @@
+"""QC: the picture by which people judge what was cut from a slide.
+
+Lines and squares are laid on as coverage, the share of each pixel that they hide.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from milpath.figures.canvas import (
+    Canvas,
+    draw_box,
+    draw_scale_bar,
+    enlarge,
+    open_canvas,
+    place_picture,
+    write_text,
+)
+from milpath.patches.grid import PatchGrid
+from milpath.slides.thumbnail import Thumbnail
+from milpath.slides.tissue import TissueMask
+
+Field = NDArray[np.float32] | NDArray[np.float64]
+
+_MAX_QC_PX = 1600
+_TISSUE, _PATCH, _PEN = "#00a040", "#1f5fbf", "#d000a0"
+_LINE_PX = 1.5
+_SHARP_PX = 8  # patches this far apart have lines on whole pixels; finer ones would beat
+
+
+def draw_qc(thumbnail: Thumbnail, tissue: TissueMask, grid: PatchGrid, title: str) -> Image.Image:
+    """Draw what was cut from a slide: its thumbnail, the tissue's outline, pen, and the patches.
+
+    Parameters
+    ----------
+    thumbnail : the slide
+    tissue : as `segment_tissue` found it
+    grid : the patches, any number
+    title : the first line; the second tells what the picture shows
+    """
+    thumbnail = enlarge(_shrink(thumbnail, _MAX_QC_PX), _MAX_QC_PX)
+    rows, cols = thumbnail.rgb.shape[:2]
+    canvas = open_canvas((cols, rows), 1, f"{title}\n{_describe(thumbnail, tissue, grid)}", 3.2)
+    place_picture(canvas, 0, thumbnail.rgb)
+    _draw_patches(canvas, thumbnail, grid)
+    _draw_mask(canvas, tissue.pen, _PEN, fill=0.35)
+    _draw_mask(canvas, tissue.mask, _TISSUE)
+    draw_scale_bar(canvas, thumbnail.mpp)
+    _draw_key(canvas, pen=bool(tissue.pen.any()))
+    return canvas.image
+
+
+def _shrink(thumbnail: Thumbnail, max_px: int) -> Thumbnail:
+    """The thumbnail with at most `max_px` pixels on its longer side."""
+    rows, cols = thumbnail.rgb.shape[:2]
+    factor = max_px / max(rows, cols)
+    if factor >= 1:
+        return thumbnail
+    size = max(1, round(cols * factor)), max(1, round(rows * factor))
+    shrunk = Image.fromarray(thumbnail.rgb).resize(size, Image.Resampling.BOX)
+    cell = thumbnail.cell_l0[0] * cols / size[0], thumbnail.cell_l0[1] * rows / size[1]
+    growth = math.sqrt(cell[0] * cell[1] / (thumbnail.cell_l0[0] * thumbnail.cell_l0[1]))
+    return replace(thumbnail, rgb=np.asarray(shrunk), cell_l0=cell, mpp=thumbnail.mpp * growth)
+
+
+def _describe(thumbnail: Thumbnail, tissue: TissueMask, grid: PatchGrid) -> str:
+    um_per_l0 = thumbnail.mpp / math.sqrt(thumbnail.cell_l0[0] * thumbnail.cell_l0[1])
+    cell_um2 = tissue.cell_l0[0] * tissue.cell_l0[1] * um_per_l0**2
+    area_mm2 = int(tissue.mask.sum()) * cell_um2 / 1e6
+    patches = "1 patch" if len(grid) == 1 else f"{len(grid):,} patches"
+    return (
+        f"{patches} of {grid.patch_px} px at {grid.patch_mpp:.4g} µm/px"
+        f"  ·  {area_mm2:.3g} mm² of tissue  ·  level 0 at {um_per_l0:.4g} µm/px"
+    )
+
+
+def _draw_patches(canvas: Canvas, thumbnail: Thumbnail, grid: PatchGrid) -> None:
+    """All patches as squares, each seen through the others; thinner lines when there are many."""
+    shown_px = grid.stride_l0 / thumbnail.cell_l0[0]
+    side_px = grid.patch_size_l0 / max(thumbnail.cell_l0)
+    line = min(1.4 * min(max(shown_px / 16, 0.25), 1.0), side_px)
+    (left, col), (top, row) = (np.unique(axis, return_inverse=True) for axis in grid.coords.T)
+    there = np.zeros((len(top), len(left)))
+    there[row, col] = 1.0
+    corners = []
+    for axis, low in enumerate((left, top)):
+        both = np.stack([low, low + grid.patch_size_l0]) - thumbnail.origin_l0[axis]
+        place = both / thumbnail.cell_l0[axis]
+        corners.append(np.floor(place) + 0.5 if shown_px >= _SHARP_PX else place)
+    (x, y), (w, h) = corners, canvas.panel_size
+    fill = math.log1p(-0.08 * (grid.stride_l0 / grid.patch_size_l0) ** 2)
+    edge = math.log1p(-min(0.7, 0.1 + shown_px / 12))
+    strips, across = [], []
+    for weight, grow in ((fill, 0.0), (edge, line / 2), (-edge, -line / 2)):  # lines: out, not in
+        margin = np.array([[-grow], [grow]])
+        strips.append(weight * _spread(there, y + margin, h).T)
+        across.append(x + margin)
+    light = _spread(np.concatenate(strips), np.hstack(across), w).T  # its logarithm
+    _lay_on(canvas, 1 - np.exp(light), _PATCH)
+
+
+def _spread(values: Field, ends: Field, count: int) -> Field:
+    """The sum of (N, M) values, each row between its (2, N) ends on `count` pixels, (count, M)."""
+    steps = np.zeros((count + 2, values.shape[1]), np.float32)
+    for places, sign in zip(ends.clip(0, count), (1, -1), strict=True):
+        for place, row in zip(places, values, strict=True):
+            px, later = int(place), place % 1
+            steps[px] += sign * (1 - later) * row
+            steps[px + 1] += sign * later * row
+    return steps.cumsum(axis=0)[:count]
+
+
+def _draw_mask(canvas: Canvas, mask: NDArray[np.bool_], colour: str, fill: float = 0.0) -> None:
+    """The outline of a mask over the whole panel, closed also where it meets the border."""
+    if not mask.any():
+        return
+    resized = Image.fromarray(mask.view(np.uint8) * 255).resize(
+        canvas.panel_size, Image.Resampling.BILINEAR
+    )
+    if fill:
+        canvas.image.paste(colour, canvas.panels[0], resized.point(lambda share: fill * share))
+    around = np.pad(np.asarray(resized), 1)
+    here = around[1:-1, 1:-1]
+    beside = around[1:-1, :-2], around[1:-1, 2:], around[:-2, 1:-1], around[2:, 1:-1]
+    rim = np.logical_or.reduce([here != other for other in beside]).nonzero()
+    share = here[rim] / np.float32(255)
+    west, east, north, south = (np.abs(other[rim] / np.float32(255) - share) for other in beside)
+    slope = np.hypot(np.maximum(west, east), np.maximum(north, south))
+    line = np.zeros(here.shape, np.float32)
+    line[rim] = np.clip((_LINE_PX + 1) / 2 - np.abs(share - 0.5) / slope, 0, 1)
+    _lay_on(canvas, line, colour)
+
+
+def _lay_on(canvas: Canvas, hidden: Field, colour: str) -> None:
+    """A colour on the panel, as far as it hides each pixel."""
+    mask = Image.fromarray(np.rint(hidden * 255).astype(np.uint8))
+    canvas.image.paste(colour, canvas.panels[0], mask)
+
+
+def _draw_key(canvas: Canvas, *, pen: bool) -> None:
+    """What the lines are, at the lower right."""
+    entries = [("tissue", _TISSUE), ("patches", _PATCH)] + [("pen, left out", _PEN)] * pen
+    text, right = canvas.text_px, float(canvas.footer_right)
+    middle = canvas.footer_y + text // 8  # of the scale bar
+    for name, colour in reversed(entries):
+        right -= write_text(canvas, right, middle, name, align="right") + 0.8 * text
+        draw_box(canvas, right - 2 * text, middle - 1, 2 * text, 3, fill=colour)
+        right -= 4 * text

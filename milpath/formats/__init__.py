@@ -1,0 +1,1 @@
+"""Files that milpath writes and reads back: bags, predictions, models."""

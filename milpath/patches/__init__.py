@@ -1,0 +1,1 @@
+"""Patches: where they lie on a slide, and their pixels."""

@@ -1,0 +1,159 @@
+"""The pixels of a grid, read from the slide as a stream."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import islice
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milpath.errors import SlideReadError
+from milpath.params import MAX_UNREADABLE
+from milpath.patches.grid import PatchGrid
+from milpath.patches.tiff import open_tiff_level
+from milpath.patches.tilecache import TileCache
+from milpath.slides.resample import frame_windows, resample
+from milpath.slides.slide import Slide
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 8  # patches a thread reads at a time
+_BLOCKS_AHEAD = 4  # blocks a thread may be ahead: this bounds the memory
+
+Pixels = NDArray[np.uint8]
+Patch = tuple[int, Pixels]
+Made = TypeVar("Made")
+
+
+def stream_patches(
+    slide: Slide, grid: PatchGrid, treat: Callable[[Pixels], Made], threads: int = 1
+) -> Iterator[tuple[int, Made]]:
+    """Read the patches of `grid` in its order, several threads reading ahead.
+
+    Patches that the damaged file cannot give are left out, up to `MAX_UNREADABLE` of all. Memory
+    does not grow with the grid: some 32 patches a thread, and the tiles that a `TileCache` keeps.
+
+    Parameters
+    ----------
+    slide, grid : what to read
+    treat : what the threads do to each patch, uint8 array (P, P, 3)
+    threads : that read, resample and treat
+
+    Yields
+    ------
+    (row of the grid, what `treat` has made)
+
+    Raises
+    ------
+    SlideReadError : more patches are unreadable than that
+    """
+    bad: list[SlideReadError] = []
+    for row, made in enumerate(_read_ahead(slide, grid, treat, threads)):
+        if not isinstance(made, SlideReadError):
+            yield row, made
+            continue
+        bad.append(made)
+        if len(bad) > MAX_UNREADABLE * len(grid):
+            raise SlideReadError(
+                f"{bad[0]}; {len(bad)} of its first {row + 1} patches are unreadable, "
+                f"at most {MAX_UNREADABLE:.0%} of {len(grid)} may be"
+            )
+    if bad:
+        log.warning(
+            "%s: %d of %d patches unreadable, left out", slide.slide_id, len(bad), len(grid)
+        )
+
+
+def _read_ahead(
+    slide: Slide, grid: PatchGrid, treat: Callable[[Pixels], Made], threads: int
+) -> Iterator[Made | SlideReadError]:
+    def make_block(start: int) -> list[Made | SlideReadError]:
+        rows = range(start, min(start + _BLOCK, len(grid)))
+        found = reader.read(rows)
+        return [each if isinstance(each, SlideReadError) else treat(each) for each in found]
+
+    starts = iter(range(0, len(grid), _BLOCK))
+    waiting: deque[Future[list[Made | SlideReadError]]] = deque()
+    with (
+        _Reader(slide, grid) as reader,
+        ThreadPoolExecutor(threads, thread_name_prefix="read") as pool,
+    ):
+        try:
+            for start in islice(starts, threads * _BLOCKS_AHEAD):
+                waiting.append(pool.submit(make_block, start))
+            while waiting:
+                block = waiting.popleft().result()
+                for start in islice(starts, 1):
+                    waiting.append(pool.submit(make_block, start))
+                yield from block
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _Reader:
+    """Reads the patches of a grid for several threads: from the file's own tiles where it can."""
+
+    def __init__(self, slide: Slide, grid: PatchGrid) -> None:
+        self._slide = slide
+        self._grid = grid
+        self._own = threading.local()  # a handle a thread: OpenSlide's errors are not shared
+        self._stack = ExitStack()
+        self._size = grid.patch_px, grid.patch_px
+        side = float(grid.patch_size_l0)
+        downsample = slide.level_downsamples[grid.level]
+        self._windows = frame_windows(grid.coords, (side, side), self._size, downsample, False)
+        level = open_tiff_level(slide, grid.level) if len(grid) else None
+        self._mosaic: TileCache | None = None
+        if level is not None:
+            self._stack.enter_context(level)
+            self._mosaic = TileCache(level, self._windows, slide.background)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def read(self, rows: Sequence[int]) -> Iterator[Pixels | SlideReadError]:
+        """The patches of some rows, each to be read once; or the error where one is damaged."""
+        for row in rows:
+            window = None if self._mosaic is None else self._mosaic.read(row)
+            if window is None:
+                yield read_patch(self._handle(), self._grid, row)
+            else:
+                yield resample(window, self._windows.box(row), self._size)
+        if self._mosaic is not None:
+            self._mosaic.release(rows)
+
+    def _handle(self) -> Slide:
+        if not hasattr(self._own, "slide"):
+            self._own.slide = self._stack.enter_context(self._slide.reopen())
+        handle: Slide = self._own.slide
+        return handle
+
+
+def read_patch(slide: Slide, grid: PatchGrid, row: int) -> Pixels | SlideReadError:
+    """One patch through OpenSlide, uint8 array (P, P, 3); or, where the file is damaged, the error.
+
+    A `TileCache` gives the same pixels, except at a fractional downsample: there OpenSlide
+    interpolates between the level's pixels before milpath does, and a cache does not.
+    """
+    x, y = (int(value) for value in grid.coords[row])
+    side, patch = grid.patch_size_l0, grid.patch_px
+    try:
+        return slide.read_region((x, y), (side, side), (patch, patch), grid.level)
+    except SlideReadError as error:
+        return error

@@ -1,0 +1,1 @@
+"""Slides: opened, read at an exact resolution, and their tissue found."""

@@ -1,0 +1,354 @@
+"""Slide: a whole-slide image opened with OpenSlide, read at an exact resolution.
+
+Every public position is (x, y) in level-0 pixels of the whole canvas, as OpenSlide counts them.
+Only an allow-list of properties leaves this module; label and macro images are never opened.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+from PIL import Image, ImageColor
+
+from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
+from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
+from milpath.slides.redaction import name_slide, redact_path
+from milpath.slides.resample import frame_windows, resample
+from milpath.slides.validation import check_pixel_count, check_tile_size, guess_content
+
+MppSource = Literal["slide", "cohort", "option"]
+
+
+@dataclass(frozen=True)
+class SlideFacts:
+    """What may be told of a slide: the allow-list that is written into results."""
+
+    slide_id: str
+    vendor: str
+    width_l0: int
+    height_l0: int
+    mpp_x: float
+    mpp_y: float
+    mpp_source: MppSource
+    objective: float | None
+    quickhash: str
+
+
+class Slide:
+    """A whole-slide image.
+
+    Parameters
+    ----------
+    path : the slide's file (for DICOM, any one of its files)
+    slide_id : its name in every result; the file's stem by default
+    mpp : µm per pixel at level 0 that overrides the file's own
+    mpp_source : who gave `mpp`
+
+    Raises
+    ------
+    UnsupportedSlideError : missing, empty, or not a slide OpenSlide reads
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        slide_id: str | None = None,
+        mpp: float | None = None,
+        mpp_source: MppSource = "option",
+    ) -> None:
+        self.path = Path(path)
+        self.slide_id = slide_id or self.path.stem
+        self._handle = self._open()
+        check_pixel_count(self.path, self.name)
+        self._mpp = mpp
+        self._mpp_source: MppSource = "slide" if mpp is None else mpp_source
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its file's name, but the id alone where the user gave another."""
+        return name_slide(self.path, self.slide_id)
+
+    def _open(self) -> openslide.OpenSlide:
+        name = self.name
+        try:
+            if not self.path.exists():
+                raise UnsupportedSlideError(f"{name}: there is no such file; check the path")
+            if self.path.is_dir():
+                raise UnsupportedSlideError(f"{name}: a folder, not a slide; name a file in it")
+            with self.path.open("rb") as file:
+                if not file.read(1):
+                    raise UnsupportedSlideError(f"{name}: the file is empty; copy it again")
+        except OSError as error:
+            raise UnsupportedSlideError(f"{name}: cannot be read ({error.strerror})") from None
+        try:
+            handle = openslide.OpenSlide(self.path)
+        except openslide.OpenSlideUnsupportedFormatError:
+            raise UnsupportedSlideError(
+                f"{name}: not a slide that OpenSlide can read ({guess_content(self.path)}); "
+                "expected SVS, NDPI, MIRAX, DICOM, tiled pyramidal TIFF or the like"
+            ) from None
+        except openslide.OpenSlideError as error:
+            raise UnsupportedSlideError(
+                f"{name}: cannot be opened as a slide ({self._said(error)}); "
+                "copy it again or convert it"
+            ) from None
+        try:
+            check_tile_size(handle, name)
+        except UnsupportedSlideError:
+            handle.close()
+            raise
+        return handle
+
+    def reopen(self) -> Slide:
+        """The same slide with a handle of its own, for another thread."""
+        other = copy.copy(self)
+        other._handle = self._open()
+        return other
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _said(self, error: openslide.OpenSlideError) -> str:
+        return " ".join(redact_path(str(error), self.path, self.slide_id).split())
+
+    # -- what the file says of itself ------------------------------------------------------------
+
+    @property
+    def vendor(self) -> str:
+        """The scanner's maker as OpenSlide names it, such as "aperio"."""
+        return str(self._handle.properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"))
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """(width, height) of level 0."""
+        width, height = self._handle.dimensions
+        return int(width), int(height)
+
+    @property
+    def level_dimensions(self) -> tuple[tuple[int, int], ...]:
+        """(width, height) of every level, the largest first."""
+        return tuple((int(w), int(h)) for w, h in self._handle.level_dimensions)
+
+    @property
+    def level_downsamples(self) -> tuple[float, ...]:
+        """Size of level 0 over that of each level; never rounded."""
+        return tuple(float(d) for d in self._handle.level_downsamples)
+
+    @property
+    def objective(self) -> float | None:
+        """Magnification of the objective, when the file names it."""
+        return self._number(openslide.PROPERTY_NAME_OBJECTIVE_POWER)
+
+    @property
+    def bounds_l0(self) -> tuple[int, int, int, int]:
+        """(x, y, width, height) of the scanned part; the whole canvas unless the file says less."""
+        names = (
+            openslide.PROPERTY_NAME_BOUNDS_X,
+            openslide.PROPERTY_NAME_BOUNDS_Y,
+            openslide.PROPERTY_NAME_BOUNDS_WIDTH,
+            openslide.PROPERTY_NAME_BOUNDS_HEIGHT,
+        )
+        found = [self._number(name) for name in names]
+        width, height = self.dimensions
+        if any(value is None for value in found):
+            return 0, 0, width, height
+        x, y, w, h = (round(value) for value in found if value is not None)
+        x, y = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
+        return x, y, min(max(w, 1), width - x), min(max(h, 1), height - y)
+
+    @property
+    def background(self) -> tuple[int, int, int]:
+        """RGB of what was not scanned."""
+        colour = self._handle.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "FFFFFF")
+        red, green, blue = ImageColor.getrgb(f"#{colour}")[:3]
+        return red, green, blue
+
+    @property
+    def quickhash(self) -> str:
+        """OpenSlide's identity of the slide's contents, or one of our own where it has none."""
+        given = self._handle.properties.get(openslide.PROPERTY_NAME_QUICKHASH1)
+        if given:
+            return str(given)
+        with self.path.open("rb") as file:
+            head = file.read(1 << 20)
+        facts = f"{self.path.stat().st_size} {self.level_dimensions}".encode()
+        return hashlib.sha256(facts + head).hexdigest()
+
+    @property
+    def mpp(self) -> tuple[float, float]:
+        """(x, y) µm per pixel at level 0.
+
+        Raises
+        ------
+        ResolutionError : missing, outside `MPP_RANGE`, or not square to `MPP_ANISOTROPY`
+        """
+        x, y = (self._mpp, self._mpp) if self._mpp is not None else self.mpp_of_file
+        remedy = "give it with --slide-mpp, or in an mpp column of the cohort CSV"
+        if x is None or y is None:
+            hint = f"; its objective is {self.objective:g}x" if self.objective else ""
+            raise ResolutionError(
+                f"{self.name}: the slide does not say its µm per pixel{hint}; {remedy}"
+            )
+        low, high = MPP_RANGE
+        if not (low <= x <= high and low <= y <= high):
+            raise ResolutionError(
+                f"{self.name}: {x:g} x {y:g} µm per pixel cannot be right "
+                f"(expected {low:g} to {high:g}); {remedy}"
+            )
+        if abs(x - y) > MPP_ANISOTROPY * min(x, y):
+            raise ResolutionError(
+                f"{self.name}: pixels are not square ({x:g} x {y:g} µm, more than "
+                f"{MPP_ANISOTROPY:.0%} apart); {remedy}"
+            )
+        return x, y
+
+    @property
+    def mpp_of_file(self) -> tuple[float | None, float | None]:
+        """(x, y) µm per pixel as the file says, unchecked; None where it does not."""
+        x = self._number(openslide.PROPERTY_NAME_MPP_X)
+        return x, self._number(openslide.PROPERTY_NAME_MPP_Y)
+
+    @property
+    def facts(self) -> SlideFacts:
+        """The allow-listed properties; raises `ResolutionError` as `mpp` does."""
+        width, height = self.dimensions
+        mpp_x, mpp_y = self.mpp
+        return SlideFacts(
+            slide_id=self.slide_id,
+            vendor=self.vendor,
+            width_l0=width,
+            height_l0=height,
+            mpp_x=mpp_x,
+            mpp_y=mpp_y,
+            mpp_source=self.mpp_source,
+            objective=self.objective,
+            quickhash=self.quickhash,
+        )
+
+    @property
+    def mpp_mean(self) -> float:
+        """Geometric mean of `mpp`."""
+        x, y = self.mpp
+        return math.sqrt(x * y)
+
+    @property
+    def mpp_source(self) -> MppSource:
+        """Who said `mpp`: the slide itself, the cohort's CSV, or an option."""
+        return self._mpp_source
+
+    def _number(self, name: str) -> float | None:
+        try:
+            value = float(self._handle.properties[name])
+        except (KeyError, ValueError):
+            return None
+        return value if math.isfinite(value) else None
+
+    # -- pixels ----------------------------------------------------------------------------------
+
+    def level_for(self, mpp: float) -> int:
+        """The coarsest level that is at least as fine as `mpp` (1 % slack for rounded tags).
+
+        Raises
+        ------
+        ResolutionError : the slide is coarser than `mpp` by more than `MAX_UPSAMPLING`
+        """
+        finest = self.mpp_mean
+        if finest > mpp * MAX_UPSAMPLING:
+            raise ResolutionError(
+                f"{self.name}: scanned at {finest:.4g} µm per pixel, coarser than the "
+                f"{mpp:g} asked for; detail cannot be invented: give --mpp {finest:.2g} or more"
+            )
+        fine_enough = [
+            level
+            for level, downsample in enumerate(self.level_downsamples)
+            if finest * downsample <= mpp * 1.01
+        ]
+        return fine_enough[-1] if fine_enough else 0
+
+    def read_region(
+        self,
+        location_l0: tuple[float, float],
+        size_l0: tuple[float, float],
+        size_px: tuple[int, int],
+        level: int,
+    ) -> NDArray[np.uint8]:
+        """A rectangle of the slide, resampled from one level with an antialiasing filter.
+
+        The source box is fractional and the filter sees the pixels around it, so that neighbouring
+        rectangles join without a seam and a downsample of 4.0003 shifts nothing.
+
+        Parameters
+        ----------
+        location_l0 : (x, y) of the top-left corner, level-0 pixels
+        size_l0 : (width, height) covered, level-0 pixels
+        size_px : (width, height) of the result
+        level : the pyramid level to read
+
+        Returns
+        -------
+        uint8 array (height, width, 3), what lies outside the scan painted in `background`.
+
+        Raises
+        ------
+        SlideReadError : the file is damaged there
+        """
+        downsample = self.level_downsamples[level]
+        window = frame_windows(np.array([location_l0]), size_l0, size_px, downsample, snapped=True)
+        x, y = window.start_l0[0].astype(int).tolist()
+        width, height = window.extent[0].tolist()
+        pixels = self.read_level((x, y), level, (width, height))
+        return resample(pixels, window.box(0), size_px)
+
+    def read_level(
+        self, location_l0: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        """Pixels of a level as OpenSlide gives them, over `background`.
+
+        Parameters
+        ----------
+        location_l0 : (x, y) of the top-left corner, level-0 pixels
+        level : the pyramid level
+        size : (width, height), pixels of the level
+
+        Raises
+        ------
+        SlideReadError : the file is damaged there
+        """
+        try:
+            rgba = self._handle.read_region(location_l0, level, size)
+        except openslide.OpenSlideError as error:
+            # OpenSlide fails every later call on a handle after its first error: take a new one.
+            self._handle.close()
+            self._handle = self._open()
+            x, y = location_l0
+            raise SlideReadError(
+                f"{self.name}: cannot be read at level {level}, x {x}, y {y} "
+                f"({self._said(error)}); copy the slide again"
+            ) from None
+        alpha = rgba.getchannel("A")
+        if alpha.getextrema() == (255, 255):
+            return np.asarray(rgba.convert("RGB"))
+        canvas = Image.new("RGB", rgba.size, self.background)
+        canvas.paste(rgba, mask=alpha)
+        return np.asarray(canvas)

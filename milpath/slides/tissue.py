@@ -1,0 +1,354 @@
+"""Tissue told from glass, on the slide's thumbnail: optical density against the glass's own colour.
+
+One global Otsu threshold [1]_ sits between the dark tissue and everything else, so a pale fragment
+beside a dark one is lost. Here the question is not "which of two classes" but "is this glass": the
+glass's colour and noise are measured, and whatever absorbs or colours the light by more than a
+multiple of that noise is tissue. Beer and Lambert's optical density makes stain amounts additive
+[2]_ and cancels the tint and the brightness of the lamp.
+
+.. [1] N. Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979).
+.. [2] A. C. Ruifrok, D. A. Johnston, "Quantification of histochemical staining by color
+       deconvolution", Anal. Quant. Cytol. Histol. 23 (2001).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from milpath.params import TissueParams
+from milpath.slides.thumbnail import Thumbnail
+
+Background = Literal["bright", "dark"]
+Mask = NDArray[np.bool_]
+Field = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int32]
+
+_SMOOTH_UM = 5.0  # sigma of the smoothing before a threshold: about a nucleus
+_CLOSE_UM = 16.0  # gaps thinner than twice this (clefts, the inside of small glands) are tissue
+_PEN_WIDTH_UM = 48.0  # strokes of a felt tip are wider than this; goblet cells are narrower
+_PEN_RIM_UM = 16.0  # the blurred edge of a stroke
+_PEN_AREA_UM2 = 15_000.0  # and hold at least this much dense ink
+_NOISE_SIGMAS = 6.0
+_SURE = 2.0  # a piece must reach this many times the threshold somewhere
+_OD_BOUNDS = (0.012, 0.025)  # the threshold stays here, whatever the noise: pale tissue has 0.04
+_DARK_BOUNDS = (0.03, 0.06)  # the same for fluorescence, as a share of full scale
+_DARKEST = 0.2  # black is no brighter than this: a camera's offset, autofluorescence of the glass
+_GREY = 0.15  # chroma over darkness; shadows, dust and carbon have less, every stain has more
+_OPAQUE = 0.25  # optical density above which even grey counts: a fold, a tattoo, ink on a margin
+_NEUTRAL = 0.7  # of its brightest channel, at least, has every channel of real glass
+_STRIP = 64  # rows done at a time where that saves memory
+_SAMPLE = 1_000_000  # cells that estimates are made from
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """Where the tissue is.
+
+    Attributes
+    ----------
+    mask : boolean array (rows, cols), True = tissue
+    origin_l0 : (x, y) of the mask's top-left corner, level-0 pixels
+    cell_l0 : (width, height) of a mask cell, level-0 pixels
+    background : `bright` (bright field: H&E, IHC) or `dark` (fluorescence)
+    pen : boolean array (rows, cols), what was taken for marker pen and left out
+    glass : RGB of the empty slide in bright field; None where no glass is to be seen
+    """
+
+    mask: Mask
+    origin_l0: tuple[int, int]
+    cell_l0: tuple[float, float]
+    background: Background
+    pen: Mask
+    glass: tuple[int, int, int] | None = None
+
+    @property
+    def has_colour_cast(self) -> bool:
+        """Whether the glass has a colour that no lamp has: the file's colours are then wrong."""
+        return self.glass is not None and min(self.glass) <= _NEUTRAL * max(self.glass)
+
+    @property
+    def share(self) -> float:
+        """Share of the thumbnail that is tissue, 0 to 1."""
+        return float(self.mask.mean()) if self.mask.size else 0.0
+
+
+def segment_tissue(thumbnail: Thumbnail, params: TissueParams) -> TissueMask:
+    """Tell tissue from glass.
+
+    Parameters
+    ----------
+    thumbnail : the slide as one small picture
+    params : what to turn when the default goes wrong
+
+    Returns
+    -------
+    TissueMask in the thumbnail's frame; empty where there is no tissue.
+    """
+    mpp = thumbnail.mpp
+    planes = np.ascontiguousarray(np.moveaxis(thumbnail.rgb, 2, 0))
+    painted = _painted(planes)
+    valid = ~(thumbnail.unreadable | painted)
+    glass = _glass_colour(planes, valid)
+    pen = np.zeros(valid.shape, np.bool_)
+    background: Background = "bright"
+    if glass is None and _looks_fluorescent(planes, valid):
+        background = "dark"
+        mask = _above_noise(_emission(planes, valid), valid, _DARK_BOUNDS, mpp, params)
+    else:
+        white = _reference(glass, planes, painted)
+        # Under a strong tint (a wrong colour space) inks cannot be named.
+        if params.exclude_pen and np.min(white) > _NEUTRAL * np.max(white):
+            pen = _find_pen(planes, white, valid, mpp)
+            valid &= ~pen
+        bounds = _OD_BOUNDS if glass is not None else _OD_BOUNDS[:1] * 2  # no glass, no noise of it
+        mask = _above_noise(_stain(planes, white), valid, bounds, mpp, params)
+    mask = _tidy(mask, mpp, params) & valid
+    colour = None if glass is None else (int(glass[0]), int(glass[1]), int(glass[2]))
+    return TissueMask(mask, thumbnail.origin_l0, thumbnail.cell_l0, background, pen, colour)
+
+
+# -- what the background is ------------------------------------------------------------------------
+
+_FLAT = 4  # grey levels between neighbours; glass is flatter than any tissue
+_BIN = 8  # grey levels of a bin of the colour histogram
+_PAINT = 253  # white from here up
+
+
+def _painted(planes: Pixels) -> Mask:
+    """White or black over 3 x 3 cells: painted by the scanner, or glass beyond its range."""
+    flat: Mask = (planes.min(axis=0) >= _PAINT) | (planes.max(axis=0) == 0)
+    if not flat.any():
+        return flat
+    painted: Mask = ndimage.binary_opening(flat, np.ones((3, 3), np.bool_))
+    return painted
+
+
+def _glass_colour(planes: Pixels, valid: Mask) -> Pixels | None:
+    """The colour of the empty slide, (3,), or None where the picture shows no glass.
+
+    Glass is the brightest of the frequent colours of wide flat areas. A strong tint (a wrong colour
+    space, a lamp) is believed only of a large part of the picture: it could be smooth tissue.
+    """
+    flat = valid & (planes.max(axis=0) >= 100)
+    flat[[0, -1]] = flat[:, [0, -1]] = False  # the last cells may be half outside the scan
+    for plane in planes:
+        flat[:-1] &= np.maximum(plane[1:], plane[:-1]) - np.minimum(plane[1:], plane[:-1]) <= _FLAT
+        right, left = plane[:, 1:], plane[:, :-1]
+        flat[:, :-1] &= np.maximum(right, left) - np.minimum(right, left) <= _FLAT
+    flat = ndimage.binary_erosion(flat, np.ones((3, 3), np.bool_))
+    sampled = _sampled(flat)
+    colours = planes[:, *sampled][:, flat[sampled]]
+    counted = int(valid[sampled].sum())
+    shape = (256 // _BIN,) * 3
+    bins = np.ravel_multi_index(tuple(colours // _BIN), shape)
+    counts = np.bincount(bins, minlength=math.prod(shape))
+    frequent = np.flatnonzero(counts > max(0.1 * np.max(counts), 0.005 * counted))
+    if not frequent.size:
+        return None
+    centres = np.stack(np.unravel_index(frequent, shape), axis=1) * _BIN + _BIN // 2
+    brightest = centres[np.argmax(centres.sum(axis=1))]
+    near = (np.abs(colours.astype(np.int16) - brightest[:, None]) <= _BIN).all(axis=0)
+    colour = np.median(colours[:, near], axis=1).astype(np.uint8)
+    neutral = np.max(colour) >= 180 and np.min(colour) >= 0.82 * np.max(colour)
+    return colour if neutral or near.sum() > 0.1 * counted else None
+
+
+def _reference(glass: Pixels | None, planes: Pixels, painted: Mask) -> Pixels:
+    """What optical density is measured against; white or a usual grey where there is no glass."""
+    if glass is not None:
+        return glass
+    white = painted & (planes[0] > 0)
+    return np.full(3, 255 if white.mean() > 0.005 else 240, np.uint8)
+
+
+def _looks_fluorescent(planes: Pixels, valid: Mask) -> bool:
+    """Whether a picture without glass was taken against black.
+
+    Dim, or with much green: stained tissue lets more red or more blue than green through.
+    """
+    lit = planes[:, valid & (planes.max(axis=0) > 24)].astype(np.int16)
+    if not lit.size:
+        return bool(valid.any())
+    green = lit[1] > np.maximum(lit[0], lit[2]) + 5
+    return bool(np.median(lit.max(axis=0)) < 128 or green.mean() > 0.05)
+
+
+def _sampled(cells: Mask) -> tuple[slice, slice]:
+    """An even choice of about `_SAMPLE` cells."""
+    step = slice(None, None, max(1, round(math.sqrt(cells.size / _SAMPLE))))
+    return step, step
+
+
+# -- tissue ----------------------------------------------------------------------------------------
+
+
+def _optical_density(levels: Pixels, white: Pixels) -> Field:
+    """-log10 of the light that passes, (3, ...), 0 = glass; never below 0."""
+    known = np.maximum(np.arange(256, dtype=np.float32), 1)
+    od = np.empty(levels.shape, np.float32)
+    for plane, full, out in zip(levels, white, od, strict=True):
+        np.take(np.log10(np.maximum(full, 1) / known).clip(0), plane, out=out, mode="clip")
+    return od
+
+
+def _strips(planes: Pixels, white: Pixels) -> Iterator[tuple[slice, Field]]:
+    """Some rows at a time, and their optical density (3, n, cols).
+
+    That of the whole picture would be the largest array here, and leave the processor's cache.
+    """
+    for top in range(0, planes.shape[1], _STRIP):
+        rows = slice(top, top + _STRIP)
+        yield rows, _optical_density(planes[:, rows], white)
+
+
+def _stain(planes: Pixels, white: Pixels) -> Field:
+    """What a grey shadow has not: colour beyond a trace, or opacity; (rows, cols), density."""
+    stain = np.empty(planes.shape[1:], np.float32)
+    for rows, od in _strips(planes, white):
+        stain[rows] = _stain_of(od)
+    return stain
+
+
+def _stain_of(od: Field) -> Field:
+    dark = od.mean(axis=0)
+    chroma = od.max(axis=0) - od.min(axis=0)
+    stain: Field = np.maximum(chroma - _GREY * dark, dark - _OPAQUE)
+    return np.maximum(stain, 0, out=stain)
+
+
+def _emission(planes: Pixels, valid: Mask) -> Field:
+    """Light of the brightest channel above the darkest cells, (rows, cols), share of full scale."""
+    light: Field = planes.max(axis=0).astype(np.float32)
+    light /= 255
+    light -= min(float(np.percentile(light[valid], 5)), _DARKEST)
+    return light
+
+
+def _above_noise(
+    signal: Field, valid: Mask, bounds: tuple[float, float], mpp: float, params: TissueParams
+) -> Mask:
+    """Cells above a multiple of the background's noise that touch cells well above it.
+
+    Parameters
+    ----------
+    signal : what tissue has more of than the background, (rows, cols); smoothed in place
+    valid : cells that may be tissue
+    bounds : least and greatest threshold
+    """
+    signal[~valid] = 0
+    smooth: Field = ndimage.gaussian_filter(signal, _SMOOTH_UM / mpp, truncate=2.0, output=signal)
+    low, high = bounds
+    sampled = _sampled(valid)
+    quiet = smooth[sampled][valid[sampled] & (smooth[sampled] < high)]
+    limit = low
+    if quiet.size:
+        centre = float(np.median(quiet))
+        spread = 1.4826 * float(np.median(np.abs(quiet - centre)))
+        limit = min(max(centre + _NOISE_SIGMAS * spread, low), high)
+    limit /= params.sensitivity
+    return _touching(smooth > limit, smooth > _SURE * limit) & valid
+
+
+def _touching(weak: Mask, sure: Mask) -> Mask:
+    """The pieces of `weak` that hold a cell of `sure` (hysteresis)."""
+    labels, count = ndimage.label(weak)
+    keep = np.zeros(count + 1, np.bool_)
+    keep[labels[sure & weak]] = True
+    return _pick(labels, keep)
+
+
+def _tidy(mask: Mask, mpp: float, params: TissueParams) -> Mask:
+    """Close clefts, drop specks, fill small holes; all by physical size.
+
+    A ring of background around the picture keeps a gap at its edge from being a hole.
+    """
+    size = max(1, round(_CLOSE_UM / mpp))
+    closed = ndimage.binary_closing(np.pad(mask, size, mode="edge"), _disk(size))
+    cell = mpp * mpp
+    labels, count = ndimage.label(closed[size:-size, size:-size])
+    large = _areas(labels, count) > int(params.min_area_um2 / cell)
+    large[0] = False
+    pieces = _pick(labels, large)
+    labels, count = ndimage.label(np.pad(~pieces, 1, constant_values=True))
+    hole = _areas(labels, count) * cell <= params.max_hole_um2
+    hole[[0, labels[0, 0]]] = False
+    return pieces | _pick(labels[1:-1, 1:-1], hole)
+
+
+def _areas(labels: Labels, count: int) -> NDArray[np.int64]:
+    """Cells of each label, (count + 1,); in strips, since NumPy counts in a copy of eight bytes."""
+    areas = np.zeros(count + 1, np.int64)
+    for top in range(0, len(labels), _STRIP):
+        areas += np.bincount(labels[top : top + _STRIP].ravel(), minlength=count + 1)
+    return areas
+
+
+def _pick(labels: Labels, wanted: Mask) -> Mask:
+    """The cells whose label is wanted; in strips for the same reason."""
+    picked = np.empty(labels.shape, np.bool_)
+    for top in range(0, len(labels), _STRIP):
+        picked[top : top + _STRIP] = wanted[labels[top : top + _STRIP]]
+    return picked
+
+
+def _disk(radius: int) -> Mask:
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    disk: Mask = x * x + y * y <= radius * radius
+    return disk
+
+
+# -- marker pen ------------------------------------------------------------------------------------
+
+
+def _find_pen(planes: Pixels, white: Pixels, valid: Mask, mpp: float) -> Mask:
+    """Strokes of a felt tip: wide, dense, and of a colour that no stain has.
+
+    Against haematoxylin, eosin and DAB: blue ink absorbs far more red than green, green ink least
+    green, red ink blue nearly as much as green but hardly red, black ink all alike. The faded rest
+    of a stroke is what touches it and absorbs in the same proportion.
+    """
+    pen = np.zeros(valid.shape, np.bool_)
+    square = np.ones((max(1, round(_PEN_WIDTH_UM / mpp)),) * 2, np.bool_)
+    inks = np.zeros((_INKS, *valid.shape), np.bool_)
+    for rows, od in _strips(planes, white):
+        dense = valid[rows] & (od.max(axis=0) > 0.3)
+        inks[:, rows][:, dense] = _ink_colours(*od[:, dense])
+    for core in inks:
+        if core.sum() * mpp * mpp < _PEN_AREA_UM2:
+            continue
+        core = ndimage.binary_opening(core, square)
+        if core.sum() * mpp * mpp >= _PEN_AREA_UM2:
+            ink = _optical_density(planes[:, core], white).mean(axis=1)
+            alike = core.copy()
+            for rows, od in _strips(planes, white):
+                norm = np.sqrt((od * od).sum(axis=0))
+                faded = (norm > 0.06) | (_stain_of(od) > _OD_BOUNDS[0])
+                along = np.tensordot(ink / np.linalg.norm(ink), od, 1)
+                alike[rows] |= faded & (along > 0.98 * norm)
+            pen |= _touching(valid & alike, core)
+    if pen.any():
+        pen = ndimage.binary_dilation(pen, _disk(max(1, round(_PEN_RIM_UM / mpp))))
+    return pen
+
+
+_INKS = 4
+
+
+def _ink_colours(red: Field, green: Field, blue: Field) -> tuple[Mask, ...]:
+    """Black, blue, green and red ink by the optical density of each channel, all (N,)."""
+    mean = (red + green + blue) / 3
+    spread = np.ptp(np.stack([red, green, blue]), axis=0)
+    return (
+        (mean > 0.3) & (spread < 0.2 * mean),
+        (red > 0.35) & (red > 1.4 * green) & (red > 2.5 * blue),
+        (red - green > 0.2) & (blue - green > 0.1),
+        (green > 0.4) & (blue > 0.75 * green) & (red < 0.4 * green),
+    )

@@ -1,0 +1,218 @@
+"""How a run over slides begins, is foreseen, is stopped, and ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from milpath.cli.runs import STOPPED, RequireFolder, handle_sigterm
+from milpath.cohort.cohort import SlideEntry
+from milpath.errors import OutputError
+from milpath.runs import Outcome, run_job
+from milpath.runs.runlog import read_runlogs
+from milpath.store import publish_text
+from milpath.synthetic import draw_slide
+
+OPTIONS = ("--mpp", "1", "--patch-size", "64")
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six slides in a folder, and a file that is none."""
+    folder = tmp_path_factory.mktemp("slides")
+    for number in range(6):
+        draw_slide(folder / f"s{number}.tif", seed=number, tumour=False, size_px=(512, 512))
+    (folder / "torn.svs").write_text("not a slide")
+    return folder
+
+
+def command(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "milpath", *map(str, words)]
+
+
+def milpath(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*words), capture_output=True, text=True, check=False)
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(slides: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bags"
+    run = milpath("tile", slides, "--out", out, *OPTIONS, "--dry-run")
+    assert run.returncode == 3
+    assert run.stdout.count("would be done") == 6
+    assert "failed: torn.svs" in run.stderr
+    assert run.stderr.endswith("tile, dry run: 6 to do, 1 failed\n")
+    assert not list(tmp_path.iterdir())
+    milpath("tile", slides / "s0.tif", "--out", out, *OPTIONS)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    some = [slides / "s0.tif", slides / "s1.tif"]
+    run = milpath("tile", *some, "--out", out, *OPTIONS, "--dry-run")
+    assert run.returncode == 0
+    assert "s0: would be skipped: " in run.stdout
+    run = milpath("tile", *some, "--out", out, "--mpp", "2", "--patch-size", "64", "--dry-run")
+    assert "s0: would be made anew: grid.mpp was 1.0, is 2.0" in run.stdout
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_report_is_made_from_the_journals_alone(slides: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bags"
+    for some in ("s0.tif", "torn.svs"):
+        milpath("tile", slides / some, "--out", out, *OPTIONS)
+    for path in out.glob("*.h5"):
+        path.unlink()
+    run = milpath("report", out, "--table", tmp_path / "a.csv", "--json")
+    assert run.returncode == 0
+    assert [json.loads(line)["status"] for line in run.stdout.splitlines()] == ["ok", "failed"]
+    assert len(run.stderr.splitlines()) == 2
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["slide"] for row in rows] == ["s0", "torn"]
+    assert milpath("report", slides).returncode == 4
+
+
+@pytest.mark.slow
+def test_neither_order_nor_workers_nor_a_resumed_run_change_a_byte(
+    slides: Path, tmp_path: Path
+) -> None:
+    sound = sorted(slides.glob("*.tif"))[:4]
+    milpath("tile", *sound, "--out", tmp_path / "one", *OPTIONS, "-w", "1")
+    milpath("tile", sound[3], sound[1], "--out", tmp_path / "two", *OPTIONS, "-w", "1")
+    milpath("tile", *sound[::-1], "--out", tmp_path / "two", *OPTIONS, "-w", "2")
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("s*.*")}
+        for name in ("one", "two")
+    )
+    assert one == two
+    assert len(one) == 8
+
+
+# -- SIGTERM ---------------------------------------------------------------------------
+
+
+def stop_after_first(slides: Path, out: Path, workers: int) -> tuple[int, list[str], str]:
+    """Tile, with SIGTERM to all of the job's processes after the first slide."""
+    words = command("tile", slides, "--out", out, *OPTIONS, "--json", "-w", str(workers))
+    with subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        first = run.stdout.readline()
+        os.killpg(run.pid, signal.SIGTERM)
+        lines = [first, *run.stdout]
+        said = run.stderr.read()
+    return run.returncode, [json.loads(line)["slide_id"] for line in lines], said
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_sigterm_finishes_what_is_in_hand_and_begins_nothing_more(
+    slides: Path, tmp_path: Path, workers: int
+) -> None:
+    code, done, said = stop_after_first(slides, tmp_path, workers)
+    assert code == STOPPED == 143
+    assert 1 <= len(done) <= 1 + 2 * workers < 7
+    assert {path.stem for path in tmp_path.glob("*.h5")} == {*done} - {"torn"}
+    assert not list(tmp_path.rglob("*.part"))
+    assert said.endswith("milpath: stopped; the files that were finished are kept\n")
+    (run,) = read_runlogs(tmp_path)
+    assert run.how == "told to stop"
+    assert [line["slide"] for line in run.slides] == done
+
+
+def test_a_second_sigterm_ends_at_once() -> None:
+    with handle_sigterm() as told:
+        assert not told()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert told()
+        with pytest.raises(SystemExit) as end:
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert end.value.code == STOPPED
+
+
+def test_a_command_without_slides_in_hand_ends_at_sigterm_as_at_ctrl_c(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, milpath.cli as cli\n"
+        "cli.app = lambda: (print('here', flush=True), time.sleep(60))\n"
+        "cli.main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdout.readline()
+        run.terminate()
+        assert run.stderr.read() == "milpath: stopped; the files that were finished are kept\n"
+    assert run.returncode == STOPPED
+
+
+# -- folders that go ---------------------------------------------------------------------------
+
+
+def test_a_folder_that_vanishes_stops_the_run_though_it_is_made_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    mark = out / "mark"
+
+    def job(entry: SlideEntry) -> Outcome:
+        if entry.slide_id == "b":
+            shutil.rmtree(out)
+            publish_text(out / "b", "written as if nothing were")
+        return Outcome(entry.slide_id, "ok", "done")
+
+    entries = [SlideEntry(Path(name), name) for name in "abc"]
+    mark.touch()
+    run = run_job(RequireFolder(job, out, mark), entries)
+    assert next(run).slide_id == "a"
+    with pytest.raises(OutputError, match="the folder of results is gone"):
+        next(run)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_disk_that_fills_under_worker_processes_is_one_line_and_exit_5(
+    slides: Path, tmp_path: Path
+) -> None:
+    import resource
+
+    milpath("tile", slides / "s0.tif", "--out", tmp_path, *OPTIONS)
+    kept = (tmp_path / "s0.h5").read_bytes()
+    run = subprocess.run(
+        command("tile", slides, "--out", tmp_path, *OPTIONS, "-w", "2"),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)),
+    )
+    assert run.returncode == 5
+    assert run.stderr.count("milpath: ") == 1
+    assert "(File too large); nothing was left" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not list(tmp_path.rglob("*.part"))
+    assert (tmp_path / "s0.h5").read_bytes() == kept
+    assert read_runlogs(tmp_path)[-1].how == "ended by OutputError"
+
+
+def test_results_that_cannot_be_written_are_one_line_and_exit_5_before_the_work(
+    slides: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("a file")
+    for extra in ((), ("--dry-run",)):
+        start = time.perf_counter()
+        run = milpath("tile", slides, "--out", tmp_path / "out", *OPTIONS, *extra)
+        assert run.returncode == 5
+        assert run.stderr.count("\n") == 1
+        assert "results cannot be written there" in run.stderr
+        assert time.perf_counter() - start < 30

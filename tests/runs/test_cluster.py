@@ -1,0 +1,318 @@
+"""A Dask cluster does what one process does, also when its workers are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client
+from support.farm import Farm, entries, kill_victim, note_and_work, open_farm, told, wait_for, work
+
+from milpath import __version__
+from milpath.cohort.cohort import SlideEntry
+from milpath.errors import MilpathError, OutputError, UsageError
+from milpath.runs import run_job
+from milpath.runs.cluster import (
+    WorkerRequirements,
+    _check_workers,
+    _sample_files,
+    check_worker,
+    join_cluster,
+)
+from milpath.slides.annotation import Polygon, write_annotation
+from milpath.synthetic import draw_slide
+
+pytestmark = pytest.mark.slow
+OPTIONS = ("--mpp", "1", "--patch-size", "64")
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """Two workers of a thread each."""
+    with open_farm(tmp_path_factory.mktemp("farm"), workers=2) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slides")
+    for number in range(6):
+        draw_slide(folder / f"s{number}.tif", seed=number, tumour=False, size_px=(512, 512))
+    return folder
+
+
+def milpath(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "milpath", *map(str, arguments)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, hidden ones too, but the runs' runlogs."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.parent.name != "runlog"
+    }
+
+
+def pid_of_a_worker(farm: Farm) -> int:
+    with Client(scheduler_file=str(farm.file), set_as_default=False) as client:
+        pids: dict[str, int] = client.run(os.getpid)
+    return min(pids.values())
+
+
+# -- slides --------------------------------------------------------------------------------------
+
+
+def test_outcomes_and_warnings_come_back_as_from_this_process(
+    farm: Farm, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["a", "bad", "b", "bug", "c"]
+    with join_cluster(str(farm.file), tmp_path, []) as cluster:
+        found = list(run_job(partial(work, mark="!"), entries(*names), cluster))
+    assert told(found) == told(list(run_job(partial(work, mark="!"), entries(*names))))
+    assert [one.facts for one in found if one.slide_id == "a"] == [{"letters": 1}]
+    assert caplog.text.count("unexpected error on bug") == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_worker_costs_its_slide_one_retry_and_nothing_else(
+    farm: Farm, tmp_path: Path
+) -> None:
+    names = [*(f"a{number}" for number in range(12)), "victim"]
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    with join_cluster(str(farm.file), tmp_path / "out", []) as cluster:
+        run = run_job(partial(note_and_work, notes=notes), entries(*names), cluster)
+        outcomes = [next(run) for _ in names[1:]]
+        kill_victim(notes)
+        found = told([*outcomes, *run])
+    assert found == dict.fromkeys(names, ("ok", "done"))
+    begun = {name: len(list(notes.glob(f"{name}.*"))) for name in names}
+    assert begun == {**dict.fromkeys(names, 1), "victim": 2}
+
+
+def test_a_slide_that_kills_every_worker_is_blamed_alone(farm: Farm, tmp_path: Path) -> None:
+    names = ["a", "die", "b", "c", "d"]
+    with join_cluster(str(farm.file), tmp_path, []) as cluster:
+        found = told(list(run_job(work, entries(*names), cluster)))
+    assert found.pop("die")[0] == "failed"
+    assert found == dict.fromkeys("abcd", ("ok", "done"))
+
+
+def test_a_result_that_cannot_be_written_stops_the_run(farm: Farm, tmp_path: Path) -> None:
+    with (
+        join_cluster(str(farm.file), tmp_path, []) as cluster,
+        pytest.raises(OutputError, match="full: cannot be written"),
+    ):
+        list(run_job(work, entries("full", "a"), cluster))
+
+
+def test_tiles_are_the_same_to_the_last_byte_though_a_worker_is_killed(
+    farm: Farm, slides: Path, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    subprocess.run(milpath("tile", slides, "--out", here, "-w", "1", *OPTIONS), check=True)
+    victim = pid_of_a_worker(farm)
+    command = milpath("tile", slides, "--out", there, "--scheduler", farm.file, "--json", *OPTIONS)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        first = run.stdout.readline()
+        os.kill(victim, signal.SIGKILL)
+        outcomes = [json.loads(line) for line in (first, *run.stdout)]
+    assert run.returncode == 0
+    assert sorted(one["slide_id"] for one in outcomes) == [f"s{number}" for number in range(6)]
+    found = contents(there)
+    assert {name for name in found if not name.endswith(".part")} == set(contents(here))
+    assert {name: found[name] for name in contents(here)} == contents(here)
+
+
+def test_outlines_reach_the_workers_though_their_paths_are_relative(
+    farm: Farm, slides: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "drawn").mkdir()
+    for number in range(2):
+        ring = np.array([[0.0, 0.0], [300.0, 0.0], [300.0, 300.0 + number]])
+        write_annotation(tmp_path / "drawn" / f"s{number}.geojson", [Polygon(ring)])
+    given = [
+        slides / "s0.tif",
+        slides / "s1.tif",
+        "--tissue-annotations",
+        "drawn",
+        "--json",
+        *OPTIONS,
+    ]
+    for place in (["here", "-w", "1"], ["there", "--scheduler", farm.file]):
+        command = milpath("tile", *given, "--out", *place)
+        subprocess.run(command, check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert len(contents(tmp_path / "here")) == 4
+
+
+def test_classes_and_heatmaps_are_the_same_to_the_last_byte(
+    farm: Farm, slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "nn")
+    from support.nn_tools import make_bundle, raw_tile
+
+    from milpath.nn.jobs import ClassifyJob
+
+    spec = make_bundle(tmp_path / "model", members=2, tile=raw_tile(32)).spec
+    some = [SlideEntry(slides / f"s{number}.tif", f"s{number}") for number in range(3)]
+    here, there = tmp_path / "here", tmp_path / "there"
+    inline = list(run_job(ClassifyJob(tmp_path / "model", spec.fingerprint, here), some))
+    with join_cluster(str(farm.file), there, [tmp_path / "model" / "model.json"]) as cluster:
+        job = ClassifyJob(tmp_path / "model", spec.fingerprint, there, cluster.threads)
+        found = list(run_job(job, some, cluster))
+    assert told(found) == told(inline)
+    assert contents(there) == contents(here)
+    assert len(contents(here)) == 6
+
+
+def test_ctrl_c_cancels_what_is_not_begun(farm: Farm, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    code = (
+        # a process begun in a shell's background ignores Ctrl-C until told otherwise
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from functools import partial; from pathlib import Path; from farm import *\n"
+        "from milpath.runs import run_job; from milpath.runs.cluster import join_cluster\n"
+        f"notes, names = Path({str(notes)!r}), [f's{{n}}' for n in range(2000)]\n"
+        f"with join_cluster({str(farm.file)!r}, notes.parent / 'out', []) as cluster:\n"
+        "    list(run_job(partial(note_and_work, notes=notes), entries(*names), cluster))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE) as run:
+        wait_for(lambda: any(notes.glob("s9.*")))
+        run.send_signal(signal.SIGINT)
+        assert run.wait(30) != 0
+    with Client(scheduler_file=str(farm.file), set_as_default=False) as client:
+        wait_for(lambda: not client.run_on_scheduler(count_tasks))
+    assert len(list(notes.iterdir())) < 1000
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_what_is_not_begun_when_told_to_stop_is_never_begun(farm: Farm, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    names = [f"s{number}" for number in range(500)]
+    found: list[str] = []
+    with join_cluster(str(farm.file), tmp_path / "out", []) as cluster:
+        job = partial(note_and_work, notes=notes)
+        for outcome in run_job(job, entries(*names), cluster, lambda: len(found) >= 3):
+            found.append(outcome.slide_id)
+    assert len(found) == 3
+    with Client(scheduler_file=str(farm.file), set_as_default=False) as client:
+        wait_for(lambda: not client.run_on_scheduler(count_tasks))
+    assert len(list(notes.iterdir())) < 100
+    assert not list((tmp_path / "out").iterdir())
+
+
+def count_tasks(dask_scheduler: Any) -> int:
+    return len(dask_scheduler.tasks)
+
+
+# -- the cluster ---------------------------------------------------------------------------------
+
+
+def test_slides_wait_for_a_worker_and_hear_when_the_scheduler_goes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    farm = Farm(tmp_path)
+    try:
+        with join_cluster(str(farm.file), tmp_path / "out", []) as cluster:
+            assert "no worker is connected to the scheduler yet" in caplog.text
+            threading.Timer(1, farm.scheduler.kill).start()
+            with pytest.raises(MilpathError, match="scheduler is gone, or was restarted; what is"):
+                list(run_job(work, entries("a", "b"), cluster))
+    finally:
+        farm.stop()
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "words"),
+    [
+        ("here", "neither an address"),
+        ("tcp://127.0.0.1:1", "no Dask scheduler answers"),
+        ("nonsense://x", "no Dask scheduler answers"),
+    ],
+)
+def test_a_scheduler_that_is_not_there_is_one_clear_line(
+    scheduler: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("milpath.runs.cluster._CONNECT_SECONDS", 0.5)
+    with (
+        pytest.raises(UsageError, match=words),
+        join_cluster(scheduler, tmp_path, []),
+    ):
+        pass
+
+
+def test_a_worker_of_many_threads_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does 2 tasks at a time in one process, expected 1; sta"):
+        check_worker(claim_of(tmp_path), worker(threads=2))
+
+
+def test_a_worker_that_sees_other_files_is_refused(tmp_path: Path) -> None:
+    slide = tmp_path / "a.svs"
+    slide.write_text("a slide")
+    files = _sample_files([slide, tmp_path / "b.svs"])
+    assert files == ((slide, 7),)
+    assert check_worker(claim_of(tmp_path, files), worker()) >= 1
+    with pytest.raises(UsageError, match=r"w1 does not see .*a\.svs as it is here; slides and res"):
+        check_worker(claim_of(tmp_path, ((slide, 8),)), worker())
+    with pytest.raises(UsageError, match=r"w1 does not see .*; slides and results must lie under"):
+        check_worker(claim_of(tmp_path / "elsewhere"), worker())
+
+
+def test_a_worker_of_another_version_is_refused(tmp_path: Path) -> None:
+    requirements = WorkerRequirements("0.0.0", tmp_path, ())
+    with pytest.raises(UsageError, match=f"w1 has milpath {__version__}, expected 0.0.0"):
+        check_worker(requirements, worker())
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "other", "words"),
+    [("1", "2", "w1 has milpath 2 inst"), (None, "1", "the scheduler has milpath not installed")],
+)
+def test_another_version_anywhere_is_refused_before_the_start(
+    scheduler: str | None, other: str, words: str, tmp_path: Path
+) -> None:
+    versions = {
+        "client": {"packages": {"milpath": "1"}},
+        "scheduler": {"packages": {"milpath": scheduler}},
+        "workers": {"w1": {"packages": {"milpath": other}}},
+    }
+    client: Any = SimpleNamespace(get_versions=lambda packages: versions)
+    with pytest.raises(UsageError, match=words):
+        _check_workers(client, claim_of(tmp_path))
+
+
+def test_one_slide_a_folder_is_asked_for_and_a_hundred_at_most(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number // 2:03d}" / f"{number}.svs" for number in range(500)]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    asked = _sample_files(files)
+    assert 50 < len(asked) <= 100
+    assert len({file.parent for file, _ in asked}) == len(asked)
+
+
+def claim_of(folder: Path, files: tuple[tuple[Path, int], ...] = ()) -> WorkerRequirements:
+    return WorkerRequirements(__version__, folder, files)
+
+
+def worker(threads: int = 1) -> Any:
+    """As much of a Dask worker as is asked."""
+    return SimpleNamespace(address="w1", state=SimpleNamespace(nthreads=threads))

@@ -1,0 +1,81 @@
+"""Small TIFF pyramids with known contents, for several test modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tifffile import TiffFile, TiffWriter
+
+from milpath.patches.grid import PatchGrid
+from milpath.slides.slide import SlideFacts
+
+Pixels = NDArray[np.uint8]
+
+FACTS = SlideFacts("süd-7", "aperio", 4000, 3000, 0.25, 0.251, "slide", 40.0, "c0ffee")
+"""Of a slide that does not exist."""
+
+
+def write_levels(
+    path: Path,
+    levels: Sequence[Pixels],
+    mpp: tuple[float, float] | None = (0.5, 0.5),
+    description: str | None = None,
+    compression: str = "zlib",
+    subsampling: tuple[int, int] | None = None,
+) -> Path:
+    """A tiled TIFF of the given levels (rows, cols, 3), `mpp` being (x, y) of level 0.
+
+    Lossless unless `compression` is "jpeg", which is RGB unless there is a chroma `subsampling`.
+    """
+    with TiffWriter(path) as tiff:
+        for index, level in enumerate(levels):
+            down = levels[0].shape[1] / level.shape[1]
+            tiff.write(
+                level,
+                tile=(256, 256),
+                photometric="rgb" if subsampling is None else "ycbcr",
+                compression=compression,
+                subsampling=subsampling,
+                subfiletype=1 if index else 0,
+                resolution=None if mpp is None else (1e4 / mpp[0] / down, 1e4 / mpp[1] / down),
+                resolutionunit=None if mpp is None else "CENTIMETER",
+                description=None if index else description,
+                metadata=None,
+                software=False,
+            )
+    return path
+
+
+def noise(rows: int, cols: int, seed: int = 0) -> Pixels:
+    """The hardest picture there is: every pixel another."""
+    return np.random.default_rng(seed).integers(0, 256, (rows, cols, 3), dtype=np.uint8)
+
+
+def damage_tile(path: Path, *tiles: int, level: int = 0) -> None:
+    """Overwrite the bytes of some tiles, counted in reading order."""
+    with TiffFile(path) as tiff:
+        page = tiff.pages[level]
+        spans = [(page.dataoffsets[tile], page.databytecounts[tile]) for tile in tiles]
+    with path.open("r+b") as file:
+        for offset, count in spans:
+            file.seek(offset)
+            file.write(b"\xff" * count)
+
+
+def lose_tile(path: Path, tile: int, level: int = 0) -> None:
+    """Make a tile one that was never scanned: of no bytes."""
+    with TiffFile(path, mode="r+b") as tiff:
+        tag = tiff.pages[level].tags["TileByteCounts"]
+        counts = list(tag.value)
+        counts[tile] = 0
+        tag.overwrite(counts)
+
+
+def grid_of(count: int, patch_px: int = 32, across: int = 10) -> PatchGrid:
+    """The first patches of a grid that fits `FACTS`."""
+    row, col = np.divmod(np.arange(count, dtype=np.int64), across)
+    coords = np.stack([col * 64 + 20, row * 64 + 40], axis=1)
+    return PatchGrid(coords, patch_px, 64, 64, (20, 40), 0.5, 0)

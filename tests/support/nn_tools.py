@@ -1,0 +1,184 @@
+"""Small bags, members and bundles made of numbers, for the tests of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from milpath.cohort.cohort import Cohort, SlideEntry
+from milpath.formats.bag import Bag, encode_patch, write_bag, write_features
+from milpath.formats.model_spec import EncoderSpec, member_path, read_bundle_spec
+from milpath.nn.bundle import Bundle, assemble_bundle, load_bundle, save_bundle
+from milpath.nn.data import LabelledBag
+from milpath.nn.encoder import SMALL, build_encoder
+from milpath.nn.mil import Member, build_head
+from milpath.params import CodecParams, GridParams, HeadParams, TileParams, TrainParams
+from milpath.patches.grid import PatchGrid
+from milpath.slides.slide import SlideFacts
+
+Floats = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+
+keras_saves = pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")
+"""For tests of Keras' own file format, whose writer is behind NumPy; milpath does not use it."""
+
+HEAD = HeadParams(projection_dim=12, attention_dim=8)
+
+
+@dataclass(frozen=True)
+class TiledCohort:
+    """Twelve drawn slides, every other with a tumour, and their bags of some 40 patches."""
+
+    cohort: Cohort
+    bags: Path
+
+
+def random_patches(count: int, side: int = 16, seed: int = 0) -> Pixels:
+    shape = (count, side, side, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def raw_tile(side: int, mpp: float = 1.0) -> TileParams:
+    """Parameters of lossless bags."""
+    grid = GridParams(mpp=mpp, patch_px=side)
+    return TileParams(grid=grid, pixels=CodecParams(codec="raw"))
+
+
+def make_bag(
+    folder: Path,
+    slide_id: str,
+    patches: Pixels,
+    tile: TileParams | None = None,
+    background: Literal["bright", "dark"] = "bright",
+    features: NDArray[Any] | None = None,
+    encoder: tuple[str, str] = ("made", "code"),
+) -> Path:
+    """A bag of these patches (N, P, P, 3), side by side on a slide that does not exist."""
+    count, side = patches.shape[:2]
+    width = max(1, count) * side
+    slide = SlideFacts(slide_id, "made", width, side, 1.0, 1.0, "slide", None, slide_id)
+    coords = np.stack([np.arange(count) * side, np.zeros(count)], axis=1).astype(np.int64)
+    grid = PatchGrid(coords, side, side, side, (0, 0), 1.0, 0)
+    path = folder / f"{slide_id}.h5"
+    tile = tile or raw_tile(side)
+    encoded = ((row, encode_patch(each, tile.pixels)) for row, each in enumerate(patches))
+    write_bag(path, slide, grid, background, encoded, tile)
+    if features is not None:
+        with Bag(path) as bag:
+            write_features(bag, [features], *encoder, dim=features.shape[1])
+    return path
+
+
+def make_records(
+    folder: Path, sizes: Sequence[int], labels: Sequence[int], side: int = 16
+) -> list[LabelledBag]:
+    """Bags of random patches; the pixels of bag i are drawn with seed i."""
+    return [
+        LabelledBag(
+            make_bag(folder, f"b{number}", random_patches(size, side, seed=number)),
+            f"b{number}",
+            f"b{number}",
+            label,
+            size,
+        )
+        for number, (size, label) in enumerate(zip(sizes, labels, strict=True))
+    ]
+
+
+def make_cohort(folder: Path, labels: Sequence[str | None]) -> Cohort:
+    """A cohort of slides b0, b1, ... that exist as bags only."""
+    entries = [
+        SlideEntry(folder / f"b{number}.tif", f"b{number}", label)
+        for number, label in enumerate(labels)
+    ]
+    return Cohort("made", tuple(entries))
+
+
+def make_member(
+    classes: int = 2, side: int | None = 16, dim: int = 128, head: HeadParams = HEAD
+) -> Member:
+    """A member with random weights: of the small CNN, or of embeddings when `side` is None."""
+    layer = build_head(classes, head, projected=side is None)
+    layer.build((None, None, dim))
+    rng = np.random.default_rng(len(layer.weights) + classes)
+    layer.classifier.bias.assign(rng.normal(size=classes))
+    return Member(layer, None if side is None else build_encoder(SMALL, side))
+
+
+def make_bundle(
+    folder: Path,
+    members: int = 1,
+    classes: tuple[str, ...] = ("normal", "tumour"),
+    seed: int = 0,
+    tile: TileParams | None = None,
+    mode: Literal["pixels", "features"] = "pixels",
+    background: Literal["bright", "dark"] = "bright",
+) -> Bundle:
+    """A model with random weights, saved and loaded again."""
+    tile = tile or raw_tile(16)
+    side = tile.grid.patch_px
+    keras.utils.set_random_seed(seed)
+    made = [make_member(len(classes), side if mode == "pixels" else None) for _ in range(members)]
+    bundle = assemble_bundle(
+        {
+            "class_names": classes,
+            "mode": mode,
+            "encoder": EncoderSpec(name=SMALL, patch_px=side, dim=128, weights="trained"),
+            "head": HEAD,
+            "tile": tile,
+            "background": background,
+        },
+        made,
+        build_encoder(SMALL, side) if mode == "features" else None,
+    )
+    save_bundle(folder, bundle)
+    return load_bundle(folder)
+
+
+def member_file(folder: Path, number: int = 0) -> Path:
+    """The weights file of a member of the bundle that lies there."""
+    return member_path(folder, number, read_bundle_spec(folder).fingerprint)
+
+
+# -- bags of numbers: a marker in one instance is all that tells a class -------------------------
+
+DIM, PER_BAG = 16, 20
+HEAD_ALONE = TrainParams(
+    mode="features", head=HEAD, epochs=15, patience=8, learning_rate=1e-2, bag_batch=8
+)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Bags of embeddings; in a bag of class c > 0 one instance has the marker of c."""
+
+    records: list[LabelledBag]
+    features: list[NDArray[np.float16]]
+    marked: list[int | None]
+
+
+def make_marked(
+    folder: Path, count: int, classes: int = 2, dim: int = DIM, code: str = "code"
+) -> Marked:
+    rng = np.random.default_rng(0)
+    records, features, marked = [], [], []
+    for number in range(count):
+        label = number % classes
+        values = rng.normal(0, 0.2, (PER_BAG, dim)).astype(np.float16)
+        place = int(rng.integers(PER_BAG)) if label else None
+        if place is not None:
+            values[place, 4 * label : 4 * label + 4] += 3
+        path = make_bag(
+            folder, f"b{number}", random_patches(PER_BAG), features=values, encoder=(SMALL, code)
+        )
+        records.append(LabelledBag(path, f"b{number}", f"b{number}", label, PER_BAG, "features"))
+        features.append(values)
+        marked.append(place)
+    return Marked(records, features, marked)
