@@ -102,7 +102,7 @@ def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult
     """
     # not at the top: the processes that draw and tile import this module, but need no network
     from milpath.nn.bundle import load_bundle
-    from milpath.nn.predict import Classifier
+    from milpath.nn.classify import Classifier
     from milpath.nn.train import train_cohort
 
     start = time.perf_counter()

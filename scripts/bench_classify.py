@@ -191,9 +191,9 @@ def classify(path: Path) -> int:
     from milpath.cohort.cohort import SlideEntry
     from milpath.formats.model_spec import BundleSpec, EncoderSpec
     from milpath.nn.bundle import Bundle
+    from milpath.nn.classify import Classifier
     from milpath.nn.encoder import SMALL, build_encoder
     from milpath.nn.mil import Member, build_head
-    from milpath.nn.predict import Classifier
 
     encoder = build_encoder(SMALL, SMALL_PX)
     head = build_head(2, HeadParams(), projected=False)

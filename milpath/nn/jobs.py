@@ -16,8 +16,8 @@ from milpath.nn import import_keras
 from milpath.runs import Outcome
 
 if TYPE_CHECKING:
+    from milpath.nn.classify import Classifier
     from milpath.nn.embed import Embedder
-    from milpath.nn.predict import Classifier
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class EmbedJob:
 def _load_classifier(job: ClassifyJob) -> Classifier:
     import_keras()
     from milpath.nn.bundle import load_bundle
-    from milpath.nn.predict import Classifier
+    from milpath.nn.classify import Classifier
 
     try:
         bundle = load_bundle(job.model)

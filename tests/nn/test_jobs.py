@@ -16,10 +16,10 @@ from milpath.cohort.cohort import SlideEntry
 from milpath.errors import UsageError
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import save_encoder
+from milpath.nn.classify import Classifier
 from milpath.nn.embed import Embedder, find_bags
 from milpath.nn.encoder import SMALL, build_encoder
 from milpath.nn.jobs import ClassifyJob, EmbedJob
-from milpath.nn.predict import Classifier
 from milpath.runs import run_job
 from milpath.synthetic import SyntheticSlide, draw_slide
 

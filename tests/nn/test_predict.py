@@ -20,10 +20,10 @@ from milpath.errors import SlideReadError, UnsupportedSlideError
 from milpath.formats.bag import Bag
 from milpath.formats.prediction import read_prediction
 from milpath.nn.bundle import Bundle
+from milpath.nn.classify import Classifier
 from milpath.nn.mil import build_evidence, build_mil
 from milpath.nn.predict import (
     EMBEDDINGS_BATCH,
-    Classifier,
     collect_evidence,
     pool_evidence,
 )

@@ -34,10 +34,10 @@ from milpath.formats.model_spec import EncoderSpec
 from milpath.nn import fit
 from milpath.nn import train as training
 from milpath.nn.bundle import load_bundle, save_encoder
+from milpath.nn.classify import Classifier
 from milpath.nn.data import BagSequence, LabelledBag
 from milpath.nn.embed import Embedder
 from milpath.nn.encoder import SMALL, build_encoder, digest_weights
-from milpath.nn.predict import Classifier
 from milpath.nn.train import TrainReport, train_cohort
 from milpath.params import TrainParams
 
