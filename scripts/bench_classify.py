@@ -212,7 +212,7 @@ def classify(path: Path) -> int:
     )
     bundle = Bundle(spec, (Member(head, encoder),), None)
     outcome = Classifier(bundle, path.parent / "results")(SlideEntry(path, path.stem))
-    return int(outcome.facts["prediction"]["patches"])
+    return int(outcome.facts.prediction.patches)
 
 
 if __name__ == "__main__":

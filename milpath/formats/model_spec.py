@@ -9,12 +9,12 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from milpath import __version__
 from milpath.errors import StoredFileError
+from milpath.formats.layout import member_path, model_spec_path, shared_encoder_path
 from milpath.params import HeadParams, Params, TileParams
 from milpath.slides.names import is_printable
 from milpath.store import SafeH5, open_h5
 
 _MAX_BYTES = 1 << 20
-_CODE = 8  # digits of a fingerprint that tell one model's files from another's
 _Record = TypeVar("_Record", bound=BaseModel)
 
 
@@ -87,22 +87,12 @@ def read_bundle_spec(folder: Path) -> BundleSpec:
     ------
     StoredFileError : no bundle, or not one this milpath reads
     """
-    path = folder / "model.json"
+    path = model_spec_path(folder)
     if not path.is_file():
         raise StoredFileError(
             f"{folder}: not a model folder (it has no model.json); train one with milpath train"
         )
     return read_record(BundleSpec, path)
-
-
-def member_path(folder: Path, number: int, model: str) -> Path:
-    """Where the weights of a member lie in a bundle, whose fingerprint is `model`."""
-    return folder / f"member-{number}-{model[:_CODE]}.h5"
-
-
-def shared_encoder_path(folder: Path, model: str) -> Path:
-    """Where the weights of the encoder lie that all members of a bundle share."""
-    return folder / f"encoder-{model[:_CODE]}.h5"
 
 
 def weights_paths(folder: Path, spec: BundleSpec) -> list[Path]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from milpath.errors import StoredFileError
+from milpath.formats.existing import Existing
 from milpath.formats.geometry import (
     compare_annotations,
     compare_slides,
@@ -172,27 +173,27 @@ def read_prediction(path: Path) -> Prediction:
 
 def find_prediction(
     path: Path, slide: SlideFacts, model: str, annotation: str | None = None
-) -> Prediction | str | None:
-    """What this very model said of this very slide, why a file there is not that, or None.
+) -> Existing[Prediction]:
+    """Find the prediction of a model for a slide.
 
     Parameters
     ----------
-    path : where it would lie
+    path : its place
     slide, model, annotation : as in `Prediction`
     """
     if not path.exists():
-        return None
+        return Existing()
     try:
         found = read_prediction(path)
     except StoredFileError:
-        return "the prediction there was damaged, or of another milpath"
+        return Existing.stale("the prediction was damaged, or made by another version of milpath")
     changes = compare_slides(found.slide, slide)
     changes += compare_annotations(found.annotation, annotation)
     if found.model != model:
-        changes.append("the model is another one")
-    if found.unreadable:  # the slide may have been mended, as its user was told to
-        changes.append(f"{found.unreadable} of its patches could not be read the last time")
-    return ", ".join(changes) or found
+        changes.append("the model differs")
+    if found.unreadable:  # the slide may have been copied again, as the message advises
+        changes.append(f"{found.unreadable} patches could not be read the last time")
+    return Existing.stale(", ".join(changes)) if changes else Existing.current(found)
 
 
 def _are_names(value: object) -> bool:

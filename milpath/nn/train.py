@@ -18,6 +18,7 @@ from milpath.cohort.splits import Split, split_cohort
 from milpath.errors import UsageError
 from milpath.figures.curves import write_curves
 from milpath.formats.bag import Bag
+from milpath.formats.layout import curves_path, held_out_path, metrics_path
 from milpath.formats.model_spec import BundleSpec, EncoderSpec
 from milpath.metrics import Figure, evaluate
 from milpath.nn.augment import augment_tissue
@@ -232,7 +233,7 @@ def _write_results(
     names = data.cohort.class_names
     ids = [bag.slide_id for bag in data.bags]
     publish_json(
-        out / "metrics.json",
+        metrics_path(out),
         {
             "model": model,
             "held_out_slides": len(held_out),
@@ -252,7 +253,7 @@ def _write_results(
     )
     publish_json(out / "history.json", list(histories))
     publish_csv(
-        out / "held_out.csv",
+        held_out_path(out),
         ["slide", "case", "label", "predicted", *(f"prob_{name}" for name in names)],
         [
             [
@@ -265,4 +266,4 @@ def _write_results(
             for bag, probs in held_out
         ],
     )
-    write_curves(out / "training.png", histories, f"training on {len(ids)} slides")
+    write_curves(curves_path(out), histories, f"training on {len(ids)} slides")

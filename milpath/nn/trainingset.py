@@ -10,12 +10,12 @@ import keras
 from milpath.cohort.cohort import Cohort, SlideEntry
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.bag import Bag
+from milpath.formats.layout import bag_path
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
 from milpath.nn.data import Content, LabelledBag
 from milpath.nn.encoder import digest_weights
 from milpath.params import TileParams, compare_params
-from milpath.tile import bag_path
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,10 @@ def _make_part(folder: Path) -> tuple[Path, int | None]:
     """A new part, and the descriptor that holds its lock if there are locks here."""
     while True:
         number, name = tempfile.mkstemp(
-            prefix=f"{_PREFIX}{_host_tag(folder)}-", suffix=_SUFFIX, dir=folder
+            prefix=f"{_PREFIX}{host_tag(folder)}-", suffix=_SUFFIX, dir=folder
         )
         part = Path(name)
-        locked = _take_lock(number)
+        locked = take_lock(number)
         if locked and part.exists():
             return part, number
         os.close(number)
@@ -91,8 +91,8 @@ def _remove_if_dead(part: Path) -> None:
     with suppress(OSError):
         number = os.open(part, os.O_RDWR)
         try:
-            locked = _take_lock(number)  # held until it is removed: its writer sees that
-            place = _host_tag(part.parent)
+            locked = take_lock(number)  # held until it is removed: its writer sees that
+            place = host_tag(part.parent)
             ours = place != "" and part.name.startswith(f"{_PREFIX}{place}-")
             if (locked and ours) or (locked is not False and _age(part) > _STALE_SECONDS):
                 part.unlink()
@@ -104,7 +104,7 @@ def _age(path: Path) -> float:
     return time.time() - path.stat().st_mtime
 
 
-def _take_lock(number: int) -> bool | None:
+def take_lock(number: int) -> bool | None:
     """Lock an open file: True when that is done, False when another has it, None without locks."""
     if sys.platform == "win32":
         return None
@@ -117,7 +117,7 @@ def _take_lock(number: int) -> bool | None:
     return True
 
 
-def _host_tag(folder: Path) -> str:
+def host_tag(folder: Path) -> str:
     """A word for this machine since its start, and the mount that a folder lies on; "" for none.
 
     Two mounts of one disk on one machine may not see each other's locks.

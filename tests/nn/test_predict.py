@@ -83,8 +83,8 @@ def test_a_prediction_and_its_picture_are_written(
     assert found.class_names == ("normal", "tumour")
     assert len(found.grid) > 100
     assert found.probs.sum() == pytest.approx(1)
-    assert outcome.facts["prediction"] == summarize_prediction(found)
-    assert outcome.message.startswith(f"{found.predicted} ({found.probs.max():.3f}), ")
+    assert outcome.facts.prediction == summarize_prediction(found)
+    assert outcome.message.startswith(f"predicted {found.predicted} (p={found.probs.max():.3f}), ")
     assert sorted(file.name for file in classifier.out.iterdir()) == [
         "drawn-ü.png",
         "drawn-ü.prediction.h5",
@@ -126,7 +126,7 @@ def test_an_ensemble_is_the_softmax_of_its_mean_logits(
     assert found.member_logits.shape == (2, 2)
     assert found.probs == pytest.approx(softmax(found.member_logits.mean(axis=0)), abs=1e-12)
     assert found.spread.min() > 0
-    assert outcome.facts["prediction"]["spread"] == found.spread.max()
+    assert outcome.facts.prediction.spread == found.spread.max()
 
 
 def test_a_second_run_does_nothing(
@@ -136,7 +136,7 @@ def test_a_second_run_does_nothing(
     before = file.stat().st_mtime_ns
     again = classifier(entry)
     assert again.status == "skipped"
-    assert again.message == f"{outcome.message}, done before with this model"
+    assert again.message == f"{outcome.message}, already done with this model"
     assert again.facts == outcome.facts
     assert file.stat().st_mtime_ns == before
 
@@ -161,7 +161,7 @@ def test_the_prediction_of_another_model_is_not_used_again(
     other = make_bundle(tmp_path / "model", seed=8, tile=RAW)
     again = Classifier(other, tmp_path)(entry)
     assert again.status == "ok"
-    assert again.message.endswith("anew: the model is another one")
+    assert again.message.endswith(", re-classified: the model differs")
     assert read_prediction(tmp_path / "drawn-ü.prediction.h5").model == other.spec.fingerprint
 
 
@@ -176,9 +176,9 @@ def test_an_outline_decides_what_is_tissue_and_is_part_of_what_made_the_predicti
     outlined = read_prediction(path)
     side = outlined.grid.patch_size_l0
     assert (outlined.grid.coords[:, 0] + side * 0.25 <= 500).all()
-    assert len(outlined.grid) != outcome.facts["prediction"]["patches"]
+    assert len(outlined.grid) != outcome.facts.prediction.patches
     again = classifier(entry)  # not skipped: the tissue is another
-    assert again.message.endswith("anew: its tissue was an annotation's, is found on the slide")
+    assert ", re-classified: " in again.message
     found = read_prediction(path)
     assert found.model == outlined.model == pair.spec.fingerprint
     assert found.annotation is None
@@ -202,7 +202,7 @@ def test_a_slide_without_tissue_has_no_class(
     first, second = job(blank), job(blank)
     assert (first.status, second.status) == ("no_tissue", "skipped")
     assert first.message == "no tissue found, so no class"
-    assert first.facts["prediction"]["predicted"] is None
+    assert first.facts.prediction.predicted is None
     found = read_prediction(tmp_path / "blank.prediction.h5")
     assert found.status == "no_tissue"
     assert np.isnan(found.probs).all()

@@ -17,7 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 from distributed import Client
-from support.farm import Farm, entries, kill_victim, note_and_work, open_farm, told, wait_for, work
+from support.farm import (
+    Farm,
+    Letters,
+    entries,
+    kill_victim,
+    note_and_work,
+    open_farm,
+    told,
+    wait_for,
+    work,
+)
 
 from milpath import __version__
 from milpath.cohort.cohort import SlideEntry
@@ -81,7 +91,7 @@ def test_outcomes_and_warnings_come_back_as_from_this_process(
     with join_cluster(str(farm.file), tmp_path, []) as cluster:
         found = list(run_job(partial(work, mark="!"), entries(*names), cluster))
     assert told(found) == told(list(run_job(partial(work, mark="!"), entries(*names))))
-    assert [one.facts for one in found if one.slide_id == "a"] == [{"letters": 1}]
+    assert [one.facts for one in found if one.slide_id == "a"] == [Letters(1)]
     assert caplog.text.count("unexpected error on bug") == 2
     assert not list(tmp_path.iterdir())
 
@@ -233,7 +243,7 @@ def test_slides_wait_for_a_worker_and_hear_when_the_scheduler_goes(
         with join_cluster(str(farm.file), tmp_path / "out", []) as cluster:
             assert "no worker is connected to the scheduler yet" in caplog.text
             threading.Timer(1, farm.scheduler.kill).start()
-            with pytest.raises(MilpathError, match="scheduler is gone, or was restarted; what is"):
+            with pytest.raises(MilpathError, match="scheduler has ended, or was restarted; fini"):
                 list(run_job(work, entries("a", "b"), cluster))
     finally:
         farm.stop()
@@ -260,7 +270,7 @@ def test_a_scheduler_that_is_not_there_is_one_clear_line(
 
 
 def test_a_worker_of_many_threads_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="does 2 tasks at a time in one process, expected 1; sta"):
+    with pytest.raises(UsageError, match="runs 2 tasks at a time in one process, expected 1; sta"):
         check_worker(claim_of(tmp_path), worker(threads=2))
 
 
@@ -270,9 +280,13 @@ def test_a_worker_that_sees_other_files_is_refused(tmp_path: Path) -> None:
     files = _sample_files([slide, tmp_path / "b.svs"])
     assert files == ((slide, 7),)
     assert check_worker(claim_of(tmp_path, files), worker()) >= 1
-    with pytest.raises(UsageError, match=r"w1 does not see .*a\.svs as it is here; slides and res"):
+    with pytest.raises(
+        UsageError, match=r"w1 cannot access .*a\.svs, or has a different one; slides and res"
+    ):
         check_worker(claim_of(tmp_path, ((slide, 8),)), worker())
-    with pytest.raises(UsageError, match=r"w1 does not see .*; slides and results must lie under"):
+    with pytest.raises(
+        UsageError, match=r"w1 cannot access .*; slides and results must have the same"
+    ):
         check_worker(claim_of(tmp_path / "elsewhere"), worker())
 
 

@@ -264,7 +264,7 @@ def test_a_part_of_another_machine_is_left_alone_until_it_was_silent_for_a_week(
     with begin_writing(tmp_path / "a") as writer:
         writer.kill()
         writer.wait()
-        monkeypatch.setattr(temporary, "_host_tag", lambda folder: "another")
+        monkeypatch.setattr(temporary, "host_tag", lambda folder: "another")
         (part,) = parts(tmp_path)
         require_writable(tmp_path)
         assert part.exists()
@@ -277,7 +277,7 @@ def test_a_part_of_another_machine_is_left_alone_until_it_was_silent_for_a_week(
 def test_where_there_are_no_locks_nothing_is_swept_that_may_be_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(temporary, "_take_lock", lambda number: None)
+    monkeypatch.setattr(temporary, "take_lock", lambda number: None)
     with publish(tmp_path / "a") as file:
         file.write(b"x")
         monkeypatch.undo()
@@ -289,7 +289,7 @@ def test_where_there_are_no_locks_nothing_is_swept_that_may_be_alive(
 def test_a_part_that_is_swept_before_it_is_locked_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = temporary._take_lock
+    real = temporary.take_lock
     swept: list[Path] = []
 
     def sweep_first(number: int) -> bool | None:
@@ -298,7 +298,7 @@ def test_a_part_that_is_swept_before_it_is_locked_is_made_again(
             swept[0].unlink()
         return real(number)
 
-    monkeypatch.setattr(temporary, "_take_lock", sweep_first)
+    monkeypatch.setattr(temporary, "take_lock", sweep_first)
     publish_text(tmp_path / "a", "x")
     assert len(swept) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

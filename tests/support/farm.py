@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from milpath.cohort.cohort import SlideEntry
+from milpath.cohort.workitem import WorkItem
 from milpath.errors import OutputError, SlideReadError
-from milpath.runs import Outcome
+from milpath.runs import Facts, Outcome
 
 PATIENCE = 60.0
 
@@ -83,13 +84,18 @@ def wait_for(event: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def entries(*names: str) -> list[SlideEntry]:
-    return [SlideEntry(Path(name), name) for name in names]
+def entries(*names: str) -> list[WorkItem]:
+    return [WorkItem(Path(name), name) for name in names]
 
 
-def work(entry: SlideEntry, mark: str = "") -> Outcome:
+@dataclass(frozen=True)
+class Letters(Facts):
+    letters: int
+
+
+def work(item: WorkItem, mark: str = "") -> Outcome:
     """A job whose slides do as they are called; at the top level, so that it can be pickled."""
-    name = entry.slide_id
+    name = item.slide_id
     if name.startswith("bad"):
         raise SlideReadError(f"{name}: cannot be read")
     if name.startswith("bug"):
@@ -98,19 +104,19 @@ def work(entry: SlideEntry, mark: str = "") -> Outcome:
         raise OutputError(f"{name}: cannot be written")
     if name.startswith("die"):
         os._exit(9)
-    return Outcome(name, "ok", f"done{mark}", {"letters": len(name)})
+    return Outcome(name, "ok", f"done{mark}", Letters(len(name)))
 
 
-def note_and_work(entry: SlideEntry, notes: Path) -> Outcome:
+def note_and_work(item: WorkItem, notes: Path) -> Outcome:
     """`work`, after a note of who began what; a slide called victim waits, once, to be killed."""
-    number = len(list(notes.glob(f"{entry.slide_id}.*")))
-    note = notes / f"{entry.slide_id}.{number}"
+    number = len(list(notes.glob(f"{item.slide_id}.*")))
+    note = notes / f"{item.slide_id}.{number}"
     (notes / f".{note.name}").write_text(str(os.getpid()))
     (notes / f".{note.name}").rename(note)
-    if entry.slide_id == "victim" and number == 0:
+    if item.slide_id == "victim" and number == 0:
         time.sleep(PATIENCE)
     time.sleep(0.05)
-    return work(entry)
+    return work(item)
 
 
 def kill_victim(notes: Path) -> None:
