@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.farm import Letters, entries, kill_victim, note_and_work, told, work
+from support.farm import Letters, entries, kill_victim, note_and_work, summary, work
 
 from milpath.cohort.workitem import WorkItem
 from milpath.errors import OutputError, UsageError
@@ -31,7 +31,7 @@ def test_a_failing_slide_does_not_stop_the_others(
     caplog.set_level(logging.CRITICAL, "milpath.runs.outcome")
     found = list(run_job(partial(work, mark="!"), entries("a", "bad", "b", "bug", "c"), workers))
     assert len(found) == 5
-    assert told(found) == {
+    assert summary(found) == {
         "a": ("ok", "done!"),
         "bad": ("failed", "bad: cannot be read"),
         "b": ("ok", "done!"),
@@ -97,7 +97,7 @@ def test_no_slides_give_no_outcomes() -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_dies_fails_only_its_slide() -> None:
-    found = told(list(run_job(work, entries("a", "die", "b", "c"), 2)))
+    found = summary(list(run_job(work, entries("a", "die", "b", "c"), 2)))
     assert found["die"][0] == "failed"
     assert "its worker process died" in found["die"][1]
     assert [found[name] for name in ("a", "b", "c")] == [("ok", "done")] * 3
@@ -114,7 +114,7 @@ def test_the_slide_of_a_killed_worker_is_retried(tmp_path: Path) -> None:
     names = ["a", "b", "victim", "c", "d"]
     killer = threading.Thread(target=kill_victim, args=[tmp_path])
     killer.start()
-    found = told(list(run_job(partial(note_and_work, notes=tmp_path), entries(*names), 2)))
+    found = summary(list(run_job(partial(note_and_work, notes=tmp_path), entries(*names), 2)))
     killer.join()
     assert found == dict.fromkeys(names, ("ok", "done"))
     assert len(list(tmp_path.glob("victim.*"))) == 2
