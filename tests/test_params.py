@@ -1,4 +1,4 @@
-"""Parameters hold only what can be meant, and cannot be changed behind anyone's back."""
+"""Parameters have valid values only, and cannot be changed."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ KINDS = pytest.mark.parametrize(
 
 
 @KINDS
-def test_defaults_are_valid_and_survive_json(kind: type[Params]) -> None:
+def test_defaults_are_valid_and_keep_their_values_in_json(kind: type[Params]) -> None:
     one = kind()
     assert kind.model_validate_json(one.model_dump_json()) == one
     assert kind.model_validate(one.model_dump()) == one
 
 
 @KINDS
-def test_unknown_names_are_refused(kind: type[Params]) -> None:
+def test_an_unknown_name_raises(kind: type[Params]) -> None:
     with pytest.raises(ValidationError, match="shape"):
         kind(**{"shape": "round"})
 
 
 @KINDS
-def test_a_value_cannot_be_changed(kind: type[Params]) -> None:
+def test_changing_a_value_raises(kind: type[Params]) -> None:
     name = next(iter(kind.model_fields))
     with pytest.raises(ValidationError, match="frozen"):
         setattr(kind(), name, getattr(kind(), name))
 
 
-def test_a_whole_number_means_the_same_as_its_float() -> None:
+def test_a_whole_number_has_the_fingerprint_of_its_float() -> None:
     one, two = GridParams(mpp=1), GridParams(mpp=1.0)
     assert fingerprint(one.model_dump()) == fingerprint(two.model_dump())
 
@@ -75,7 +75,7 @@ def test_a_whole_number_means_the_same_as_its_float() -> None:
         (HeadParams, "dropout", 1.0),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_name(
+def test_a_value_out_of_range_raises_with_its_name(
     kind: type[Params], name: str, value: object
 ) -> None:
     with pytest.raises(ValidationError, match=name):
@@ -83,7 +83,7 @@ def test_a_value_out_of_range_is_refused_by_name(
 
 
 @pytest.mark.parametrize("patch_px", [16, 100, 256])
-def test_overlap_leaves_a_stride_of_a_sixteenth(patch_px: int) -> None:
+def test_an_overlap_that_leaves_less_than_a_sixteenth_raises(patch_px: int) -> None:
     most = patch_px * 15 // 16
     assert GridParams(patch_px=patch_px, overlap_px=most).overlap_px == most
     with pytest.raises(ValidationError, match=f"leaves no stride.*give at most {most}"):

@@ -120,6 +120,6 @@ def test_a_dry_run_of_train_shows_the_split(tiled: TiledCohort, tmp_path: Path) 
     words = ("train", cohort, "--bags", tiled.bags, "--out", tmp_path / "model", "--dry-run")
     said = milpath(*words).stdout
     assert said.startswith("would train 1 for normal, tumour on 12 slides: first on ")
-    told = json.loads(milpath(*words, "--json").stdout)
-    assert sum(told["first_fold"].values()) == told["slides"] == 12
+    plan = json.loads(milpath(*words, "--json").stdout)
+    assert sum(plan["first_fold"].values()) == plan["slides"] == 12
     assert list(tmp_path.iterdir()) == [cohort]
