@@ -91,7 +91,7 @@ def test_a_slide_without_a_bag_is_refused(bags: Path) -> None:
 def test_fewer_than_two_classes_are_refused(
     bags: Path, labels: tuple[str | None, ...], found: str
 ) -> None:
-    with pytest.raises(UsageError, match=f"at least two classes, the column 'label' holds {found}"):
+    with pytest.raises(UsageError, match=f"at least two classes; the column 'label' has {found}"):
         gather_bags(make_cohort(bags, labels), bags)
 
 
