@@ -230,7 +230,7 @@ class TrainParams(Params):
         return self
 
 
-class DigitBagParams(Params):
+class MnistBagParams(Params):
     """MNIST bags; see `milpath.nn.mnist.draw_bags`."""
 
     target: int = Field(9, ge=0, le=9)
@@ -246,7 +246,7 @@ class DigitBagParams(Params):
 class MnistParams(Params):
     """MNIST-bag benchmark; see `milpath.nn.mnist.run_trial`."""
 
-    bags: DigitBagParams = DigitBagParams()
+    bags: MnistBagParams = MnistBagParams()
     train_bags: tuple[int, ...] = Field((50, 100, 150, 200, 300, 400, 500), min_length=1)
     """Numbers of training bags; one model (or ensemble) is trained for each."""
     val_bags: int = Field(0, ge=0)
@@ -259,10 +259,10 @@ class MnistParams(Params):
     """First random seed; each repetition adds 1."""
     epochs: int | None = Field(None, ge=1)
     """Number of epochs; None to choose it by the number of training bags, see `epochs_for`."""
-    presence: bool = True
+    negative_class: bool = True
     """Learn from negative bags that all of their digits are negative."""
     warp: bool = True
-    """Warp each digit randomly; see `milpath.nn.augment.warp_pictures`."""
+    """Warp each digit randomly; see `milpath.nn.mnist.warp_pictures`."""
     train: TrainParams = TrainParams(
         encoder="centred", bag_batch=4, patches_per_bag=2000, class_weight="none"
     )
@@ -282,7 +282,7 @@ class MnistParams(Params):
 MNIST_PRESETS = {
     "paper": MnistParams(),
     "keras": MnistParams(
-        bags=DigitBagParams(target=1, mean_size=3, std_size=0, balanced=False),
+        bags=MnistBagParams(target=1, mean_size=3, std_size=0, balanced=False),
         train_bags=(1000,),
         train=TrainParams(
             encoder="centred", bag_batch=16, patches_per_bag=2000, learning_rate=3e-3

@@ -51,7 +51,7 @@ def cross_validate(
     whose bags hold no instance of the other, where that is true.
     """
     labels = np.array([bag.label for bag in bags])
-    verdicts: dict[int, BagScores] = {}
+    bag_scores: dict[int, BagScores] = {}
     for fold, (train, test) in enumerate(split_folds(labels, folds, seed)):
         learn, unseen = prepare(
             [bags[i].instances for i in train], [bags[i].instances for i in test]
@@ -68,8 +68,8 @@ def cross_validate(
             )[0]
             for number in range(recipe.members)
         ]
-        verdicts.update(zip(test.tolist(), score_bags(members, unseen), strict=True))
-    return [verdicts[i] for i in range(len(bags))]
+        bag_scores.update(zip(test.tolist(), score_bags(members, unseen), strict=True))
+    return [bag_scores[i] for i in range(len(bags))]
 
 
 def measure(labels: NDArray[np.int64], probs: Floats) -> dict[str, float | None]:

@@ -32,7 +32,7 @@ from milpath.formats.model_spec import (
     require_model,
     weights_paths,
 )
-from milpath.nn.encoder import digest_weights, rebuild_encoder
+from milpath.nn.encoders import fingerprint_weights, rebuild_encoder
 from milpath.nn.mil import Member, build_head
 from milpath.store import discard, fingerprint, open_h5, publish_h5, publish_text
 
@@ -61,7 +61,7 @@ def assemble_bundle(
     parts = [] if encoder is None else [encoder]
     for member in members:
         parts.extend(_networks(member))
-    weights = [digest_weights(part) for part in parts]
+    weights = [fingerprint_weights(part) for part in parts]
     draft = BundleSpec(**fields, members=len(members), fingerprint="0" * 32)
     code = fingerprint("model", weights, draft.model_dump(mode="json", exclude={"training"}))
     return Bundle(draft.model_copy(update={"fingerprint": code}), tuple(members), encoder)
@@ -146,7 +146,7 @@ def save_encoder(folder: Path, encoder: keras.Model, spec: EncoderSpec) -> str:
     """Keep an encoder beside the embeddings it made; its fingerprint."""
     save_weights(encoder_weights_path(folder), [encoder])
     publish_text(encoder_spec_path(folder), spec.model_dump_json(indent=2) + "\n")
-    return digest_weights(encoder)
+    return fingerprint_weights(encoder)
 
 
 def load_encoder(folder: Path) -> tuple[keras.Model, EncoderSpec]:

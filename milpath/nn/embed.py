@@ -18,7 +18,7 @@ from milpath.formats.existing import Existing
 from milpath.formats.layout import list_bags
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
-from milpath.nn.encoder import OURS, build_encoder, digest_weights
+from milpath.nn.encoders import OWN_ENCODERS, build_encoder, fingerprint_weights
 from milpath.nn.predict import BATCH
 from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
 
@@ -47,7 +47,7 @@ class Embedder:
         self.encoder = encoder
         self.spec = spec
         self.dry_run = dry_run
-        self.fingerprint = digest_weights(encoder)
+        self.fingerprint = fingerprint_weights(encoder)
 
     def __call__(self, item: WorkItem) -> Outcome:
         """Write the features of a bag into it, unless they are there already.
@@ -138,7 +138,7 @@ def choose_encoder(
                 f"tile again with --patch-size {spec.patch_px}"
             )
         return encoder, spec
-    if name in OURS:
+    if name in OWN_ENCODERS:
         raise UsageError(
             f"the {name} CNN is trained with its model; give the model's folder instead"
         )

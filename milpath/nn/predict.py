@@ -135,13 +135,13 @@ def score_bags(members: Sequence[Member], bags: Sequence[NDArray[Any]]) -> list[
     scores, evidence = collect_evidence(model, batches, min(SCORE_BATCH, len(instances)))
     cuts = np.cumsum([len(bag) for bag in bags])[:-1]
     bias = stack_bias(members)
-    verdicts = []
+    bag_scores = []
     for some, its in zip(
         np.split(scores, cuts, axis=1), np.split(evidence, cuts, axis=1), strict=True
     ):
         attention, contributions = pool_evidence(some, its + bias[:, None])
         logits = contributions.sum(axis=1).mean(axis=0)
-        verdicts.append(
+        bag_scores.append(
             BagScores(softmax(logits), attention.mean(axis=0), contributions.mean(axis=0))
         )
-    return verdicts
+    return bag_scores

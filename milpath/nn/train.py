@@ -24,7 +24,7 @@ from milpath.metrics import Figure, evaluate
 from milpath.nn.augment import augment_tissue
 from milpath.nn.bundle import assemble_bundle, save_bundle
 from milpath.nn.data import Augment, LabelledBag
-from milpath.nn.encoder import OURS
+from milpath.nn.encoders import OWN_ENCODERS
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member, build_evidence
 from milpath.nn.predict import BATCH, collect_evidence, pool_evidence, stack_bias
@@ -167,7 +167,7 @@ def _instances(
         encoder, spec = frozen_encoder(bags, data.encoder)
         return encoder, spec, (spec.dim,)
     shape = (data.patch_px, data.patch_px, 3)
-    dim = OURS[params.encoder](shape).output_shape[-1]
+    dim = OWN_ENCODERS[params.encoder](shape).output_shape[-1]
     spec = EncoderSpec(name=params.encoder, patch_px=data.patch_px, dim=dim, weights="trained")
     return None, spec, shape
 

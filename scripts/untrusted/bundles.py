@@ -17,7 +17,7 @@ from milpath.nn.bundle import (
     save_bundle,
     save_encoder,
 )
-from milpath.nn.encoder import build_small
+from milpath.nn.encoders import build_small
 from milpath.nn.mil import Member, build_head
 from milpath.params import GridParams, HeadParams, TileParams
 from untrusted.hdf5 import PLANTS

@@ -29,7 +29,7 @@ from milpath.nn.bundle import (
     save_encoder,
     save_weights,
 )
-from milpath.nn.encoder import SMALL, build_encoder, digest_weights
+from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
 from milpath.nn.mil import Member, build_evidence
 
 
@@ -127,7 +127,7 @@ def test_an_encoder_kept_beside_its_embeddings_comes_back(tmp_path: Path) -> Non
     code = save_encoder(tmp_path, encoder, spec)
     again, read = load_encoder(tmp_path)
     assert read == spec
-    assert digest_weights(again) == code == digest_weights(encoder)
+    assert fingerprint_weights(again) == code == fingerprint_weights(encoder)
 
 
 @pytest.mark.parametrize("mode", ["pixels", "features"])
@@ -136,7 +136,7 @@ def test_the_encoder_of_a_bundle_can_be_taken_out(mode: Any, tmp_path: Path) -> 
     expected = bundle.encoder or bundle.members[0].encoder
     encoder, spec = load_encoder(tmp_path)
     assert expected is not None
-    assert digest_weights(encoder) == digest_weights(expected)
+    assert fingerprint_weights(encoder) == fingerprint_weights(expected)
     assert spec == bundle.spec.encoder
 
 
@@ -148,7 +148,7 @@ def test_weights_that_are_whole_numbers_or_scalars_come_back(tmp_path: Path) -> 
     save_weights(tmp_path / "w.h5", [encoder])
     again = build_encoder("efficientnetb0", 32)
     load_weights(tmp_path / "w.h5", [again])
-    assert digest_weights(again) == digest_weights(encoder)
+    assert fingerprint_weights(again) == fingerprint_weights(encoder)
 
 
 # -- damaged weights -----------------------------------------------------------------------------

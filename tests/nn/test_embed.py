@@ -14,7 +14,7 @@ from milpath.errors import StoredFileError, UsageError
 from milpath.formats.bag import Bag
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.embed import Embedder, EmbedFacts, choose_encoder, embed_patches, find_bags
-from milpath.nn.encoder import SMALL, build_encoder, digest_weights
+from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
 
 
 def small_embedder(seed: int = 0, side: int = 16) -> Embedder:
@@ -41,7 +41,7 @@ def test_features_are_what_the_encoder_gives(count: int, tmp_path: Path) -> None
     assert outcome.facts == EmbedFacts(patches=count, dim=128, encoder="small")
     expected = job.encoder.predict_on_batch(patches)
     with Bag(item.path) as bag:
-        assert bag.encoder == ("small", digest_weights(job.encoder))
+        assert bag.encoder == ("small", fingerprint_weights(job.encoder))
         assert bag.read_features() == pytest.approx(expected, rel=2e-3, abs=1e-4)
         assert (bag.read_patches(np.arange(count)) == patches).all()
 
@@ -102,7 +102,7 @@ def test_a_network_is_chosen_by_name_for_the_size_of_the_patches(tmp_path: Path)
     assert encoder.input_shape == (None, 32, 32, 3)
     same, _ = choose_encoder("mobilenetv2", "random", bags, seed=1)
     other, _ = choose_encoder("mobilenetv2", "random", bags, seed=2)
-    assert digest_weights(same) == digest_weights(encoder) != digest_weights(other)
+    assert fingerprint_weights(same) == fingerprint_weights(encoder) != fingerprint_weights(other)
 
 
 def test_a_model_folder_brings_its_own_encoder(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_model_folder_brings_its_own_encoder(tmp_path: Path) -> None:
     encoder, spec = choose_encoder(str(tmp_path / "model"), "imagenet", bags, seed=0)
     own = bundle.members[0].encoder
     assert own is not None
-    assert digest_weights(encoder) == digest_weights(own)
+    assert fingerprint_weights(encoder) == fingerprint_weights(own)
     assert spec == bundle.spec.encoder
 
 

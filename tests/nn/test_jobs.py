@@ -20,7 +20,7 @@ from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import save_encoder
 from milpath.nn.classify import Classifier
 from milpath.nn.embed import Embedder, find_bags
-from milpath.nn.encoder import SMALL, build_encoder
+from milpath.nn.encoders import SMALL, build_encoder
 from milpath.nn.jobs import ClassifyJob, EmbedJob
 from milpath.runs import run_job
 from milpath.synthetic import SyntheticSlide, draw_slide

@@ -29,22 +29,22 @@ def test_bags_judged_together_are_judged_as_if_alone() -> None:
 def test_a_verdict_is_that_of_the_formula() -> None:
     member = make_member()
     assert member.encoder is not None
-    for bag, verdict in zip(bags_of(), score_bags([member], bags_of()), strict=True):
+    for bag, scores in zip(bags_of(), score_bags([member], bags_of()), strict=True):
         hidden = np.asarray(member.encoder.predict_on_batch(bag), np.float64)
         v, u, w = (weight.numpy() for weight in member.head.attention.weights)
         scores = (np.tanh(hidden @ v) / (1 + np.exp(-hidden @ u)) @ w)[:, 0]
         attention = softmax(scores)
         kernel, bias = (weight.numpy() for weight in member.head.classifier.weights)
-        assert verdict.attention == pytest.approx(attention, abs=1e-5)
+        assert scores.attention == pytest.approx(attention, abs=1e-5)
         logits = attention @ hidden @ kernel + bias
-        assert verdict.probs == pytest.approx(softmax(logits), abs=1e-5)
-        assert verdict.contributions.sum(axis=0) == pytest.approx(logits, abs=1e-4)
+        assert scores.probs == pytest.approx(softmax(logits), abs=1e-5)
+        assert scores.contributions.sum(axis=0) == pytest.approx(logits, abs=1e-4)
         each = attention[:, None] * (hidden @ kernel + bias)
-        assert verdict.contributions == pytest.approx(each, abs=1e-4)
+        assert scores.contributions == pytest.approx(each, abs=1e-4)
 
 
 def test_evidence_is_what_a_contribution_adds_to_one_class_more_than_to_the_others() -> None:
     contributions = np.array([[5.0, 5.0, 5.0], [1.0, 4.0, 1.0]])
-    verdict = BagScores(np.ones(3) / 3, np.ones(2) / 2, contributions)
-    assert verdict.evidence(1) == pytest.approx([0, 2])
-    assert sum(verdict.evidence(index) for index in range(3)) == pytest.approx([0, 0])
+    scores = BagScores(np.ones(3) / 3, np.ones(2) / 2, contributions)
+    assert scores.evidence(1) == pytest.approx([0, 2])
+    assert sum(scores.evidence(index) for index in range(3)) == pytest.approx([0, 0])

@@ -37,7 +37,7 @@ from milpath.nn.bundle import load_bundle, save_encoder
 from milpath.nn.classify import Classifier
 from milpath.nn.data import BagSequence, LabelledBag
 from milpath.nn.embed import Embedder
-from milpath.nn.encoder import SMALL, build_encoder, digest_weights
+from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
 from milpath.nn.train import TrainReport, train_cohort
 from milpath.params import TrainParams
 
@@ -163,7 +163,7 @@ def test_training_leaves_a_model_and_its_record(run: Run) -> None:
     assert bundle.spec.mode == "pixels"
     assert bundle.spec.encoder == EncoderSpec(name=SMALL, patch_px=32, dim=128, weights="trained")
     assert bundle.spec.training["slides"] == 12
-    assert len({digest_weights(member.head) for member in bundle.members}) == 4
+    assert len({fingerprint_weights(member.head) for member in bundle.members}) == 4
     with Image.open(run.out / "training.png") as picture:
         assert min(picture.size) > 100
 

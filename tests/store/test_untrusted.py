@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from milpath.errors import UsageError
-from milpath.nn.encoder import build_encoder
+from milpath.nn.encoders import build_encoder
 from milpath.store.untrusted import check_untrusted_hdf5, find_problem
 
 
