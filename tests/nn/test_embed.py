@@ -46,7 +46,7 @@ def test_features_are_what_the_encoder_gives(count: int, tmp_path: Path) -> None
         assert (bag.read_patches(np.arange(count)) == patches).all()
 
 
-def test_a_second_run_does_nothing(tmp_path: Path) -> None:
+def test_a_second_run_skips_the_bag(tmp_path: Path) -> None:
     item = item_of(make_bag(tmp_path, "s", random_patches(3)))
     first, again = small_embedder()(item), small_embedder()(item)
     assert (first.status, again.status) == ("ok", "skipped")
@@ -74,7 +74,7 @@ def test_a_bag_without_tissue_has_no_features_but_an_encoder(tmp_path: Path) -> 
     assert job(item).status == "skipped"
 
 
-def test_patches_of_another_size_are_refused(tmp_path: Path) -> None:
+def test_patches_of_another_size_raise(tmp_path: Path) -> None:
     item = item_of(make_bag(tmp_path, "s", random_patches(3, side=16)))
     before = item.path.read_bytes()
     with pytest.raises(
@@ -105,7 +105,7 @@ def test_a_network_is_chosen_by_name_for_the_size_of_the_patches(tmp_path: Path)
     assert fingerprint_weights(same) == fingerprint_weights(encoder) != fingerprint_weights(other)
 
 
-def test_a_model_folder_brings_its_own_encoder(tmp_path: Path) -> None:
+def test_the_encoder_of_a_model_folder_is_used(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "model")
     make_bag(tmp_path, "fits", random_patches(1, side=bundle.spec.encoder.patch_px))
     bags = find_bags(tmp_path)
@@ -116,14 +116,14 @@ def test_a_model_folder_brings_its_own_encoder(tmp_path: Path) -> None:
     assert spec == bundle.spec.encoder
 
 
-def test_a_model_folder_of_another_patch_size_is_refused(tmp_path: Path) -> None:
+def test_a_model_folder_of_another_patch_size_raises(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "model")
     make_bag(tmp_path, "other", random_patches(1, side=bundle.spec.encoder.patch_px + 16))
     with pytest.raises(UsageError, match="tile again with --patch-size"):
         choose_encoder(str(tmp_path / "model"), "imagenet", find_bags(tmp_path), seed=0)
 
 
-def test_the_first_readable_bag_decides(tmp_path: Path) -> None:
+def test_the_first_readable_bag_sets_the_patch_size(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_text("damaged")
     make_bag(tmp_path, "b", random_patches(1, side=32))
     bags = find_bags(tmp_path)
@@ -132,23 +132,23 @@ def test_the_first_readable_bag_decides(tmp_path: Path) -> None:
     assert spec.patch_px == 32
 
 
-def test_bags_that_cannot_be_read_leave_nothing_to_choose_for(tmp_path: Path) -> None:
+def test_a_folder_without_readable_bags_raises(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_text("damaged")
     with pytest.raises(UsageError, match=r"no readable bag: a\.h5: not a bag file"):
         choose_encoder("mobilenetv2", "random", find_bags(tmp_path), seed=1)
 
 
-def test_the_small_cnn_is_chosen_by_its_model_s_folder_only(tmp_path: Path) -> None:
+def test_the_name_of_the_small_cnn_raises(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the small CNN is trained with its model; give the mod"):
         choose_encoder("small", "random", [], seed=0)
 
 
-def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_name_raises(tmp_path: Path) -> None:
     bags = [item_of(make_bag(tmp_path, "s", random_patches(1)))]
     with pytest.raises(UsageError, match="there is no encoder 'medium'"):
         choose_encoder("medium", "random", bags, seed=0)
 
 
-def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_model_raises(tmp_path: Path) -> None:
     with pytest.raises(StoredFileError, match="not a model folder"):
         choose_encoder(str(tmp_path), "imagenet", [], seed=0)
