@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MPP_RANGE = (0.05, 20.0)
 """µm per pixel that a scanned slide can have; anything outside is a wrong tag, not a slide."""
@@ -40,6 +40,76 @@ def compare_params(one: Params, two: Params) -> list[tuple[str, Any, Any]]:
         elif left != right:
             found.append((name, left, right))
     return found
+
+
+_RULES = {
+    "missing": "is missing",
+    "extra_forbidden": "is not a known name",
+    "frozen_instance": "cannot be changed",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "finite_number": "must be a finite number",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "string_pattern_mismatch": "does not have the expected form",
+    "literal_error": "must be {expected}",
+    "too_short": "must have at least {min_length} items",
+    "too_long": "must have at most {max_length} items",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be a group of named values",
+    "model_type": "must be a group of named values",
+    "model_attributes_type": "must be a group of named values",
+}
+"""What each kind of pydantic's errors means, in our words."""
+
+_WITHOUT_VALUE = {"missing", "extra_forbidden", "frozen_instance", "too_short", "too_long"}
+_MAX_SHOWN = 50
+
+
+def describe_violation(error: ValidationError) -> tuple[str, str]:
+    """Say in one sentence what is wrong with a value that pydantic did not accept.
+
+    Parameters
+    ----------
+    error : of the value; its first violation is described
+
+    Returns
+    -------
+    The dotted name of the field, empty for the value as a whole, and what it must be:
+    `("grid.patch_px", "must be at least 16, got 0")`. Both are short and printable.
+    """
+    first = error.errors(include_url=False)[0]
+    name = _shorten(".".join(str(part) for part in first["loc"]))
+    kind, context = first["type"], first.get("ctx", {})
+    if kind in ("value_error", "assertion_error"):
+        return name, str(context["error"])
+    if kind == "json_invalid":
+        return name, f"is not valid JSON ({context['error']})"
+    if kind == "literal_error":
+        choices = str(context["expected"]).replace("'", "")
+        head, _, last = choices.rpartition(" or ")
+        context = {"expected": f"one of {head}, {last}" if head else choices}
+    limits = {key: f"{x:g}" if isinstance(x, float) else x for key, x in context.items()}
+    rule = _RULES.get(kind, "is not valid").format(**limits)
+    if kind in _WITHOUT_VALUE or isinstance(first["input"], dict | BaseModel):
+        return name, rule
+    return name, f"{rule}, got {_shorten(first['input']) or 'nothing'}"
+
+
+def _shorten(value: Any) -> str:
+    if isinstance(value, int) and abs(value) >= 10**_MAX_SHOWN:  # Python refuses to print some
+        return f"a number of more than {_MAX_SHOWN} digits"
+    return ascii(str(value)[:_MAX_SHOWN])[1:-1]
 
 
 class TissueParams(Params):
