@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from untrusted.hdf5 import hdf5_cases
-from untrusted.slides import slide_cases
-from untrusted.texts import text_cases
-from untrusted.watch import Case, watch
+from support.untrusted.hdf5 import hdf5_cases
+from support.untrusted.slides import slide_cases
+from support.untrusted.texts import text_cases
+from support.untrusted.watch import Case, watch
 
 from milpath.errors import UsageError
 

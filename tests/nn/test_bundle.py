@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 from support.nn_tools import make_bundle, make_member, member_file, random_patches, raw_tile
-from untrusted.tamper import edited, tamper
+from support.untrusted.tamper import edited, tamper
 
 from milpath import store
 from milpath.errors import StoredFileError

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from untrusted.tamper import Index, edited, tamper, write_footer_with
+from support.untrusted.tamper import Index, edited, tamper, write_footer_with
 
 from milpath import __version__
 from milpath.errors import MilpathError, OutputError, StoredFileError

@@ -18,8 +18,8 @@ from milpath.params import GridParams, TileParams
 from milpath.patches.grid import PatchGrid
 from milpath.slides.slide import SlideFacts
 from milpath.store import open_h5, publish_h5
-from untrusted.tamper import Index, edited, tamper, write_footer_with
-from untrusted.watch import Case
+from support.untrusted.tamper import Index, edited, tamper, write_footer_with
+from support.untrusted.watch import Case
 
 FACTS = SlideFacts("s", "aperio", 4000, 3000, 0.25, 0.25, "slide", 40.0, "c0ffee")
 PARAMS = TileParams(grid=GridParams(mpp=0.5, patch_px=32))
