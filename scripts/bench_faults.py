@@ -45,7 +45,7 @@ from faults.stage import (
     unlike,
 )
 
-from milpath.store import scratch
+from milpath.store import temporary
 
 SLIDES = 8
 
@@ -222,7 +222,7 @@ def wait_at(gate: int, opener: int, locks: bool) -> None:
     os.close(opener)
     os.read(gate, 1)
     if not locks:
-        scratch.fcntl.flock = refuse_lock  # type: ignore[attr-defined]
+        temporary.fcntl.flock = refuse_lock  # type: ignore[attr-defined]
 
 
 def refuse_lock(number: int, how: int) -> None:

@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import support_path  # noqa: F401 (finds support)
+from support.untrusted import hdf5, slides, texts
+from support.untrusted.watch import Case, Verdict, watch
 from tifffile import TiffFile, TiffWriter
-from untrusted import hdf5, slides, texts
-from untrusted.watch import Case, Verdict, watch
 
 from milpath.cohort.cohort import SlideEntry
 from milpath.errors import StoredFileError
@@ -52,7 +53,7 @@ class Sort:
 
 
 def _bundles() -> Iterable[Case]:
-    from untrusted.bundles import bundle_cases  # which takes TensorFlow along
+    from support.untrusted.bundles import bundle_cases  # which takes TensorFlow along
 
     return bundle_cases()
 

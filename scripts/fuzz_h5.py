@@ -15,13 +15,14 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from untrusted.fuzz import Target, fuzz
+import support_path  # noqa: F401 (finds support)
+from support.untrusted.fuzz import Target, fuzz
 
 
 def load() -> tuple[Target, Sequence[bytes]]:
     """Imported here, where atheris sees it."""
-    from untrusted import hdf5
-    from untrusted.tamper import write_footer_with
+    from support.untrusted import hdf5
+    from support.untrusted.tamper import write_footer_with
 
     from milpath.store.integrity import read_footer
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from untrusted.fuzz import Target, fuzz
+import support_path  # noqa: F401 (finds support)
+from support.untrusted.fuzz import Target, fuzz
 
 
 def load() -> tuple[Target, Sequence[bytes]]:
     """Imported here, where atheris sees it."""
-    from untrusted import texts
+    from support.untrusted import texts
 
     ways = (
         ("c.csv", texts.read_cohort, texts.COHORTS),

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -210,9 +209,8 @@ def test_results_that_cannot_be_written_are_one_line_and_exit_5_before_the_work(
 ) -> None:
     (tmp_path / "out").write_text("a file")
     for extra in ((), ("--dry-run",)):
-        start = time.perf_counter()
         run = milpath("tile", slides, "--out", tmp_path / "out", *OPTIONS, *extra)
         assert run.returncode == 5
         assert run.stderr.count("\n") == 1
         assert "results cannot be written there" in run.stderr
-        assert time.perf_counter() - start < 30
+        assert run.stdout == ""  # no slide was worked on

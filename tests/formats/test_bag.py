@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.drawing import FACTS, grid_of, noise
-from untrusted.tamper import edited
+from support.untrusted.tamper import edited
 
 from milpath.errors import SlideReadError, StoredFileError
 from milpath.formats.bag import (

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.drawing import FACTS, grid_of
-from untrusted.tamper import edited
+from support.untrusted.tamper import edited
 
 from milpath.errors import StoredFileError
 from milpath.formats.prediction import Prediction, read_prediction, write_prediction

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from untrusted.tamper import Index, edited, tamper, write_footer_with
+from support.untrusted.tamper import Index, edited, tamper, write_footer_with
 
 from milpath import __version__
 from milpath.errors import MilpathError, OutputError, StoredFileError
@@ -155,7 +155,7 @@ def test_a_disk_that_is_full_at_any_byte_raises_an_output_error_without_a_crash(
     tmp_path: Path,
 ) -> None:
     code = [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path)]
-    done = subprocess.run(code, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(code, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     *refused, written = done.stdout.splitlines()
     assert len(refused) == 9

@@ -14,8 +14,8 @@ from milpath.cohort.cohort import SlideEntry
 from milpath.formats.bag import Bag
 from milpath.params import GridParams, TileParams
 from milpath.tile import tile_slide
-from untrusted.synthetic import SIDE, write_dicom, write_ndpi, write_svs, write_tiff
-from untrusted.watch import Case
+from support.untrusted.synthetic import SIDE, write_dicom, write_ndpi, write_svs, write_tiff
+from support.untrusted.watch import Case
 
 PARAMS = TileParams(grid=GridParams(mpp=1.0, patch_px=128))
 

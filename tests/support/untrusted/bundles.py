@@ -20,9 +20,9 @@ from milpath.nn.bundle import (
 from milpath.nn.encoder import build_small
 from milpath.nn.mil import Member, build_head
 from milpath.params import GridParams, HeadParams, TileParams
-from untrusted.hdf5 import PLANTS
-from untrusted.tamper import edited, tamper
-from untrusted.watch import Case
+from support.untrusted.hdf5 import PLANTS
+from support.untrusted.tamper import edited, tamper
+from support.untrusted.watch import Case
 
 CLASSES = ("normal", "tumour")
 HEAD = HeadParams(attention_dim=8)

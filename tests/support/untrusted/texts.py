@@ -16,7 +16,7 @@ from milpath.params import GridParams, TileParams
 from milpath.slides.annotation import rasterize_annotation, read_annotation
 from milpath.slides.thumbnail import Thumbnail
 from milpath.slides.tissue import TissueMask
-from untrusted.watch import Case
+from support.untrusted.watch import Case
 
 Contents = bytes | Callable[[], bytes]
 
