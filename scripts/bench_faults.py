@@ -208,7 +208,7 @@ def race(stage: Stage, command: str, out: Path, races: int, rng: random.Random) 
             time.sleep(0.02)
         ends = [child.end() for child in pair]
         found += [f"exit {code}: {said[-300:]}" for code, said in ends if code != 0]
-        skips = sum("done before" in said for _, said in ends)
+        skips = sum("already done" in said for _, said in ends)
         count["both_did_it" if skips == 0 else "one_skipped"] += 1
         found += faults_of(out) + [f"{part.name} is left" for part in parts_of(out)]
         right, now = results_of(stage.right(command)), results_of(out)
