@@ -96,15 +96,15 @@ def read_files(name: str, sort: Sort, every: int, folder: Path) -> Iterator[dict
 
 def flip_every_byte(path: Path, read: Callable[[Path], None], every: int = 1) -> None:
     """Read a file once per byte, with this byte damaged."""
-    whole = path.read_bytes()
+    data = path.read_bytes()
     wrong = 0
     with path.open("r+b", buffering=0) as file:
-        for place in range(0, len(whole), every):
-            _put(file, place, whole[place] ^ 1 << place % 8)
+        for place in range(0, len(data), every):
+            _put(file, place, data[place] ^ 1 << place % 8)
             with suppress(StoredFileError):
                 read(path)
                 wrong += 1
-            _put(file, place, whole[place])
+            _put(file, place, data[place])
     if wrong:
         raise AssertionError(f"{wrong} damaged files were read")
 

@@ -14,7 +14,16 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from faults.stage import Stage, begin, faults_of, files_in, measure, parts_of, results_of, tell
+from faults.stage import (
+    Stage,
+    begin,
+    faults_of,
+    files_in,
+    measure,
+    parts_of,
+    report_figure,
+    results_of,
+)
 
 _SEMAPHORE = 32  # bytes of a semaphore in shared memory, to which the limit applies too
 
@@ -47,7 +56,7 @@ def fill(
                 code, said = begin(stage.words(command, target)).end()
                 found += check_full(target, old, code, said)
     how = "limit" if by_limit else "tmpfs"
-    return tell("full disk", began, found, command=command, how=how, points=points)
+    return report_figure("full disk", began, found, command=command, how=how, points=points)
 
 
 def sizes_in(folder: Path) -> list[int]:
@@ -137,4 +146,4 @@ def vanish(stage: Stage, out: Path, points: int, rng: random.Random) -> int:
         found += faults_of(gone)
         shutil.rmtree(gone)
         shutil.rmtree(out, ignore_errors=True)
-    return tell("vanishing folder", began, found, **count)
+    return report_figure("vanishing folder", began, found, **count)

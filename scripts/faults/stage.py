@@ -315,7 +315,7 @@ def measure(stage: Stage, command: str, out: Path, *, fresh: bool) -> float:
     return time.monotonic() - child.began
 
 
-def tell(figure: str, began: float, found: list[str], **values: object) -> int:
+def report_figure(figure: str, began: float, found: list[str], **values: object) -> int:
     """Print a JSON line, and the first five faults to stderr; return their number."""
     for fault in found[:5]:
         print(f"{figure}: {fault}", file=sys.stderr, flush=True)
