@@ -140,7 +140,7 @@ def read_record(kind: type[_Record], path: Path) -> _Record:
     except ValidationError as error:
         name, fact = describe_violation(error)
         raise StoredFileError(
-            f"{path.parent.name}/{path.name}: {name or 'its content'} {fact}; not a model of this "
+            f"{path.parent.name}/{path.name}: {f'{name} {fact}'.strip()}; not a model of this "
             "milpath version; train it again"
         ) from None
     except OSError as error:
