@@ -76,8 +76,9 @@ def _warnings(slide: Slide, thumbnail: Thumbnail, tissue: TissueMask) -> Iterato
         )
     if tissue.has_colour_cast:
         yield (
-            f"its glass has the colour {tissue.glass}, which no lamp gives: the file's colours are "
-            "probably wrong (YCbCr labelled RGB?), and a model will see wrong colours"
+            f"its background has the colour {tissue.background_rgb}, unlikely for brightfield: the "
+            "file's colours are probably wrong (YCbCr labelled RGB?), and a model will see wrong "
+            "colours"
         )
     if thumbnail.unreadable.any():
         yield f"{thumbnail.unreadable.mean():.2%} of its area cannot be read"

@@ -240,7 +240,7 @@ def test_an_unfit_resolution_is_refused_before_a_pixel_is_read(
         raise AssertionError("pixels were read")
 
     monkeypatch.setattr("milpath.slides.slide.Slide.read_region", refuse)
-    with pytest.raises(ResolutionError, match=r"coarser than the 0\.5 asked for"):
+    with pytest.raises(ResolutionError, match=r"coarser than the requested 0\.5"):
         tile(drawn.path, tmp_path, TileParams())
 
 

@@ -16,7 +16,8 @@ from support.drawing import noise, write_levels
 
 from milpath.errors import ResolutionError, UnsupportedSlideError
 from milpath.params import GridParams
-from milpath.patches.grid import PatchGrid, box_mean, plan_grid, tissue_share
+from milpath.patches.grid import PatchGrid, box_mean, plan_grid, tissue_fraction
+from milpath.slides.lattice import Lattice
 from milpath.slides.slide import Slide
 from milpath.slides.tissue import TissueMask
 from milpath.synthetic import SyntheticSlide
@@ -36,7 +37,7 @@ def slide_of(width: int, height: int, mpp: float, origin: tuple[int, int] = (0, 
 def tissue_over(slide: Slide, cells: NDArray[np.bool_]) -> TissueMask:
     x, y, width, height = slide.bounds_l0
     cell = (width / cells.shape[1], height / cells.shape[0])
-    return TissueMask(cells, (x, y), cell, "bright", np.zeros_like(cells))
+    return TissueMask(cells, Lattice((x, y), cell), "bright", np.zeros_like(cells))
 
 
 def all_tissue(slide: Slide, cells: tuple[int, int] = (37, 41)) -> TissueMask:
@@ -138,15 +139,16 @@ def test_box_mean_is_the_area_mean_of_a_slow_loop(
             height = min(y + size, top + cell[1]) - max(y, top)
             area += max(width, 0) * max(height, 0)
         slow.append(area / size**2)
-    assert box_mean(mask, origin, cell, coords, size) == pytest.approx(slow, abs=1e-9)
+    assert box_mean(mask, Lattice(origin, cell), coords, size) == pytest.approx(slow, abs=1e-9)
 
 
 def test_x_and_y_are_not_swapped() -> None:
     cells = np.zeros((2, 4), np.bool_)
     cells[0, 3] = True  # the top right
-    tissue = TissueMask(cells, (1000, 500), (10.0, 10.0), "bright", np.zeros_like(cells))
+    lattice = Lattice((1000, 500), (10.0, 10.0))
+    tissue = TissueMask(cells, lattice, "bright", np.zeros_like(cells))
     coords = np.array([[1030, 500], [1000, 510], [1030, 510], [500, 1030]])
-    assert tissue_share(tissue, coords, 10).tolist() == [1, 0, 0, 0]
+    assert tissue_fraction(tissue, coords, 10).tolist() == [1, 0, 0, 0]
 
 
 def test_a_selection_keeps_the_frame() -> None:
@@ -179,7 +181,10 @@ def test_a_slide_of_just_one_patch_has_it_and_a_pixel_less_is_refused() -> None:
 
 def test_a_slide_too_coarse_is_refused(tmp_path: Path) -> None:
     path = write_levels(tmp_path / "coarse.tif", [noise(300, 300)], mpp=(2, 2))
-    with Slide(path) as slide, pytest.raises(ResolutionError, match=r"coarser than the 0\.5"):
+    with (
+        Slide(path) as slide,
+        pytest.raises(ResolutionError, match=r"coarser than the requested 0\.5"),
+    ):
         plan_grid(slide, all_tissue(slide), GridParams())
 
 

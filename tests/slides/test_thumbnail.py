@@ -28,8 +28,10 @@ def test_the_cells_cover_the_bounds_exactly(drawn: SyntheticSlide, mpp: float) -
         found = read_thumbnail(slide, mpp)
         x, y, width, height = slide.bounds_l0
     rows, cols = found.rgb.shape[:2]
-    assert found.origin_l0 == (x, y)
-    assert (cols * found.cell_l0[0], rows * found.cell_l0[1]) == pytest.approx((width, height))
+    assert found.lattice.origin_l0 == (x, y)
+    assert (cols * found.lattice.cell_l0[0], rows * found.lattice.cell_l0[1]) == pytest.approx(
+        (width, height)
+    )
     assert found.mpp == pytest.approx(mpp, rel=0.03)
     assert found.unreadable.shape == (rows, cols)
     assert not found.unreadable.any()
@@ -94,7 +96,7 @@ def test_a_slide_coarser_than_the_overview_is_shown_as_it_is(tmp_path: Path) -> 
     with Slide(path) as slide:
         found = read_thumbnail(slide, 8.0)
     assert np.array_equal(found.rgb, noise(200, 300))
-    assert found.cell_l0 == (1.0, 1.0)
+    assert found.lattice.cell_l0 == (1.0, 1.0)
 
 
 def test_a_sliver_still_has_a_row(tmp_path: Path) -> None:
@@ -122,4 +124,4 @@ def test_the_unreadable_fine_levels_of_a_real_slide_do_not_hide_the_coarse(
     with Slide(shared_data / "slides/mirax_partial/Mirax2-Fluorescence-2.mrxs") as slide:
         found = read_thumbnail(slide, 8.0)
     assert not found.unreadable.any()
-    assert found.origin_l0 != (0, 0)
+    assert found.lattice.origin_l0 != (0, 0)

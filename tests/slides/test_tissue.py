@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from milpath.params import TissueParams
+from milpath.slides.lattice import Lattice
 from milpath.slides.slide import Slide
 from milpath.slides.thumbnail import Thumbnail, read_thumbnail
 from milpath.slides.tissue import TissueMask, segment_tissue
@@ -34,7 +35,7 @@ Box = tuple[int, int, int, int]
 
 
 def overview_of(rgb: NDArray[np.uint8], mpp: float = 8.0) -> Thumbnail:
-    return Thumbnail(rgb, (0, 0), (16.0, 16.0), mpp, np.zeros(rgb.shape[:2], np.bool_))
+    return Thumbnail(rgb, Lattice((0, 0), (16.0, 16.0)), mpp, np.zeros(rgb.shape[:2], np.bool_))
 
 
 def draw(*pieces: tuple[Box, Colour], glass: Colour = GLASS, size: int = 240) -> Thumbnail:
@@ -86,11 +87,11 @@ def two_pieces() -> Thumbnail:
 
 
 def test_the_mask_has_the_overviews_shape_and_frame(two_pieces: Thumbnail) -> None:
-    moved = replace(two_pieces, origin_l0=(700, 300), cell_l0=(15.9, 16.1))
+    moved = replace(two_pieces, lattice=Lattice((700, 300), (15.9, 16.1)))
     found = segment_tissue(moved, DEFAULT)
     assert found.mask.shape == found.pen.shape == two_pieces.rgb.shape[:2]
-    assert (found.origin_l0, found.cell_l0) == ((700, 300), (15.9, 16.1))
-    assert found.share == pytest.approx(found.mask.mean())
+    assert found.lattice == moved.lattice
+    assert found.fraction == pytest.approx(found.mask.mean())
 
 
 def test_the_same_overview_gives_the_same_mask(two_pieces: Thumbnail) -> None:
@@ -139,7 +140,7 @@ def test_the_area_does_not_depend_on_the_overviews_resolution(two_pieces: Thumbn
     fine = segment_tissue(two_pieces, DEFAULT)
     binned = two_pieces.rgb.reshape(120, 2, 120, 2, 3).mean(axis=(1, 3)).round().astype(np.uint8)
     coarse = segment_tissue(overview_of(binned, mpp=16.0), DEFAULT)
-    assert coarse.share == pytest.approx(fine.share, rel=0.1)
+    assert coarse.fraction == pytest.approx(fine.fraction, rel=0.1)
 
 
 # -- what is tissue --------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ def test_a_pale_piece_beside_a_dark_one_is_found() -> None:
 
 def test_tissue_that_covers_the_whole_picture_is_found() -> None:
     found = segment_tissue(draw(((-200, -200, 440, 440), PINK)), DEFAULT)
-    assert found.share > 0.99
+    assert found.fraction > 0.99
     assert found.background == "bright"
 
 
@@ -271,7 +272,7 @@ def test_a_blank_slide_has_no_tissue(level: int, noise: float) -> None:
     rgb = level + np.random.default_rng(0).normal(0, noise, (120, 150, 3))
     found = segment_tissue(overview_of(rgb.clip(0, 255).round().astype(np.uint8)), DEFAULT)
     if level == 60:  # too dark for glass, too bright for black: full is an answer as well
-        assert found.share in (0.0, 1.0)
+        assert found.fraction in (0.0, 1.0)
     else:
         assert not found.mask.any()
     assert not found.pen.any()
@@ -299,11 +300,8 @@ def test_the_tissue_of_a_drawn_slide_is_found(tmp_path: Path, seed: int) -> None
     drawn = draw_slide(tmp_path / "drawn.tif", seed=seed, tumour=True, artefacts=False)
     with Slide(drawn.path) as slide:
         found = segment_tissue(read_thumbnail(slide, 8.0), DEFAULT)
-    row, col = np.indices(found.mask.shape) + 0.5
-    truth = drawn.tissue[
-        (row * found.cell_l0[1] / drawn.cell_l0).astype(int),
-        (col * found.cell_l0[0] / drawn.cell_l0).astype(int),
-    ]
+    y, x = found.lattice.centres(found.mask.shape)
+    truth = drawn.tissue[np.ix_((y / drawn.cell_l0).astype(int), (x / drawn.cell_l0).astype(int))]
     assert share_of(found.mask, truth) > 0.95
     assert share_of(truth, found.mask) > 0.95
 
@@ -324,8 +322,7 @@ def segment_file(path: Path, mpp: float | None = None) -> TissueMask:
 
 def at(found: TissueMask, *points_l0: tuple[int, int]) -> list[bool]:
     """Whether level-0 points (x, y) lie in the mask."""
-    (x0, y0), (width, height) = found.origin_l0, found.cell_l0
-    return [bool(found.mask[int((y - y0) / height), int((x - x0) / width)]) for x, y in points_l0]
+    return [bool(found.mask[tuple(place)]) for place in found.lattice.index_of(points_l0)]
 
 
 def test_the_dark_core_and_the_pale_fragments_of_a_biopsy_are_found(shared_data: Path) -> None:
@@ -335,7 +332,7 @@ def test_the_dark_core_and_the_pale_fragments_of_a_biopsy_are_found(shared_data:
     glass = [(8000, 2000), (9000, 13000), (15000, 3000), (1000, 8000), (600, 6200)]
     assert all(at(found, *dark, *crumb, *pale))
     assert not any(at(found, *glass))
-    assert found.share == pytest.approx(0.204, abs=0.01)
+    assert found.fraction == pytest.approx(0.204, abs=0.01)
     assert not found.pen.any()
 
 
@@ -367,7 +364,7 @@ def test_the_tissue_of_a_real_biopsy_keeps_its_area_and_has_no_pen(
     shared_data: Path, slide_id: str
 ) -> None:
     found = segment_file(shared_data / "cohort" / f"{slide_id}.tif")
-    assert found.share == pytest.approx(COHORT[slide_id], rel=0.06)
+    assert found.fraction == pytest.approx(COHORT[slide_id], rel=0.06)
     assert found.background == "bright"
     assert not found.pen.any()
 
@@ -391,12 +388,12 @@ def test_unscanned_steps_around_a_frozen_section_are_not_tissue(shared_data: Pat
     found = segment_file(shared_data / "slides" / "TCGA-CR-7395-01A-01-TS1.svs", mpp=0.25)
     assert all(at(found, (2000, 1800), (3300, 300), (600, 2200)))
     assert not any(at(found, (100, 100), (100, 3400), (1200, 300), (4300, 3400)))
-    assert found.share == pytest.approx(0.667, abs=0.02)
+    assert found.fraction == pytest.approx(0.667, abs=0.02)
 
 
 def test_a_ring_of_marker_around_scattered_cells_is_pen(shared_data: Path) -> None:
     found = segment_file(shared_data / "slides" / "csf_penring.tif")
-    assert found.share < 0.001
+    assert found.fraction < 0.001
     assert 0.2 < found.pen.mean() < 0.35
 
 
@@ -409,7 +406,7 @@ def test_real_fluorescence_is_bright_on_dark(
 ) -> None:
     found = segment_file(shared_data / "slides" / name)
     assert found.background == "dark"
-    assert low <= found.share <= high
+    assert low <= found.fraction <= high
     assert not found.pen.any()
 
 
@@ -422,4 +419,4 @@ def test_black_glass_beside_fluorescent_tissue_is_not_tissue(shared_data: Path) 
 @pytest.mark.parametrize("name", ["boxes.tiff", "yb10kx5k.zstd.tiff", "small_😐.svs"])
 def test_odd_files_have_an_answer(shared_data: Path, name: str) -> None:
     mpp = None if name.endswith("svs") else 0.5
-    assert 0.0 <= segment_file(shared_data / "slides" / name, mpp).share <= 1.0
+    assert 0.0 <= segment_file(shared_data / "slides" / name, mpp).fraction <= 1.0
