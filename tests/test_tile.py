@@ -177,7 +177,7 @@ def rotten(drawn: SyntheticSlide, tmp_path: Path) -> Path:
 
 
 def test_a_slide_that_fails_leaves_nothing(rotten: Path, tmp_path: Path) -> None:
-    with pytest.raises(SlideReadError, match="patches are unreadable, at most 1%"):
+    with pytest.raises(SlideReadError, match="patches are unreadable; expected at most 1%"):
         tile(rotten, tmp_path / "out", TileParams(grid=GridParams(mpp=1.0, patch_px=64)))
     assert files_in(tmp_path / "out") == set()
 
@@ -355,6 +355,6 @@ def test_a_broken_file_fails_with_one_line_and_leaves_nothing(
 def test_a_rotten_slide_with_its_resolution_given_still_fails_clearly(
     shared_data: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(SlideReadError, match="patches are unreadable, at most 1%"):
+    with pytest.raises(SlideReadError, match="patches are unreadable; expected at most 1%"):
         real(shared_data, "broken/bitrot_TCGA.svs", tmp_path, mpp=0.25, slide_mpp=0.25)
     assert files_in(tmp_path) == set()
