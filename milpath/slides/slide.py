@@ -113,7 +113,8 @@ class Slide:
         except UnknownFormatError:
             raise UnsupportedSlideError(
                 f"{name}: not a slide that OpenSlide can read ({guess_content(self.path)}); "
-                "expected SVS, NDPI, MIRAX, DICOM, tiled pyramidal TIFF or similar"
+                "expected SVS, NDPI, MIRAX, DICOM, tiled pyramidal TIFF or similar; "
+                "copy it again or convert it"
             ) from None
         except ReaderError as error:
             raise UnsupportedSlideError(
