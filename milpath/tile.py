@@ -94,8 +94,8 @@ def _warnings(slide: Slide, thumbnail: Thumbnail, tissue: TissueMask) -> Iterato
         )
     if tissue.has_colour_cast:
         yield (
-            f"its background has the colour {tissue.glass}, which is unlikely for brightfield: the "
-            "colours of the file are probably wrong (YCbCr labelled RGB?), also for a model"
+            f"its background has the colour {tissue.background_rgb}, unlikely for brightfield: the "
+            "file's colours are probably wrong (YCbCr labelled RGB?), and a model sees wrong colours"
         )
     if thumbnail.unreadable.any():
         yield f"{thumbnail.unreadable.mean():.2%} of its area cannot be read"

@@ -176,7 +176,7 @@ def damaged(drawn: SyntheticSlide, tmp_path: Path) -> Path:
 
 
 def test_a_failed_slide_leaves_no_file(damaged: Path, tmp_path: Path) -> None:
-    with pytest.raises(SlideReadError, match="patches are unreadable, at most 1%"):
+    with pytest.raises(SlideReadError, match="patches are unreadable; expected at most 1%"):
         tile(damaged, tmp_path / "out", TileParams(grid=GridParams(mpp=1.0, patch_px=64)))
     assert files_in(tmp_path / "out") == set()
 
@@ -240,7 +240,7 @@ def test_a_wrong_resolution_raises_before_a_pixel_is_read(
         raise AssertionError("pixels were read")
 
     monkeypatch.setattr("milpath.slides.slide.Slide.read_region", fail)
-    with pytest.raises(ResolutionError, match=r"coarser than the 0\.5 asked for"):
+    with pytest.raises(ResolutionError, match=r"coarser than the requested 0\.5"):
         tile(drawn.path, tmp_path, TileParams())
 
 
@@ -357,6 +357,6 @@ def test_a_broken_file_fails_with_one_line_and_leaves_nothing(
 def test_a_damaged_slide_with_its_resolution_given_still_fails_clearly(
     shared_data: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(SlideReadError, match="patches are unreadable, at most 1%"):
+    with pytest.raises(SlideReadError, match="patches are unreadable; expected at most 1%"):
         real(shared_data, "broken/bitrot_TCGA.svs", tmp_path, mpp=0.25, slide_mpp=0.25)
     assert files_in(tmp_path) == set()

@@ -14,6 +14,7 @@ from milpath.cohort.cohort import read_cohort
 from milpath.formats.model_spec import read_bundle_spec
 from milpath.params import GridParams, TileParams
 from milpath.slides.annotation import rasterize_annotation, read_annotation
+from milpath.slides.lattice import Lattice
 from milpath.slides.thumbnail import Thumbnail
 from milpath.slides.tissue import TissueMask
 from support.untrusted.watch import Case
@@ -130,8 +131,9 @@ def rasterize(path: Path) -> None:
     """Read an annotation and rasterize it."""
     rgb = np.zeros((400, 500, 3), np.uint8)
     none = np.zeros(rgb.shape[:2], np.bool_)
-    thumbnail = Thumbnail(rgb, (0, 0), (32.0, 32.0), 8.0, none)
-    found = TissueMask(none, (0, 0), (32.0, 32.0), "bright", none)
+    lattice = Lattice((0, 0), (32.0, 32.0))
+    thumbnail = Thumbnail(rgb, lattice, 8.0, none)
+    found = TissueMask(none, lattice, "bright", none)
     rasterize_annotation(thumbnail, found, read_annotation(path).polygons)
 
 
