@@ -34,13 +34,8 @@ from milpath.tile import tile_slide
 if TYPE_CHECKING:
     from milpath.nn.train import TrainReport
 
-TRAINING_SLIDES = 48
-UNSEEN_SLIDES = 20
-SIZE_PX = (2048, 2048)
 MPP = 1.0
 TILE = TileParams(grid=GridParams(mpp=MPP, patch_px=64))
-TRAIN = TrainParams(epochs=24, patience=10, test_fraction=0.1)
-STEPS = TRAINING_SLIDES * 2 + UNSEEN_SLIDES * 2 + TRAIN.epochs
 
 MARK = "demo.txt"
 """Tells the folder of a demo from any other."""
@@ -56,6 +51,25 @@ LEGEND = (
 )
 
 Advance = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How many slides a demo draws, how large, and how long it trains."""
+
+    training_slides: int
+    unseen_slides: int
+    side_px: int
+    epochs: int
+
+    @property
+    def steps(self) -> int:
+        """Calls of `advance` at most."""
+        return 2 * (self.training_slides + self.unseen_slides) + self.epochs
+
+
+FULL = DemoSize(training_slides=48, unseen_slides=20, side_px=2048, epochs=24)
+QUICK = DemoSize(training_slides=32, unseen_slides=10, side_px=1024, epochs=16)
 
 
 @dataclass(frozen=True)
@@ -86,15 +100,18 @@ class Judged:
         return self.entry.label == CLASSES[1]
 
 
-def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult:
+def run_demo(
+    out: Path, seed: int, advance: Advance, workers: int, size: DemoSize = FULL
+) -> DemoResult:
     """Draw, tile, train, classify, measure, and write `out/index.html`.
 
     Parameters
     ----------
     out : folder for everything, empty or of an earlier demo
     seed : of slides and training
-    advance : told what was done, `STEPS` times at most
+    advance : called with a line after every step, at most `size.steps` times
     workers : processes that draw and tile
+    size : number and size of the slides, and epochs
 
     Raises
     ------
@@ -110,9 +127,15 @@ def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise UsageError(f"{out}: not empty, and no earlier demo; give another --out")
     publish_text(out / MARK, "Made by milpath demo, which may replace all of it.\n")
-    training = _plan(out / "slides" / "training", TRAINING_SLIDES, first=0)
-    unseen = _plan(out / "slides" / "unseen", UNSEEN_SLIDES, first=TRAINING_SLIDES)
-    drawn = _run(partial(_draw, seed=seed), [*training, *unseen], workers, advance, "drawn")
+    training = _plan(out / "slides" / "training", size.training_slides, first=0)
+    unseen = _plan(out / "slides" / "unseen", size.unseen_slides, first=len(training))
+    drawn = _run(
+        partial(_draw, seed=seed, side_px=size.side_px),
+        [*training, *unseen],
+        workers,
+        advance,
+        "drawn",
+    )
     truth = {one.slide_id: one.facts.slide for one in drawn if isinstance(one.facts, _Truth)}
     cohort_csv = out / "cohort.csv"
     publish_csv(
@@ -127,7 +150,7 @@ def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult
         cohort,
         out / "bags",
         out / "model",
-        TRAIN.model_copy(update={"seed": seed}),
+        TrainParams(epochs=size.epochs, patience=10, test_fraction=0.1, seed=seed),
         lambda member, epoch, losses: advance(f"validation loss {losses['val_loss']:.3f}"),
     )
     results = out / "results"
@@ -139,7 +162,7 @@ def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult
         Judged(entry, one, truth[entry.slide_id]) for entry, one in zip(unseen, found, strict=True)
     ]
     result = _measure(judged, time.perf_counter() - start)
-    _write_page(out, result, report, judged)
+    _write_page(out, result, report, judged, len(training))
     return result
 
 
@@ -156,14 +179,14 @@ class _Truth(Facts):
     slide: SyntheticSlide
 
 
-def _draw(entry: SlideEntry, seed: int) -> Outcome:
+def _draw(entry: SlideEntry, seed: int, side_px: int) -> Outcome:
     number = int(entry.slide_id.removeprefix("slide-"))
     entry.path.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw_slide(
         entry.path,
         seed=seed * 1000 + number,
         tumour=entry.label == CLASSES[1],
-        size_px=SIZE_PX,
+        size_px=(side_px, side_px),
         mpp=MPP,
     )
     return Outcome(entry.slide_id, "ok", "drawn", _Truth(drawn))
@@ -216,7 +239,7 @@ def _finds_tumour(one: Judged, scores: NDArray[np.float64]) -> float:
 
 
 def _write_page(
-    out: Path, result: DemoResult, report: TrainReport, judged: Sequence[Judged]
+    out: Path, result: DemoResult, report: TrainReport, judged: Sequence[Judged], training: int
 ) -> None:
     rows: list[tuple[object, ...]] = [("on slides the model has not seen", "figure")]
     rows += [
@@ -230,8 +253,8 @@ def _write_page(
         Section(
             "Does it work?",
             [
-                f"{TRAINING_SLIDES} drawn slides, each with one label, taught the model; "
-                f"{UNSEEN_SLIDES} others test it. Nobody told it where a tumour lies."
+                f"{training} drawn slides, each with one label, taught the model; "
+                f"{len(judged)} others test it. Nobody told it where a tumour lies."
             ],
             rows,
         ),

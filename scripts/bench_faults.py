@@ -39,13 +39,13 @@ from faults.stage import (
     load_early,
     measure,
     parts_of,
+    report_figure,
     results_of,
     set_stage,
-    tell,
     unlike,
 )
 
-from milpath.store import scratch
+from milpath.store import temporary
 
 SLIDES = 8
 
@@ -154,7 +154,7 @@ def kill_often(
         found.append(f"exit {code}: {said[-300:]}")
     found += unlike(stage, command, out)
     found += ["what was done was lost or done again"] * count["lost"]
-    return tell("kills", began, found, command=command, fresh=fresh, **count)
+    return report_figure("kills", began, found, command=command, fresh=fresh, **count)
 
 
 def moment(command: str, child: Child, out: Path, span: float, rng: random.Random) -> float:
@@ -214,7 +214,7 @@ def race(stage: Stage, command: str, out: Path, races: int, rng: random.Random) 
         right, now = results_of(stage.right(command)), results_of(out)
         mine = [name for name in right if name.split("/")[-1].split(".")[0] == slide]
         found += [f"{name} is not right" for name in mine if now.get(name) != right[name]]
-    return tell("races", began, found, command=command, **count)
+    return report_figure("races", began, found, command=command, **count)
 
 
 def wait_at(gate: int, opener: int, locks: bool) -> None:
@@ -222,7 +222,7 @@ def wait_at(gate: int, opener: int, locks: bool) -> None:
     os.close(opener)
     os.read(gate, 1)
     if not locks:
-        scratch.fcntl.flock = refuse_lock  # type: ignore[attr-defined]
+        temporary.fcntl.flock = refuse_lock  # type: ignore[attr-defined]
 
 
 def refuse_lock(number: int, how: int) -> None:

@@ -11,7 +11,7 @@ import openslide
 import pytest
 from numpy.typing import NDArray
 from support.drawing import damage_tile, write_levels
-from untrusted.tamper import edited
+from support.untrusted.tamper import edited
 
 from milpath.cohort.cohort import SlideEntry
 from milpath.errors import MilpathError, OutputError, ResolutionError, SlideReadError

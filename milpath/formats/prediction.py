@@ -1,4 +1,4 @@
-"""Prediction: what a model says of one slide, and all that a heatmap of it needs."""
+"""Prediction: a model's output for one slide, with all that a heatmap needs."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class Prediction:
-    """An ensemble's answer for one slide (M members, N patches, C classes).
+    """Output of an ensemble for one slide (M members, N patches, C classes).
 
     Attributes
     ----------
-    slide, grid : the slide and where its N patches lie
-    status : "ok", or "no_tissue" with N = 0, when `logits` and `probs` are NaN
-    class_names : C names
+    slide : record of the slide
+    grid : its N patches
+    status : "ok", or "no_tissue" with N = 0; then `logits` and `probs` are NaN
+    class_names : names of the C classes
     member_attention : float64 (M, N); each row sums to 1
-    member_contributions : float64 (M, N, C); what patch k adds to the logit of class c
-    member_bias : float64 (M, C); each class's logit is its bias plus its contributions' sum
-    model : fingerprint of the bundle
-    unreadable : patches left out because the slide's file is damaged there
-    annotation : fingerprint of what a person outlined as tissue, None where it was found
+    member_contributions : float64 (M, N, C); what each patch adds to the logit of each class
+    member_bias : float64 (M, C); the logit of a class is its bias plus the sum of contributions
+    model : fingerprint of the model
+    unreadable : number of patches left out because the slide's file is damaged there
+    annotation : fingerprint of the tissue annotation; None if the tissue was detected
     """
 
     slide: SlideFacts
@@ -60,7 +61,7 @@ class Prediction:
 
     @cached_property
     def member_logits(self) -> Floats:
-        """(M, C); NaN when there is no tissue to judge by."""
+        """Logits of the members, (M, C); NaN without tissue."""
         if self.status == "no_tissue":
             return np.full_like(self.member_bias, np.nan)
         logits: Floats = self.member_bias + self.member_contributions.sum(axis=1)
@@ -68,59 +69,59 @@ class Prediction:
 
     @property
     def member_probs(self) -> Floats:
-        """(M, C)."""
+        """Class probabilities of the members, (M, C)."""
         probs: Floats = softmax(self.member_logits, axis=1)
         return probs
 
     @property
     def logits(self) -> Floats:
-        """(C,), the members' mean: so the ensemble's contributions sum to its logits too."""
+        """Mean logits of the members, (C,): mean bias plus the sum of mean contributions."""
         mean: Floats = self.member_logits.mean(axis=0)
         return mean
 
     @property
     def probs(self) -> Floats:
-        """(C,), softmax of `logits` (the members' geometric mean, renormalised)."""
+        """Softmax of `logits`, (C,): the renormalised geometric mean of the members' `probs`."""
         probs: Floats = softmax(self.logits)
         return probs
 
     @property
     def spread(self) -> Floats:
-        """(C,), standard deviation of the members' probabilities."""
+        """Standard deviation of the members' class probabilities, (C,)."""
         spread: Floats = self.member_probs.std(axis=0)
         return spread
 
     @property
     def predicted(self) -> str | None:
-        """The most probable class; None when there is no tissue."""
+        """Name of the most probable class; None without tissue."""
         return None if self.status == "no_tissue" else self.class_names[int(self.probs.argmax())]
 
     @property
     def attention(self) -> Floats:
-        """(N,), the members' mean; sums to 1."""
+        """Mean attention of the members, (N,); sums to 1."""
         mean: Floats = self.member_attention.mean(axis=0)
         return mean
 
     @property
     def contributions(self) -> Floats:
-        """(N, C), the members' mean; the columns sum to `logits` less `bias`."""
+        """Mean contributions of the members, (N, C); columns sum to `logits` minus `bias`."""
         mean: Floats = self.member_contributions.mean(axis=0)
         return mean
 
     @property
     def bias(self) -> Floats:
-        """(C,), the members' mean."""
+        """Mean bias of the members, (C,)."""
         mean: Floats = self.member_bias.mean(axis=0)
         return mean
 
     @property
     def effective_patches(self) -> float:
-        """1 / Σ a_k²: how many patches the attention rests on."""
+        """Effective number of patches, 1 / Σ a_k² of the mean attention; 0 without tissue."""
         return float(1 / np.square(self.attention).sum()) if len(self.grid) else 0.0
 
 
 def write_prediction(path: Path, prediction: Prediction) -> None:
-    """Write a prediction file, whole or not at all."""
+    """Write a prediction file, complete or not at all; raises `OutputError`."""
     with publish_h5(path, "prediction") as h5:
         write_geometry(h5, prediction.slide, prediction.grid)
         h5.attrs["status"] = prediction.status
@@ -140,12 +141,12 @@ def read_prediction(path: Path) -> Prediction:
 
     Raises
     ------
-    StoredFileError : missing, damaged, or no prediction of milpath
+    StoredFileError : missing, damaged, modified outside milpath, or not a prediction
     """
     with open_h5(path, "prediction") as h5:
         slide, grid = read_geometry(h5)
-        names = h5.json("class_names")
-        status = h5.need("status")
+        names = h5.require_json("class_names")
+        status = h5.require_attr("status")
         if not _are_names(names):
             raise h5.refuse("attribute 'class_names' is not a list of names")
         if status not in ("ok", "no_tissue") or (status == "ok") != (len(grid) > 0):
@@ -161,13 +162,13 @@ def read_prediction(path: Path) -> Prediction:
                 "member_contributions", "float64", (len(bias), len(grid), len(names))
             ),
             member_bias=bias,
-            model=str(h5.need("model")),
-            unreadable=_count(h5, "unreadable"),
-            annotation=_text(h5, "annotation"),
+            model=str(h5.require_attr("model")),
+            unreadable=_read_count(h5, "unreadable"),
+            annotation=_read_text(h5, "annotation"),
         )
-        sound = bias.size and _all_finite(prediction)
-        if not sound or (len(grid) and not _is_share(prediction.member_attention)):
-            raise h5.refuse("its numbers are not those of a model")
+        valid = bias.size and _all_finite(prediction)
+        if not valid or (len(grid) and not _sums_to_one(prediction.member_attention)):
+            raise h5.refuse("its numbers cannot be the output of a model")
         return prediction
 
 
@@ -197,28 +198,29 @@ def find_prediction(
 
 
 def _are_names(value: object) -> bool:
+    """Return whether a value is a list of different printable strings."""
     if not isinstance(value, list):
         return False
     names = {name for name in value if isinstance(name, str) and is_printable(name)}
     return len(names) == len(value)
 
 
-def _count(h5: SafeH5, name: str) -> int:
-    value = h5.need(name)
+def _read_count(h5: SafeH5, name: str) -> int:
+    value = h5.require_attr(name)
     if not isinstance(value, int) or value < 0:
         raise h5.refuse(f"attribute {name!r} is not a number of patches")
     return value
 
 
-def _text(h5: SafeH5, name: str) -> str | None:
+def _read_text(h5: SafeH5, name: str) -> str | None:
     value = h5.attr(name)
     if value is not None and not (isinstance(value, str) and is_printable(value)):
         raise h5.refuse(f"attribute {name!r} is not text")
     return value
 
 
-def _is_share(attention: Floats) -> bool:
-    """Whether each row sums to 1, but for the rounding of a float32."""
+def _sums_to_one(attention: Floats) -> bool:
+    """Return whether each row is non-negative and sums to 1, within the rounding of float32."""
     sums = attention.sum(axis=1)
     return bool((attention >= 0).all() and (np.abs(sums - 1) < _ROUNDING).all())
 

@@ -211,3 +211,4 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_exit_5_before_any_work(
         assert run.returncode == 5
         assert run.stderr.count("\n") == 1
         assert "results cannot be written there" in run.stderr
+        assert run.stdout == ""  # no slide was worked on
