@@ -119,8 +119,8 @@ def run_demo(
     MilpathError : a step failed on some slide
     """
     # not at the top: the processes that draw and tile import this module, but need no network
-    from milpath.nn.bundle import load_bundle
     from milpath.nn.classify import Classifier
+    from milpath.nn.predict import load_model
     from milpath.nn.train import train_cohort
 
     start = time.perf_counter()
@@ -154,7 +154,7 @@ def run_demo(
         lambda member, epoch, losses: advance(f"validation loss {losses['val_loss']:.3f}"),
     )
     results = out / "results"
-    classify = Classifier(load_bundle(out / "model"), results, workers)
+    classify = Classifier(load_model(out / "model"), results, workers)
     outcomes = _run(classify, unseen, 1, advance, "classified")
     write_predictions_table(predictions_table_path(results), outcomes, CLASSES)
     found = [read_prediction(prediction_path(results, entry.slide_id)) for entry in unseen]

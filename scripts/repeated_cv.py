@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
+from milpath.formats.scores import BagScores
 from milpath.metrics import accuracy, auc, f1, precision, recall
 from milpath.nn.data import ArrayBag, Augment
 from milpath.nn.fit import Task, seed_of, train_member
-from milpath.nn.predict import BagScores, score_bags
+from milpath.nn.predict import score_bags
 from milpath.params import TrainParams
 
 Floats = NDArray[np.float64]

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from milpath.errors import UsageError
+from milpath.formats.scores import BagScores
 from milpath.metrics import accuracy, auc, instance_auc, log_loss
 from milpath.nn.data import ArrayBag
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member
-from milpath.nn.predict import BagScores, score_bags
+from milpath.nn.predict import score_bags
 from milpath.params import MnistBagParams, MnistParams
 
 NEGATIVE, POSITIVE = 0, 1

@@ -38,6 +38,7 @@ from milpath.nn.classify import Classifier
 from milpath.nn.data import BagSequence, LabelledBag
 from milpath.nn.embed import Embedder
 from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
+from milpath.nn.predict import prepare_model
 from milpath.nn.train import TrainReport, train_cohort
 from milpath.params import TrainParams
 
@@ -218,7 +219,7 @@ def test_a_model_of_embeddings_classifies_slides_as_it_was_tested(
     assert bundle.spec.encoder.weights == "random"
     assert bundle.encoder is not None
     by_id = {entry.slide_id: entry for entry in tiled.cohort.entries}
-    classifier = Classifier(bundle, tmp_path / "results")
+    classifier = Classifier(prepare_model(bundle), tmp_path / "results")
     rows = read_csv(tmp_path / "model" / "held_out.csv")
     assert len(rows) >= 4
     for row in rows[:2]:
