@@ -20,11 +20,12 @@ from milpath.figures.canvas import draw_scale_bar, open_canvas, place_picture, w
 from milpath.figures.heatmap import render_heatmap
 from milpath.figures.html import Section, write_page
 from milpath.figures.overlay import draw_colour_bar, paint
+from milpath.formats.layout import prediction_path, predictions_table_path
 from milpath.formats.prediction import Prediction, read_prediction
 from milpath.metrics import auc
 from milpath.params import GridParams, TileParams, TrainParams
 from milpath.predictions_table import write_predictions_table
-from milpath.runs import Outcome, run_job
+from milpath.runs import Facts, Outcome, run_job
 from milpath.slides.thumbnail import fit_thumbnail
 from milpath.store import publish_csv, publish_text
 from milpath.synthetic import SyntheticSlide, draw_slide
@@ -118,8 +119,8 @@ def run_demo(
     MilpathError : a step failed on some slide
     """
     # not at the top: the processes that draw and tile import this module, but need no network
-    from milpath.nn.bundle import load_bundle
     from milpath.nn.classify import Classifier
+    from milpath.nn.predict import load_model
     from milpath.nn.train import train_cohort
 
     start = time.perf_counter()
@@ -135,7 +136,7 @@ def run_demo(
         advance,
         "drawn",
     )
-    truth = {outcome.slide_id: outcome.facts["drawn"] for outcome in drawn}
+    truth = {one.slide_id: one.facts.slide for one in drawn if isinstance(one.facts, _Truth)}
     cohort_csv = out / "cohort.csv"
     publish_csv(
         cohort_csv,
@@ -153,10 +154,10 @@ def run_demo(
         lambda member, epoch, losses: advance(f"validation loss {losses['val_loss']:.3f}"),
     )
     results = out / "results"
-    classify = Classifier(load_bundle(out / "model"), results, workers)
+    classify = Classifier(load_model(out / "model"), results, workers)
     outcomes = _run(classify, unseen, 1, advance, "classified")
-    write_predictions_table(results / "predictions.csv", outcomes, CLASSES)
-    found = [read_prediction(results / f"{entry.slide_id}.prediction.h5") for entry in unseen]
+    write_predictions_table(predictions_table_path(results), outcomes, CLASSES)
+    found = [read_prediction(prediction_path(results, entry.slide_id)) for entry in unseen]
     judged = [
         Judged(entry, one, truth[entry.slide_id]) for entry, one in zip(unseen, found, strict=True)
     ]
@@ -173,6 +174,11 @@ def _plan(folder: Path, count: int, first: int) -> list[SlideEntry]:
     ]
 
 
+@dataclass(frozen=True)
+class _Truth(Facts):
+    slide: SyntheticSlide
+
+
 def _draw(entry: SlideEntry, seed: int, side_px: int) -> Outcome:
     number = int(entry.slide_id.removeprefix("slide-"))
     entry.path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +189,7 @@ def _draw(entry: SlideEntry, seed: int, side_px: int) -> Outcome:
         size_px=(side_px, side_px),
         mpp=MPP,
     )
-    return Outcome(entry.slide_id, "ok", "drawn", {"drawn": drawn})
+    return Outcome(entry.slide_id, "ok", "drawn", _Truth(drawn))
 
 
 def _run(

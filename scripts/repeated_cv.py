@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
+from milpath.formats.scores import BagScores
 from milpath.metrics import accuracy, auc, f1, precision, recall
 from milpath.nn.data import ArrayBag, Augment
 from milpath.nn.fit import Task, seed_of, train_member
-from milpath.nn.predict import BagScores, score_bags
+from milpath.nn.predict import score_bags
 from milpath.params import TrainParams
 
 Floats = NDArray[np.float64]
@@ -51,7 +52,7 @@ def cross_validate(
     whose bags hold no instance of the other, where that is true.
     """
     labels = np.array([bag.label for bag in bags])
-    verdicts: dict[int, BagScores] = {}
+    bag_scores: dict[int, BagScores] = {}
     for fold, (train, test) in enumerate(split_folds(labels, folds, seed)):
         learn, unseen = prepare(
             [bags[i].instances for i in train], [bags[i].instances for i in test]
@@ -68,8 +69,8 @@ def cross_validate(
             )[0]
             for number in range(recipe.members)
         ]
-        verdicts.update(zip(test.tolist(), score_bags(members, unseen), strict=True))
-    return [verdicts[i] for i in range(len(bags))]
+        bag_scores.update(zip(test.tolist(), score_bags(members, unseen), strict=True))
+    return [bag_scores[i] for i in range(len(bags))]
 
 
 def measure(labels: NDArray[np.int64], probs: Floats) -> dict[str, float | None]:

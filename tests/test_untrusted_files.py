@@ -14,7 +14,7 @@ import pytest
 from support.untrusted.hdf5 import hdf5_cases
 from support.untrusted.slides import slide_cases
 from support.untrusted.texts import text_cases
-from support.untrusted.watch import Case, Verdict, watch
+from support.untrusted.watch import Case, CaseResult, watch
 
 from milpath.errors import UsageError
 
@@ -22,15 +22,15 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads memory fr
 
 
 def compress(path: Path) -> None:
-    """Keep a processor busy for about a second, whatever the file: the measure of the others."""
+    """Keep a processor busy for about a second, as a reference for the others."""
     noise = np.random.default_rng(0).integers(0, 16, 12 << 20, dtype=np.uint8)
     zlib.compress(noise.tobytes(), 6)
 
 
-def treat(cases: Iterable[Case], folder: Path) -> tuple[Verdict, list[Verdict]]:
-    """The verdicts of `compress` and of each case, all of them in one process."""
-    reference, *verdicts = watch(chain([Case("compress", _write, compress, True)], cases), folder)
-    return reference, verdicts
+def read_all(cases: Iterable[Case], folder: Path) -> tuple[CaseResult, list[CaseResult]]:
+    """Return the results of `compress` and of each case, all in one process."""
+    reference, *results = watch(chain([Case("compress", _write, compress, True)], cases), folder)
+    return reference, results
 
 
 @pytest.mark.slow
@@ -46,12 +46,12 @@ def test_every_untrusted_file_is_accepted_or_refused_in_one_line_with_bounded_ti
     mib: float,
     tmp_path: Path,
 ) -> None:
-    reference, verdicts = treat(islice(generate(), 0, None, every), tmp_path)
+    reference, results = read_all(islice(generate(), 0, None, every), tmp_path)
     assert reference.ending == "accepted"
-    assert [one for one in verdicts if one.ending not in ("accepted", "refused")] == []
-    assert [one for one in verdicts if one.seconds > relative_time * reference.seconds] == []
-    assert [one for one in verdicts if one.mib > mib] == []
-    assert min(Counter(one.ending for one in verdicts).values()) > 2
+    assert [one for one in results if one.ending not in ("accepted", "refused")] == []
+    assert [one for one in results if one.seconds > relative_time * reference.seconds] == []
+    assert [one for one in results if one.mib > mib] == []
+    assert min(Counter(one.ending for one in results).values()) > 2
 
 
 def test_the_generators_write_more_than_900_files_with_unique_names() -> None:
@@ -99,7 +99,7 @@ def crash(path: Path) -> None:
 
 def endings(cases: Iterable[Case], folder: Path, **options: float) -> Iterator[str]:
     folder.mkdir()
-    return (verdict.ending for verdict in watch(cases, folder, **options))
+    return (result.ending for result in watch(cases, folder, **options))
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from milpath.cli.machines import (
     open_backend,
     take_shard,
 )
-from milpath.cli.runs import DryRunOption, open_run, preview
+from milpath.cli.runs import DryRunOption, open_run
 from milpath.errors import UsageError
 
 
@@ -50,15 +50,13 @@ def embed(
     Then milpath train --from features learns the attention head on them. The encoder is kept in
     BAGS/encoder, so that the model can take it along.
     """
-    from functools import partial
-
+    from milpath.formats.layout import encoder_folder, encoder_weights_path
     from milpath.runs import Inline
 
     show_warnings()
     load_network()
     from milpath.nn.bundle import save_encoder
-    from milpath.nn.embed import Embedder, choose_encoder, find_bags, preview_features
-    from milpath.nn.encoder import digest_weights
+    from milpath.nn.embed import Embedder, choose_encoder, find_bags
     from milpath.nn.jobs import EmbedJob
 
     entries = find_bags(bags)
@@ -66,18 +64,17 @@ def embed(
         raise UsageError(f"{bags}: no bags (*.h5) in this folder; run milpath tile first")
     mine, _ = take_shard(entries, shard)
     network, spec = choose_encoder(encoder, weights, entries, seed)
-    if dry_run:
-        look = partial(preview_features, spec=spec, code=digest_weights(network))
-        preview("embed", look, mine, bags, as_json)
-        return
-    folder = (bags / "encoder").absolute()
-    code = save_encoder(folder, network, spec)
-    params = {"encoder": spec.model_dump(mode="json"), "weights": code, "seed": seed}
+    here = Embedder(network, spec, dry_run=dry_run)
+    folder = encoder_folder(bags).absolute()
+    if not dry_run:
+        save_encoder(folder, network, spec)
+    params = {"encoder": spec.model_dump(mode="json"), "weights": here.fingerprint, "seed": seed}
+    files = [encoder_weights_path(folder)]
     with (
-        open_backend(workers, scheduler, len(mine), bags, [folder / "encoder.h5"]) as backend,
-        open_run("embed", bags, mine, params, as_json) as run,
+        open_backend(workers, scheduler, len(mine), bags, files, dry_run=dry_run) as backend,
+        open_run("embed", bags, mine, params, as_json, dry_run=dry_run) as run,
     ):
-        # the network at hand serves here; elsewhere it is loaded from its folder
-        here = isinstance(backend, Inline)
-        run.do(Embedder(network, spec) if here else EmbedJob(folder, code), backend)
+        # other processes load the network from its folder
+        job = here if isinstance(backend, Inline) else EmbedJob(folder, here.fingerprint)
+        run.do(job, backend)
     run.finish()

@@ -13,7 +13,7 @@ import typer
 
 from milpath.cli.console import JsonOption, checked, load_network, progress, show_warnings
 from milpath.errors import UsageError
-from milpath.params import MNIST_PRESETS, DigitBagParams, MnistParams
+from milpath.params import MNIST_PRESETS, MnistBagParams, MnistParams
 
 if TYPE_CHECKING:
     from milpath.nn.mnist import Trial
@@ -80,10 +80,10 @@ def mnist(
             show_default="preset",
         ),
     ] = None,
-    presence: Annotated[
+    negative_class: Annotated[
         bool | None,
         typer.Option(
-            "--presence/--no-presence",
+            "--negative_class/--no-negative_class",
             help="Learn from a bag being negative that each of its digits is.",
             show_default="preset",
         ),
@@ -138,7 +138,7 @@ def mnist(
         seeds=seeds,
         seed=seed,
         epochs=epochs,
-        presence=presence,
+        negative_class=negative_class,
         warp=warp,
     )
     from milpath.store import publish_text, require_writable
@@ -179,7 +179,7 @@ def _change(
         **{
             **preset.model_dump(),
             **given(own),
-            "bags": checked(DigitBagParams, **(preset.bags.model_dump() | given(bags))),
+            "bags": checked(MnistBagParams, **(preset.bags.model_dump() | given(bags))),
             "train": checked(type(preset.train), **recipe),
         },
     )
@@ -266,9 +266,9 @@ def _draw(out: Path, records: Sequence[dict[str, Any]], last: Trial, params: Mni
         rows = [
             MontageBag(
                 last.test[i].images,
-                last.verdicts[i].attention,
+                last.bag_scores[i].attention,
                 last.test[i].digits == params.bags.target,
-                f"p(there is a {params.bags.target}) = {last.verdicts[i].probs[1]:.3f}",
+                f"p(there is a {params.bags.target}) = {last.bag_scores[i].probs[1]:.3f}",
             )
             for i in some
         ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -41,18 +42,17 @@ def report(
     rows = tabulate_slides(runs)
     if table is not None:
         names = ("command", "slide", "status", "message", "time", "runs")
-        publish_csv(table, names, [[row[name] for name in names] for row in rows])
+        publish_csv(table, names, [[getattr(row, name) for name in names] for row in rows])
     for row in rows:
         if as_json:
-            print(json.dumps(row, ensure_ascii=False))
+            print(json.dumps(asdict(row), ensure_ascii=False))
         else:
-            print(f"{row['slide']}: {row['command']}, {row['status']}, {row['message']}")
+            print(f"{row.slide}: {row.command}, {row.status}, {row.message}")
     for run in runs:
         print(_sentence(run), file=sys.stderr)
 
 
 def _sentence(run: RunRecord) -> str:
-    start: Any = run.start
     counts = ", ".join(f"{count} {status}" for status, count in run.count().items())
-    what = f"milpath {start['milpath']} {start['command']}"
-    return f"{start['time']} {what}: {counts or 'no slides'} ({run.how})"
+    what = f"milpath {run.start.milpath} {run.start.command}"
+    return f"{run.start.time} {what}: {counts or 'no slides'} ({run.how or run.state})"

@@ -24,7 +24,7 @@ from milpath.cli.machines import (
     open_backend,
     take_shard,
 )
-from milpath.cli.runs import DryRunOption, open_run, preview
+from milpath.cli.runs import DryRunOption, open_run
 from milpath.params import CodecParams, GridParams, TileParams, TissueParams
 
 _GRID = GridParams()
@@ -86,19 +86,22 @@ def tile(
         ),
         pixels=checked(CodecParams, codec=codec, quality=quality),
     )
-    from milpath.tile import preview_bag, tile_slide
+    from milpath.tile import tile_slide
 
     show_warnings()
     entries, _ = take_shard(gather_entries(slides, slide_mpp, tissue), shard)
     files = files_of(entries)
     given = params.model_dump() | {"annotated": tissue is not None}
-    if dry_run:
-        preview("tile", partial(preview_bag, out=out, params=params), entries, out, as_json)
-        return
     with (
-        open_backend(workers, scheduler, len(entries), out, files) as backend,
-        open_run("tile", out, entries, given, as_json) as run,
+        open_backend(workers, scheduler, len(entries), out, files, dry_run=dry_run) as backend,
+        open_run("tile", out, entries, given, as_json, dry_run=dry_run) as run,
     ):
-        job = partial(tile_slide, out=out.absolute(), params=params, threads=backend.threads)
+        job = partial(
+            tile_slide,
+            out=out.absolute(),
+            params=params,
+            threads=backend.threads,
+            dry_run=dry_run,
+        )
         run.do(job, backend)
     run.finish()

@@ -13,20 +13,23 @@ from typing import Any
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from milpath.errors import UsageError
+from milpath.formats.scores import BagScores
 from milpath.metrics import accuracy, auc, instance_auc, log_loss
-from milpath.nn.augment import warp_pictures
 from milpath.nn.data import ArrayBag
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member
-from milpath.nn.predict import BagScores, score_bags
-from milpath.params import DigitBagParams, MnistParams
+from milpath.nn.predict import score_bags
+from milpath.params import MnistBagParams, MnistParams
 
 NEGATIVE, POSITIVE = 0, 1
 SHAPE = (28, 28, 1)
 
 _NO_NPZ = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
+
+_NODES = 5  # of the displacement of a warp, along each side
 
 _TRAIN, _VAL, _TEST = range(3)  # draws of bags that share no random number
 
@@ -40,7 +43,7 @@ class Digits:
 
 
 @dataclass(frozen=True, eq=False)
-class DigitBag:
+class MnistBag:
     """A bag of digits; it is positive when the target is among them."""
 
     images: NDArray[np.uint8]
@@ -66,8 +69,8 @@ class Trial:
     epochs: int
     """That the longest-trained member took."""
     members: tuple[Member, ...]
-    test: tuple[DigitBag, ...]
-    verdicts: tuple[BagScores, ...]
+    test: tuple[MnistBag, ...]
+    bag_scores: tuple[BagScores, ...]
     """Of the test bags."""
 
 
@@ -117,8 +120,8 @@ def _halves(
 
 
 def draw_bags(
-    source: Digits, params: DigitBagParams, count: int, rng: np.random.Generator
-) -> list[DigitBag]:
+    source: Digits, params: MnistBagParams, count: int, rng: np.random.Generator
+) -> list[MnistBag]:
     """Bags of digits drawn at random, their sizes from a normal distribution.
 
     A balanced positive bag is drawn until the target is in it, its size too, as in the paper
@@ -139,7 +142,7 @@ def draw_bags(
     if target.all() or not target.any():
         raise UsageError(f"cannot draw bags: every digit, or none, is a {params.target}")
     others = np.flatnonzero(~target)
-    bags: list[DigitBag] = []
+    bags: list[MnistBag] = []
     while len(bags) < count:
         size = max(1, round(rng.normal(params.mean_size, params.std_size)))
         rows = rng.integers(len(target), size=size)
@@ -149,13 +152,13 @@ def draw_bags(
             elif not target[rows].any():
                 continue
         label = POSITIVE if target[rows].any() else NEGATIVE
-        bags.append(DigitBag(source.images[rows], source.digits[rows], label))
+        bags.append(MnistBag(source.images[rows], source.digits[rows], label))
     return bags
 
 
 def draw_sets(
     mnist: tuple[Digits, Digits], params: MnistParams, train_bags: int, seed: int
-) -> tuple[list[DigitBag], list[DigitBag], list[DigitBag]]:
+) -> tuple[list[MnistBag], list[MnistBag], list[MnistBag]]:
     """Training, validation and test bags of a trial: separate draws, the test bags of other digits.
 
     Raises
@@ -173,6 +176,41 @@ def draw_sets(
                 "give more bags, another size, or --balanced"
             )
     return train, val, test
+
+
+def warp_pictures(
+    pictures: NDArray[np.uint8], rng: np.random.Generator, strength: float = 1.0
+) -> NDArray[np.uint8]:
+    """Each picture (n, P, P, 1) as if written again by the same hand: for things that have an up.
+
+    A random affine map (rotation, zoom of each axis, shear, shift) and a smooth random
+    displacement (Simard et al. 2003, "Best practices for convolutional neural networks applied to
+    visual document analysis"), each picture its own. What comes in from outside is black.
+
+    Parameters
+    ----------
+    pictures : (n, P, P, 1), 0..255
+    strength : scales all of them; at 1 they reach 12 degrees, 12 %, 0.12 and 7 % of the side, and
+        the displacement has a standard deviation of 2.5 % of the side at its nodes
+    """
+    count, side = pictures.shape[:2]
+    if count == 0:
+        return pictures
+    angle, shear = rng.uniform(-1, 1, (2, count)) * [[np.deg2rad(12)], [0.12]] * strength
+    zoom = 1 / (1 + rng.uniform(-0.12, 0.12, (2, count)) * strength)
+    shift = rng.uniform(-0.07, 0.07, (count, 2, 1)) * strength * side
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrix = np.array([[cos * zoom[0], (shear - sin) * zoom[0]], [sin * zoom[1], cos * zoom[1]]])
+    middle = (side - 1) / 2
+    places = np.indices((side, side)).reshape(2, -1) - middle
+    sources = np.moveaxis(matrix, -1, 0) @ places + middle + shift
+    nodes = rng.normal(0, 0.025 * strength * side, (count, 2, _NODES, _NODES))
+    spread = ndimage.zoom(np.eye(_NODES), (side / _NODES, 1), order=3)  # nodes to places, smoothly
+    sources += (spread @ nodes @ spread.T).reshape(count, 2, -1)
+    which = np.broadcast_to(np.arange(count)[:, None], (count, side * side))
+    coordinates = np.stack([which, sources[:, 0], sources[:, 1]])
+    warped = ndimage.map_coordinates(pictures[..., 0], coordinates, order=1)
+    return warped.reshape(pictures.shape)
 
 
 def run_trial(
@@ -199,7 +237,7 @@ def run_trial(
     train, val, test = draw_sets(mnist, params, train_bags, seed)
     epochs = params.epochs_for(train_bags)
     recipe = params.train.model_copy(update={"epochs": epochs})
-    negative = NEGATIVE if params.presence else None
+    negative = NEGATIVE if params.negative_class else None
     task = Task(SHAPE, 2, negative, warp_pictures if params.warp else None)
     start = time.perf_counter()
     trained = [
@@ -215,9 +253,9 @@ def run_trial(
     ]
     seconds = time.perf_counter() - start
     members = tuple(member for member, _ in trained)
-    verdicts = score_bags(members, [bag.images for bag in test])
+    bag_scores = score_bags(members, [bag.images for bag in test])
     labels = np.array([bag.label for bag in test])
-    probs = np.stack([verdict.probs for verdict in verdicts])
+    probs = np.stack([scores.probs for scores in bag_scores])
     positive = [i for i, label in enumerate(labels) if label == POSITIVE]
     truth = [test[i].digits == params.bags.target for i in positive]
     return Trial(
@@ -226,11 +264,11 @@ def run_trial(
         auc=auc(labels, probs) or 0.0,
         accuracy=accuracy(labels, probs),
         loss=log_loss(labels, probs),
-        instance_auc=instance_auc(truth, [verdicts[i].attention for i in positive]),
-        evidence_auc=instance_auc(truth, [verdicts[i].evidence(POSITIVE) for i in positive]),
+        instance_auc=instance_auc(truth, [bag_scores[i].attention for i in positive]),
+        evidence_auc=instance_auc(truth, [bag_scores[i].evidence(POSITIVE) for i in positive]),
         seconds=seconds,
         epochs=max(len(history["loss"]) for _, history in trained),
         members=members,
         test=tuple(test),
-        verdicts=tuple(verdicts),
+        bag_scores=tuple(bag_scores),
     )

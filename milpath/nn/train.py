@@ -11,22 +11,22 @@ from pathlib import Path
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from milpath.cohort.cohort import Cohort
 from milpath.cohort.splits import Split, split_cohort
 from milpath.errors import UsageError
 from milpath.figures.curves import write_curves
 from milpath.formats.bag import Bag
+from milpath.formats.layout import curves_path, held_out_path, metrics_path
 from milpath.formats.model_spec import BundleSpec, EncoderSpec
 from milpath.metrics import Figure, evaluate
 from milpath.nn.augment import augment_tissue
 from milpath.nn.bundle import assemble_bundle, save_bundle
 from milpath.nn.data import Augment, LabelledBag
-from milpath.nn.encoder import OURS
+from milpath.nn.encoders import OWN_ENCODERS
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member, build_evidence
-from milpath.nn.predict import BATCH, collect_evidence, pool_evidence, stack_bias
+from milpath.nn.predict import BATCH, score_bag, stack_bias
 from milpath.nn.trainingset import TrainingSet, frozen_encoder, gather_bags
 from milpath.params import TrainParams
 from milpath.store import publish_csv, publish_json, require_writable
@@ -129,7 +129,7 @@ def run_training(plan: TrainingPlan, out: Path, on_epoch: OnEpoch) -> TrainRepor
             )
             of_fold.append(member)
             histories.append(history)
-        held_out.extend(_judge(of_fold, _pick(data, split.test), shape, params.mode))
+        held_out.extend(_score_held_out(of_fold, _pick(data, split.test), shape, params.mode))
         members.extend(of_fold)
     figures = _figures(held_out)
     bundle = assemble_bundle(
@@ -166,7 +166,7 @@ def _instances(
         encoder, spec = frozen_encoder(bags, data.encoder)
         return encoder, spec, (spec.dim,)
     shape = (data.patch_px, data.patch_px, 3)
-    dim = OURS[params.encoder](shape).output_shape[-1]
+    dim = OWN_ENCODERS[params.encoder](shape).output_shape[-1]
     spec = EncoderSpec(name=params.encoder, patch_px=data.patch_px, dim=dim, weights="trained")
     return None, spec, shape
 
@@ -192,23 +192,20 @@ def _pick(data: TrainingSet, rows: Sequence[int]) -> list[LabelledBag]:
     return [data.bags[row] for row in rows]
 
 
-def _judge(
+def _score_held_out(
     members: Sequence[Member],
     bags: Sequence[LabelledBag],
     shape: tuple[int, ...],
     mode: str,
 ) -> list[tuple[LabelledBag, NDArray[np.float64]]]:
-    """The ensemble's class probabilities for whole bags, all their patches."""
-    model = build_evidence(shape, members)
-    bias = stack_bias(members)
-    judged = []
+    """Apply an ensemble to whole bags, all their patches; each bag's class probabilities, (C,)."""
+    model, bias = build_evidence(shape, members), stack_bias(members)
+    scored = []
     for record in bags:
         with Bag(record.path) as bag:
             batches = bag.iter_patches(BATCH) if mode == "pixels" else bag.iter_features(BATCH)
-            _, contributions = pool_evidence(*collect_evidence(model, batches))
-        logits = (contributions.sum(axis=1) + bias).mean(axis=0)
-        judged.append((record, softmax(logits)))
-    return judged
+            scored.append((record, score_bag(model, bias, batches).probs))
+    return scored
 
 
 def _figures(held_out: Sequence[tuple[LabelledBag, NDArray[np.float64]]]) -> dict[str, Figure]:
@@ -232,7 +229,7 @@ def _write_results(
     names = data.cohort.class_names
     ids = [bag.slide_id for bag in data.bags]
     publish_json(
-        out / "metrics.json",
+        metrics_path(out),
         {
             "model": model,
             "held_out_slides": len(held_out),
@@ -252,7 +249,7 @@ def _write_results(
     )
     publish_json(out / "history.json", list(histories))
     publish_csv(
-        out / "held_out.csv",
+        held_out_path(out),
         ["slide", "case", "label", "predicted", *(f"prob_{name}" for name in names)],
         [
             [
@@ -265,4 +262,4 @@ def _write_results(
             for bag, probs in held_out
         ],
     )
-    write_curves(out / "training.png", histories, f"training on {len(ids)} slides")
+    write_curves(curves_path(out), histories, f"training on {len(ids)} slides")

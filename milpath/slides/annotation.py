@@ -70,8 +70,7 @@ def trace_tissue(tissue: TissueMask) -> list[Polygon]:
     for contour in find_contours(padded, 0.5):
         simple = approximate_polygon(contour, _SIMPLIFY)
         if len(simple) >= 4:
-            # a cell's centre is at its index and a half; the padding is one cell
-            places = (simple[:, ::-1] - 0.5) * tissue.cell_l0 + tissue.origin_l0
+            places = tissue.lattice.from_index(simple - 1)  # the padding is one cell
             rings.append(places[:-1])
     return nest_rings(rings)
 
@@ -115,11 +114,7 @@ def rasterize_annotation(
     """
     mask = np.zeros(thumbnail.rgb.shape[:2], np.bool_)
     for polygon in annotation:
-        rings = [
-            (ring - thumbnail.origin_l0) / thumbnail.cell_l0
-            - 0.5  # a cell's centre is at its index
-            for ring in (polygon.ring, *polygon.holes)
-        ]
+        rings = [thumbnail.lattice.to_index(ring) for ring in (polygon.ring, *polygon.holes)]
         where, inside = _fill_rings(mask.shape, rings)
         mask[where] |= inside
     if not mask.any():
@@ -139,16 +134,16 @@ def _fill_rings(
     Parameters
     ----------
     shape : (rows, cols) of the whole array
-    rings : (n, 2), x and y in its indices; an annotation and its holes
+    rings : (n, 2), [row, col] in its indices; an annotation and its holes
     """
-    size = np.array(shape[::-1])
+    size = np.array(shape)
     low = np.floor(rings[0].min(axis=0)).clip(0, size).astype(np.int64)
     high = np.ceil(rings[0].max(axis=0) + 1).clip(low, size).astype(np.int64)
-    cols, rows = (high - low).tolist()
+    rows, cols = (high - low).tolist()
     inside, *holes = (_fill_ring(ring - low, rows, cols) for ring in rings)
     for hole in holes:
         inside &= ~hole
-    return np.s_[low[1] : high[1], low[0] : high[0]], inside
+    return np.s_[low[0] : high[0], low[1] : high[1]], inside
 
 
 def _fill_ring(ring: Ring, rows: int, cols: int) -> NDArray[np.bool_]:
@@ -168,7 +163,7 @@ def _fill_ring(ring: Ring, rows: int, cols: int) -> NDArray[np.bool_]:
 def _crossings(ring: Ring, rows: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
     """Where the edges of a ring cross the middles of rows: (row, x) of each, some at a time."""
     start, end = ring, np.roll(ring, -1, axis=0)
-    top, bottom = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
+    top, bottom = np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0])
     first = np.ceil(top).clip(0, rows).astype(np.int64)
     count = np.ceil(bottom).clip(0, rows).astype(np.int64) - first
     step = max(1, _CROSSINGS // max(1, rows))
@@ -177,7 +172,7 @@ def _crossings(ring: Ring, rows: int) -> Iterator[tuple[NDArray[np.int64], NDArr
         edge = np.repeat(np.arange(len(ring))[part], count[part])
         before = np.repeat(count[part].cumsum() - count[part], count[part])
         row = first[edge] + np.arange(len(edge)) - before
-        (x0, y0), (x1, y1) = start[edge].T, end[edge].T
+        (y0, x0), (y1, x1) = start[edge].T, end[edge].T
         yield row, x0 + (row - y0) * ((x1 - x0) / (y1 - y0))
 
 

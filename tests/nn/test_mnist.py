@@ -20,11 +20,11 @@ from sklearn.datasets import load_digits
 
 import milpath.nn.mnist
 from milpath.errors import UsageError
-from milpath.nn.mnist import DigitBag, Digits, draw_bags, draw_sets, load_mnist, run_trial
+from milpath.nn.mnist import Digits, MnistBag, draw_bags, draw_sets, load_mnist, run_trial
 from milpath.nn.predict import score_bags
-from milpath.params import MNIST_PRESETS, DigitBagParams, MnistParams
+from milpath.params import MNIST_PRESETS, MnistBagParams, MnistParams
 
-BAGS = DigitBagParams(target=0, mean_size=6, std_size=2)
+BAGS = MnistBagParams(target=0, mean_size=6, std_size=2)
 QUICK = MnistParams(bags=BAGS, train_bags=(40,), test_bags=60, epochs=8)
 
 
@@ -49,7 +49,7 @@ def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def drawn(params: DigitBagParams = BAGS, count: int = 300, seed: int = 0) -> list[DigitBag]:
+def drawn(params: MnistBagParams = BAGS, count: int = 300, seed: int = 0) -> list[MnistBag]:
     return draw_bags(small_mnist()[0], params, count, np.random.default_rng(seed))
 
 
@@ -68,7 +68,7 @@ def test_balanced_bags_are_positive_and_negative_in_turn() -> None:
 
 
 def test_natural_bags_are_positive_as_often_as_chance_has_it() -> None:
-    params = DigitBagParams(target=0, mean_size=3, std_size=0, balanced=False)
+    params = MnistBagParams(target=0, mean_size=3, std_size=0, balanced=False)
     share = np.mean([bag.label for bag in drawn(params, 3000)])
     expected = 1 - (1 - np.mean(small_mnist()[0].digits == 0)) ** 3
     assert share == pytest.approx(expected, abs=0.04)
@@ -78,9 +78,9 @@ def test_sizes_follow_the_normal_distribution_and_no_bag_is_empty() -> None:
     sizes = [len(bag.digits) for bag in drawn(BAGS.model_copy(update={"balanced": False}), 2000)]
     assert np.mean(sizes) == pytest.approx(6, abs=0.2)
     assert np.std(sizes) == pytest.approx(2, abs=0.2)
-    wide = DigitBagParams(target=0, mean_size=1, std_size=4, balanced=False)
+    wide = MnistBagParams(target=0, mean_size=1, std_size=4, balanced=False)
     assert min(len(bag.digits) for bag in drawn(wide)) == 1
-    fixed = DigitBagParams(target=0, mean_size=3, std_size=0)
+    fixed = MnistBagParams(target=0, mean_size=3, std_size=0)
     assert {len(bag.digits) for bag in drawn(fixed)} == {3}
 
 
@@ -111,10 +111,10 @@ def test_more_bags_are_drawn_as_a_longer_run_of_the_same() -> None:
 
 def test_the_presets_are_the_published_protocols() -> None:
     paper, theirs = MNIST_PRESETS["paper"], MNIST_PRESETS["keras"]
-    assert paper.bags == DigitBagParams(target=9, mean_size=10, std_size=2, balanced=True)
+    assert paper.bags == MnistBagParams(target=9, mean_size=10, std_size=2, balanced=True)
     assert paper.train_bags == (50, 100, 150, 200, 300, 400, 500)
     assert (paper.val_bags, paper.test_bags, paper.seeds) == (0, 1000, 5)
-    assert theirs.bags == DigitBagParams(target=1, mean_size=3, std_size=0, balanced=False)
+    assert theirs.bags == MnistBagParams(target=1, mean_size=3, std_size=0, balanced=False)
     assert (theirs.train_bags, theirs.val_bags, theirs.test_bags) == ((1000,), 0, 1000)
     assert theirs.train.class_weight == "balanced"
 
@@ -174,7 +174,7 @@ def test_digits_are_warped_unless_told_not_to(monkeypatch: pytest.MonkeyPatch) -
 
 def test_bags_of_one_class_are_refused() -> None:
     hopeless = QUICK.model_copy(
-        update={"bags": DigitBagParams(target=0, mean_size=200, std_size=0, balanced=False)}
+        update={"bags": MnistBagParams(target=0, mean_size=200, std_size=0, balanced=False)}
     )
     with pytest.raises(UsageError, match="all 10 training bags drawn with seed 0 are of one class"):
         draw_sets(small_mnist(), hopeless, 10, 0)
@@ -239,7 +239,7 @@ def test_the_command_prints_a_table_or_lines_and_draws_pictures(npz: Path, tmp_p
     runs = {
         (12, 0, 12, 1): ["--train-bags", "12", "--seeds", "2"],
         (12, 0, 20, 0): ["--train-bags", "12,20", "--seeds", "1", "--json", "--plain", "--natural",
-                         "--no-presence", "--no-warp"],
+                         "--no-negative_class", "--no-warp"],
     }  # fmt: skip
     for made, extra in runs.items():
         done = subprocess.run(

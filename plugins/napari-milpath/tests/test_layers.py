@@ -60,11 +60,11 @@ def test_the_layer_reaches_from_the_first_patch_to_the_last() -> None:
         heatmap = render_heatmap(prediction)
         made = Layer.create(*heatmap_layer(prediction, heatmap, "a", (0.25, 0.26)))
         low, high = made.extent.world  # the centres of the first and the last cell
-        start = np.array(heatmap.origin_l0[::-1]) - 0.5
-        size = np.array(heatmap.values.shape) * heatmap.cell_l0
+        start = np.array(heatmap.lattice.origin_l0[::-1]) - 0.5
+        size = np.array(heatmap.values.shape) * heatmap.lattice.cell_l0
         step = np.array([0.26, 0.25])
-        assert low / step == pytest.approx(start + heatmap.cell_l0 / 2, abs=1e-6)
-        assert high / step == pytest.approx(start + size - heatmap.cell_l0 / 2, abs=1e-6)
+        assert low / step == pytest.approx(start + heatmap.lattice.cell_l0[0] / 2, abs=1e-6)
+        assert high / step == pytest.approx(start + size - heatmap.lattice.cell_l0[0] / 2, abs=1e-6)
 
 
 @pytest.mark.parametrize("size", [(2200, 3100), (4099, 2051)])

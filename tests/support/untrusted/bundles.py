@@ -1,4 +1,4 @@
-"""Hostile model folders, by a table. This alone needs the network's libraries."""
+"""Table of malicious and damaged model folders; the only part that needs Keras."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from milpath.nn.bundle import (
     save_bundle,
     save_encoder,
 )
-from milpath.nn.encoder import build_small
+from milpath.nn.encoders import build_small
 from milpath.nn.mil import Member, build_head
 from milpath.params import GridParams, HeadParams, TileParams
 from support.untrusted.hdf5 import PLANTS
@@ -29,58 +29,58 @@ HEAD = HeadParams(attention_dim=8)
 
 
 def load(path: Path) -> None:
-    """Load the bundle whose record this is."""
+    """Load the model with this description."""
     load_bundle(path.parent)
 
 
-def load_kept_encoder(path: Path) -> None:
-    """Load the encoder whose record this is."""
+def load_stored_encoder(path: Path) -> None:
+    """Load the encoder with this description."""
     load_encoder(path.parent)
 
 
 @cache
-def _whole() -> dict[str, bytes]:
-    """The files of a model folder as it should be, and of an encoder's."""
+def _valid_files() -> dict[str, bytes]:
+    """Return the files of a valid model folder and of a valid encoder."""
     from milpath.formats.model_spec import EncoderSpec
 
     encoder = build_small((16, 16, 3))
     head = build_head(2, HEAD, projected=False)
     head.build((None, None, 128))
-    record = EncoderSpec(name="small", patch_px=16, dim=128, weights="trained")
+    encoder_spec = EncoderSpec(name="small", patch_px=16, dim=128, weights="trained")
     spec = {
         "class_names": CLASSES,
         "mode": "pixels",
-        "encoder": record,
+        "encoder": encoder_spec,
         "head": HEAD,
         "tile": TileParams(grid=GridParams(mpp=1.0, patch_px=16)),
         "background": "bright",
     }
     with tempfile.TemporaryDirectory() as folder:
         save_bundle(Path(folder), assemble_bundle(spec, [Member(head, encoder)], None))
-        save_encoder(Path(folder), encoder, record)
+        save_encoder(Path(folder), encoder, encoder_spec)
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 def _write(change: Callable[[Path], object], name: str, folder: Path) -> Path:
-    for file, data in _whole().items():
+    for file, data in _valid_files().items():
         (folder / file).write_bytes(data)
-    if name == "model.json":  # else the encoder's record is read in place of the model's
+    if name == "model.json":  # otherwise it is read instead of model.json
         (folder / "encoder.json").unlink()
     change(folder)
     return folder / name
 
 
 def bundle_cases() -> Iterator[Case]:
-    """Every hostile model folder, and the whole one."""
+    """Yield every invalid model folder, and the valid ones."""
     for name, (change, words) in FOLDERS.items():
         write = partial(_write, change, "model.json")
-        yield Case(f"bundle {name}", write, load, accepted=name == "whole", words=words)
+        yield Case(f"bundle {name}", write, load, accepted=name == "valid", words=words)
     for name, plant in PLANTS.items():
         write = partial(_write, partial(_planted, plant), "model.json")
-        yield Case(f"bundle planted {name}", write, load, words="seal is missing")
+        yield Case(f"bundle planted {name}", write, load, words="modified outside milpath")
     for name, (change, words) in ENCODERS.items():
         write = partial(_write, change, "encoder.json")
-        yield Case(f"encoder {name}", write, load_kept_encoder, name == "whole", words)
+        yield Case(f"encoder {name}", write, load_stored_encoder, name == "valid", words)
 
 
 def _planted(plant: Callable[..., None], folder: Path) -> None:
@@ -95,7 +95,7 @@ def _weights(folder: Path) -> Path:
     return path
 
 
-def _record(file: str = "model.json", **changes: Any) -> Callable[[Path], object]:
+def _describe(file: str = "model.json", **changes: Any) -> Callable[[Path], object]:
     def change(folder: Path) -> None:
         record = json.loads((folder / file).read_bytes())
         for name, value in changes.items():
@@ -109,8 +109,8 @@ def _record(file: str = "model.json", **changes: Any) -> Callable[[Path], object
 
 
 def _huge_patches(folder: Path) -> None:
-    """A network of 8 GB, in two words."""
-    _record(
+    """Describe a network of 8 GB."""
+    _describe(
         encoder={"name": "centred", "patch_px": 4096}, tile={"grid": {"mpp": 1, "patch_px": 4096}}
     )(folder)
 
@@ -163,17 +163,17 @@ def _more(folder: Path) -> None:
 Folders = dict[str, tuple[Callable[[Path], object], str]]
 
 FOLDERS: Folders = {
-    "whole": (lambda folder: None, ""),
+    "valid": (lambda folder: None, ""),
     "8 GB": (_huge_patches, "shape"),
-    "wide head": (_record(head={"attention_dim": 8192}), "shape"),
-    "1,000 members": (_record(members=1000), "member-1-"),
-    "other network": (_record(encoder={"name": "convnextxlarge", "dim": 2048}), ""),
-    "name of a path": (_record(encoder={"name": "../../etc/passwd"}), "no encoder"),
-    "name of a module": (_record(encoder={"name": "os.system"}), "no encoder"),
-    "other mode": (_record(mode="features"), ""),
-    "other classes": (_record(class_names=["a", "b", "c"]), "shape"),
-    "other dim": (_record(encoder={"dim": 64}), "128"),
-    "fingerprint": (_record(fingerprint="x"), "model.json"),
+    "wide head": (_describe(head={"attention_dim": 8192}), "shape"),
+    "1,000 members": (_describe(members=1000), "member-1-"),
+    "other network": (_describe(encoder={"name": "convnextxlarge", "dim": 2048}), ""),
+    "name of a path": (_describe(encoder={"name": "../../etc/passwd"}), "no encoder"),
+    "name of a module": (_describe(encoder={"name": "os.system"}), "no encoder"),
+    "other mode": (_describe(mode="features"), ""),
+    "other classes": (_describe(class_names=["a", "b", "c"]), "shape"),
+    "other dim": (_describe(encoder={"dim": 64}), "128"),
+    "fingerprint": (_describe(fingerprint="x"), "model.json"),
     "pickle": (_instead(b"\x80\x04cos\nsystem\n(S'id'\ntR."), "no HDF5"),
     "zip": (_instead(b"PK\x03\x04" + bytes(999)), "no HDF5"),
     "empty": (_instead(b""), "no HDF5"),
@@ -191,9 +191,9 @@ FOLDERS: Folders = {
 }
 
 ENCODERS: Folders = {
-    "whole": (lambda folder: None, ""),
-    "8 GB": (_record("encoder.json", name="centred", patch_px=4096), "shape"),
-    "other dim": (_record("encoder.json", dim=1), "128"),
-    "code": (_record("encoder.json", __reduce__="id"), "__reduce__"),
-    "weights cut": (lambda folder: os.truncate(folder / "encoder.h5", 3000), "seal is missing"),
+    "valid": (lambda folder: None, ""),
+    "8 GB": (_describe("encoder.json", name="centred", patch_px=4096), "shape"),
+    "other dim": (_describe("encoder.json", dim=1), "128"),
+    "code": (_describe("encoder.json", __reduce__="id"), "__reduce__"),
+    "weights cut": (lambda folder: os.truncate(folder / "encoder.h5", 3000), "cut short"),
 }

@@ -1,4 +1,4 @@
-"""Fuzzing: bytes upon bytes for one function, by atheris where it is installed, else by chance."""
+"""Fuzzing of one function, with atheris if it is installed, otherwise with random mutations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 from milpath.errors import MilpathError
 
 Target = Callable[[bytes, Path], object]
-"""Treats some bytes, in a folder of its own; whatever it raises but a `MilpathError` is a fault."""
+"""Reads some bytes in an empty folder; any exception but a `MilpathError` is a fault."""
 
 TOKENS = (
     b"[", b"]", b"{", b"}", b'"', b",", b";", b"\t", b"\n", b"\r", b"\0", b"\xff", b"-1", b"0",
@@ -29,19 +29,19 @@ TOKENS = (
 
 
 class Harness:
-    """Counts what is run, and ends the process when the time is over."""
+    """Counts executions, and ends the process when the time is over."""
 
     def __init__(self, name: str, target: Target, engine: str, seconds: float, seed: int) -> None:
-        self._told = {"harness": name, "engine": engine, "seed": seed}
+        self._settings = {"harness": name, "engine": engine, "seed": seed}
         self._target = target
         self._seconds = seconds
         self._folder = Path(tempfile.mkdtemp(dir=_fast_folder()))
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._count = self._refused = 0
 
     def run(self, data: bytes) -> None:
-        """One execution."""
-        if time.monotonic() - self._begun > self._seconds:
+        """Execute the target once."""
+        if time.monotonic() - self._started > self._seconds:
             self.finish()
         self._count += 1
         try:
@@ -51,35 +51,35 @@ class Harness:
             if len(str(error).splitlines()) != 1:
                 raise
         except Exception:
-            sys.stderr.write(f"fault of {data!r}\n")
+            sys.stderr.write(f"fault with {data!r}\n")
             raise
 
     def finish(self) -> None:
-        """Tell, and end: libFuzzer has no other way."""
-        took = round(time.monotonic() - self._begun, 1)
-        counts = {"executions": self._count, "refused": self._refused, "seconds": took}
-        print(json.dumps({**self._told, **counts}), flush=True)
+        """Print the counts and end the process, as libFuzzer requires."""
+        seconds = round(time.monotonic() - self._started, 1)
+        counts = {"executions": self._count, "refused": self._refused, "seconds": seconds}
+        print(json.dumps({**self._settings, **counts}), flush=True)
         shutil.rmtree(self._folder)
         os._exit(0)
 
 
 def fuzz(name: str, load: Callable[[], tuple[Target, Sequence[bytes]]]) -> None:
-    """The command line of a harness.
+    """Run the command line of a harness.
 
     Parameters
     ----------
-    name : of the harness
-    load : imports what is fuzzed; gives the target and the inputs to begin with
+    name : name of the harness
+    load : imports the code to fuzz; returns the target and the initial inputs
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--plain", action="store_true", help="the own loop, though atheris is here")
+    parser.add_argument("--plain", action="store_true", help="do not use atheris")
     args = parser.parse_args()
     atheris = None if args.plain else _atheris()
     with nullcontext() if atheris is None else atheris.instrument_imports(include=["milpath"]):
         target, corpus = load()
-    engine = "own mutations, fixed seed" if atheris is None else "atheris"
+    engine = "random mutations, fixed seed" if atheris is None else "atheris"
     harness = Harness(name, target, engine, args.seconds, args.seed)
     if atheris is None:
         rng = np.random.default_rng(args.seed)
@@ -88,11 +88,11 @@ def fuzz(name: str, load: Callable[[], tuple[Target, Sequence[bytes]]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, data in enumerate(corpus):
             (Path(folder) / str(number)).write_bytes(data)
-        # atheris keeps some kilobytes of each execution, which without it leaves nothing: a run of
-        # some minutes would meet its usual limit; for longer ones take several seeds
+        # atheris keeps a few KiB per execution, so the default limit is reached within minutes; for
+        # longer runs use several seeds
         limits = ["-max_len=32768", "-rss_limit_mb=8192", "-verbosity=0"]
-        kept = f"-artifact_prefix={tempfile.gettempdir()}/"  # what crashes: never into a checkout
-        options = [f"-seed={args.seed}", *limits, kept, folder]
+        crashes = f"-artifact_prefix={tempfile.gettempdir()}/"  # not into a checkout
+        options = [f"-seed={args.seed}", *limits, crashes, folder]
         atheris.Setup([sys.argv[0], *options], harness.run)
         atheris.Fuzz()
 
@@ -110,7 +110,7 @@ def _fast_folder() -> str | None:
 
 
 def _mutated(rng: np.random.Generator, corpus: Sequence[bytes]) -> bytes:
-    """One of the first inputs after a few accidents."""
+    """Return one of the initial inputs after a few random changes."""
     data = bytearray(corpus[int(rng.integers(len(corpus)))])
     for _ in range(1 << int(rng.integers(0, 4))):
         at = int(rng.integers(len(data) + 1))

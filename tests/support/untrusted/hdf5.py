@@ -1,4 +1,4 @@
-"""Hostile bags, predictions and weights: plain HDF5, sealed ones, and forged seals, by a table."""
+"""Table of malicious and damaged bags, predictions and weights, with and without valid footers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from support.untrusted.watch import Case
 
 FACTS = SlideFacts("s", "aperio", 4000, 3000, 0.25, 0.25, "slide", 40.0, "c0ffee")
 PARAMS = TileParams(grid=GridParams(mpp=0.5, patch_px=32))
-_UNSEALED = "seal is missing"
-CANARY = "canary of a stranger"
+_MODIFIED = "modified outside milpath"
+CANARY = "canary in a file"
 
 Plant = Callable[[h5py.File, Path], object]
 
 
-# -- whole files, and all that milpath does with them ----------------------------------------------
+# -- valid files, and how they are read ------------------------------------------------------------
 
 
 def _grid() -> PatchGrid:
@@ -42,14 +42,14 @@ def _write_bag(path: Path) -> None:
     patches = ((row, encode_patch(each, PARAMS.pixels)) for row, each in enumerate(pixels))
     write_bag(path, FACTS, _grid(), "bright", patches, PARAMS)
     with Bag(path) as bag:
-        write_features(bag, [np.ones((6, 8))], "small", "code", 8)
+        write_features(bag, [np.ones((6, 8))], "small", "abc", 8)
 
 
 def _write_prediction(path: Path) -> None:
     attention = np.full((2, 6), 1 / 6)
     prediction = Prediction(
         *(FACTS, _grid(), "ok", ("normal", "tumour")),
-        *(attention, np.ones((2, 6, 2)), np.zeros((2, 2)), "code"),
+        *(attention, np.ones((2, 6, 2)), np.zeros((2, 2)), "abc"),
     )
     write_prediction(path, prediction)
 
@@ -61,7 +61,7 @@ def _write_weights(path: Path) -> None:
 
 
 def read_bag(path: Path) -> None:
-    """All that milpath reads of a bag."""
+    """Read everything in a bag."""
     with Bag(path) as bag:
         bag.read_features()
         bag.read_features(np.array([0, 3]))
@@ -71,14 +71,14 @@ def read_bag(path: Path) -> None:
 
 
 def read_all_of_prediction(path: Path) -> None:
-    """All that milpath reads of a prediction."""
+    """Read everything in a prediction."""
     _ = read_prediction(path).probs
 
 
 def read_weights(path: Path) -> None:
-    """As the loader of a bundle does, of a network with two weights."""
+    """Read the two weights of a network, as the loader of a model does."""
     with open_h5(path, "weights") as h5:
-        if h5.need("model") != "" or "00002" in h5:
+        if h5.require_attr("model") != "" or "00002" in h5:
             raise h5.refuse("another model")
         h5.read("00000", "float32", (3, 4))
         h5.read("00001", "float32", ())
@@ -89,36 +89,36 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], str]] = {
     "prediction": (_write_prediction, read_all_of_prediction, "member_bias"),
     "weights": (_write_weights, read_weights, "00000"),
 }
-"""How each is written and read, and a dataset that it needs."""
+"""How each kind is written and read, and one of its required datasets."""
 
 
 @cache
-def whole(kind: str) -> bytes:
-    """A file as it should be."""
+def valid_bytes(kind: str) -> bytes:
+    """Return the bytes of a valid file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.h5"
         KINDS[kind][0](path)
         return path.read_bytes()
 
 
-def _placed(kind: str, folder: Path) -> Path:
+def _write_valid(kind: str, folder: Path) -> Path:
     path = folder / "x.h5"
-    path.write_bytes(whole(kind))
+    path.write_bytes(valid_bytes(kind))
     return path
 
 
 def hdf5_cases() -> Iterator[Case]:
-    """Every hostile file of the three kinds, and the whole ones."""
+    """Yield every invalid file of the three kinds, and the valid ones."""
     for kind, (_, read, needed) in KINDS.items():
         for name, write, words in _ways(kind, needed):
-            yield Case(f"{kind} {name}", write, read, accepted=name == "whole", words=words)
+            yield Case(f"{kind} {name}", write, read, accepted=name == "valid", words=words)
 
 
 def _ways(kind: str, needed: str) -> Iterator[tuple[str, Callable[[Path], Path], str]]:
-    """Name, file, and words of its refusal."""
-    yield "whole", partial(_placed, kind), ""
+    """Yield the name of a case, a function that writes it, and a part of the expected message."""
+    yield "valid", partial(_write_valid, kind), ""
     for name, plant in PLANTS.items():
-        yield f"planted {name}", partial(_write_planted, kind, partial(plant, needed)), _UNSEALED
+        yield f"planted {name}", partial(_write_planted, kind, partial(plant, needed)), _MODIFIED
     for name, (change, words) in FORGED.items():
         yield f"forged {name}", partial(_write_forged, kind, partial(change, needed)), words
     for name, (fault, words) in FAULTS.get(kind, {}).items():
@@ -132,11 +132,11 @@ def _ways(kind: str, needed: str) -> Iterator[tuple[str, Callable[[Path], Path],
         yield f"cut {seed}", partial(_write_cut, kind, seed), ""
 
 
-# -- what HDF5 allows, planted with h5py: it comes without a seal ------------------------------
+# -- features of HDF5, added with h5py: the files have no footer -----------------------------------
 
 
 def _write_planted(kind: str, plant: Plant, folder: Path) -> Path:
-    path = _placed(kind, folder)
+    path = _write_valid(kind, folder)
     with h5py.File(path, "r+") as h5:
         plant(h5, folder)
     return path
@@ -160,7 +160,7 @@ def _soft_cycle(name: str, h5: h5py.File, folder: Path) -> None:
 
 
 def _group_cycle(name: str, h5: h5py.File, folder: Path) -> None:
-    group = h5.create_group("round")
+    group = h5.create_group("cycle")
     group["again"] = group
     del h5[name]
     h5[name] = group
@@ -247,11 +247,11 @@ PLANTS: dict[str, Callable[[str, h5py.File, Path], None]] = {
 }
 
 
-# -- sealed again by milpath itself, but not fit ---------------------------------------------------
+# -- invalid contents with a valid footer ----------------------------------------------------------
 
 
 def _write_edited(kind: str, change: Callable[[h5py.File], None], folder: Path) -> Path:
-    path = _placed(kind, folder)
+    path = _write_valid(kind, folder)
     with edited(path) as h5:
         change(h5)
     return path
@@ -281,7 +281,7 @@ def _both(*changes: Callable[[h5py.File], None]) -> Callable[[h5py.File], None]:
 
 Faults = dict[str, tuple[Callable[[h5py.File], None], str]]
 
-FRAME_FAULTS: Faults = {
+GEOMETRY_FAULTS: Faults = {
     "outside": (_data("coords", np.full((6, 2), 1 << 40)), "coords"),
     "negative": (_data("coords", np.full((6, 2), -44)), "coords"),
     "least": (_data("coords", np.full((6, 2), np.iinfo("i8").min)), "coords"),
@@ -305,7 +305,7 @@ FRAME_FAULTS: Faults = {
     "huge patch": (_attr("patch_px", 1 << 30), "patch_px"),
     "mpp 0": (_attr("mpp_x", 0.0), "mpp_x"),
     "mpp text": (_attr("mpp_y", "1"), "mpp_y"),
-    "source": (_attr("mpp_source", "rumour"), "mpp_source"),
+    "source": (_attr("mpp_source", "hearsay"), "mpp_source"),
     "id up": (_attr("slide_id", "../../x"), "slide_id"),
     "id root": (_attr("slide_id", "/etc/passwd"), "slide_id"),
     "id option": (_attr("slide_id", "--help"), "slide_id"),
@@ -318,7 +318,7 @@ FRAME_FAULTS: Faults = {
 }  # fmt: skip
 
 BAG_FAULTS: Faults = {
-    **FRAME_FAULTS,
+    **GEOMETRY_FAULTS,
     "features NaN": (_data("features", np.full((6, 8), np.nan, "f2")), "features"),
     "features inf": (_data("features", np.full((6, 8), np.inf, "f2")), "features"),
     "features float": (_data("features", np.ones((6, 8), "f4")), "features"),
@@ -340,7 +340,7 @@ BAG_FAULTS: Faults = {
 }
 
 PREDICTION_FAULTS: Faults = {
-    **FRAME_FAULTS,
+    **GEOMETRY_FAULTS,
     "attention NaN": (_data("member_attention", np.full((2, 6), np.nan)), "numbers"),
     "attention sums": (_data("member_attention", np.ones((2, 6))), "numbers"),
     "attention below": (
@@ -351,7 +351,7 @@ PREDICTION_FAULTS: Faults = {
     "contributions few": (_data("member_contributions", np.ones((2, 5, 2))), "member_contr"),
     "bias NaN": (_data("member_bias", np.full((2, 2), np.nan)), "numbers"),
     "bias ints": (_data("member_bias", np.ones((2, 2), "i8")), "member_bias"),
-    "nobody": (
+    "no members": (
         _both(
             _data("member_bias", np.ones((0, 2))), _data("member_attention", np.ones((0, 6))),
             _data("member_contributions", np.ones((0, 6, 2))),
@@ -371,11 +371,11 @@ PREDICTION_FAULTS: Faults = {
 FAULTS = {"bag": BAG_FAULTS, "prediction": PREDICTION_FAULTS}
 
 
-# -- seals that a stranger wrote ---------------------------------------------------------------
+# -- forged footers --------------------------------------------------------------------------------
 
 
 def _write_forged(kind: str, change: Callable[[Index], None], folder: Path) -> Path:
-    path = _placed(kind, folder)
+    path = _write_valid(kind, folder)
     tamper(path, change)
     return path
 
@@ -391,7 +391,7 @@ FORGED: dict[str, tuple[Callable[[str, Index], None], str]] = {
     "exabytes": (partial(_set, shape=[1 << 62, 1 << 62]), "declares more"),
     "digits": (partial(_set, shape=[10**4000]), "declares more"),
     "one place again": (partial(_set, extents=[[0, 4096]] * 10_000), "declares more"),
-    "crumbs": (partial(_set, extents=[[k, 1] for k in range(5000)]), "declares more"),
+    "tiny pieces": (partial(_set, extents=[[k, 1] for k in range(5000)]), "declares more"),
     "nowhere": (partial(_set, extents=[]), "declares more"),
     "negative shape": (partial(_set, shape=[-6, 2]), "shape"),
     "negative place": (partial(_set, extents=[[-8, 96]]), "extents"),
@@ -411,12 +411,12 @@ FORGED: dict[str, tuple[Callable[[str, Index], None], str]] = {
     "kind escape": (lambda name, index: index["attrs"].update(milpath_kind="\x1b["), "expected a"),
     "newer": (lambda name, index: index["attrs"].update(milpath_format=99), "format 99"),
     "format text": (lambda name, index: index["attrs"].update(milpath_format="\n"), "format"),
-    "field escape": (lambda name, index: index.update({"\x1b[2J\n": 1}), "seal"),
+    "field escape": (lambda name, index: index.update({"\x1b[2J\n": 1}), "footer"),
 }  # fmt: skip
 
 
 def _write_index(kind: str, index: Callable[[], bytes], folder: Path) -> Path:
-    path = _placed(kind, folder)
+    path = _write_valid(kind, folder)
     write_footer_with(path, index())
     return path
 
@@ -444,19 +444,19 @@ INDICES: dict[str, Callable[[], bytes]] = {
     ),
     "16 MB": lambda: b" " * (16 << 20),
     "bytes": lambda: bytes(range(256)) * 100,
-    "half a letter": lambda: b'{"attrs":{"\xc3":1}}',
+    "incomplete character": lambda: b'{"attrs":{"\xc3":1}}',
     "surrogate": lambda: b'{"attrs":{"a":"\\ud800"},"datasets":{}}',
     "nothing": lambda: b"null",
     "a number": lambda: b"1" * 100_000,
 }
 
 
-# -- no milpath file at all, and damage ------------------------------------------------------------
+# -- other files, and damage -----------------------------------------------------------------------
 
 
 def _write_file(kind: str, contents: Callable[[bytes], bytes], folder: Path) -> Path:
     path = folder / "x.h5"
-    path.write_bytes(contents(whole(kind)))
+    path.write_bytes(contents(valid_bytes(kind)))
     return path
 
 
@@ -464,17 +464,17 @@ FILES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
     "pickle": lambda data: b"\x80\x04cos\nsystem\n(S'id'\ntR.",
     "zip": lambda data: b"PK\x03\x04" + bytes(100),
-    "another's seal": lambda data: b"x" * 1000 + data[-40:],
-    "seal alone": lambda data: data[-28:],
+    "footer of another file": lambda data: b"x" * 1000 + data[-40:],
+    "only a footer": lambda data: data[-28:],
     "twice": lambda data: data + data,
-    "ahead": lambda data: b"x" * 512 + data,
-    "zeros behind": lambda data: data + bytes(4096),
+    "bytes prepended": lambda data: b"x" * 512 + data,
+    "zeros appended": lambda data: data + bytes(4096),
     "16 MB of zeros": lambda data: bytes(16 << 20),
 }
 
 
 def _write_flipped(kind: str, seed: int, folder: Path) -> Path:
-    path = _placed(kind, folder)
+    path = _write_valid(kind, folder)
     data = bytearray(path.read_bytes())
     rng = np.random.default_rng(seed)
     data[int(rng.integers(0, len(data)))] ^= 1 << int(rng.integers(0, 8))
@@ -483,6 +483,6 @@ def _write_flipped(kind: str, seed: int, folder: Path) -> Path:
 
 
 def _write_cut(kind: str, seed: int, folder: Path) -> Path:
-    path = _placed(kind, folder)
-    path.write_bytes(path.read_bytes()[: int(len(whole(kind)) * seed / 20)])
+    path = _write_valid(kind, folder)
+    path.write_bytes(path.read_bytes()[: int(len(valid_bytes(kind)) * seed / 20)])
     return path

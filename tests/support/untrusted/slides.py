@@ -1,4 +1,4 @@
-"""Malformed slides: whole ones, cut, flipped, spliced, and their tags edited, by a table."""
+"""Table of malformed slides: cut, with flipped bits, spliced, or with edited tags."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BASES: dict[str, tuple[str, Callable[[Path], Path]]] = {
 
 
 def tile(path: Path) -> None:
-    """Tile a slide, and read the bag it became."""
+    """Tile a slide and read its bag."""
     tile_slide(SlideEntry(path, "s"), path.parent / "bags", PARAMS, threads=2)
     with Bag(path.parent / "bags" / "s.h5") as bag:
         for _ in bag.iter_patches(16):
@@ -40,9 +40,9 @@ def tile(path: Path) -> None:
 
 
 def slide_cases() -> Iterator[Case]:
-    """Every malformed slide, and the whole ones."""
+    """Yield every malformed slide, and the valid ones."""
     for base in BASES:
-        yield _case(base, "whole", bytes, accepted=True)
+        yield _case(base, "valid", bytes, accepted=True)
         for family, changes in _changes(base).items():
             for number, change in enumerate(changes):
                 yield _case(base, f"{family} {number}", change)
@@ -54,13 +54,13 @@ def _case(base: str, name: str, change: Change, accepted: bool | None = None) ->
 
 def _write(base: str, change: Change, folder: Path) -> Path:
     path = folder / BASES[base][0]
-    path.write_bytes(bytes(change(bytearray(whole(base)))))
+    path.write_bytes(bytes(change(bytearray(valid_bytes(base)))))
     return path
 
 
 @cache
-def whole(base: str) -> bytes:
-    """A slide as it should be."""
+def valid_bytes(base: str) -> bytes:
+    """Return the bytes of a valid slide."""
     name, write = BASES[base]
     with tempfile.TemporaryDirectory() as folder:
         return write(Path(folder) / name).read_bytes()
@@ -102,7 +102,7 @@ def _cut(data: bytearray, share: float) -> bytearray:
 
 
 def _flip(data: bytearray, seed: int, head: bool = False) -> bytearray:
-    """Some bits, anywhere or among the first and last bytes, where the structure lies."""
+    """Flip some bits anywhere, or in the first or last bytes, where the structure is stored."""
     rng = np.random.default_rng(seed)
     reach = min(len(data), 1 << 10) if head else len(data)
     for place in rng.integers(0, reach, 1 << int(rng.integers(0, 7))):
@@ -111,7 +111,7 @@ def _flip(data: bytearray, seed: int, head: bool = False) -> bytearray:
 
 
 def _splice(data: bytearray, seed: int) -> bytearray:
-    """A piece blanked, doubled, dropped, or put in another's place."""
+    """Blank, duplicate, remove or move a piece."""
     rng = np.random.default_rng(seed)
     start, other = (int(place) for place in rng.integers(0, len(data), 2))
     length = 1 << int(rng.integers(2, 16))
@@ -134,35 +134,35 @@ def _splice(data: bytearray, seed: int) -> bytearray:
 
 _BIG = (1 << 32) - 1
 TAGS: dict[int, tuple[int, ...]] = {
-    254: (4, _BIG),  # kind of page
+    254: (4, _BIG),  # page type
     256: (0, 1, SIDE + 1, 1 << 20, _BIG),  # width
     257: (0, 1, SIDE + 1, 1 << 20, _BIG),  # height
-    258: (0, 1, 16),  # bits of a sample
+    258: (0, 1, 16),  # bits per sample
     259: (0, 1, 5, 7, 8, 33003, 33005, 34712, 50000, 65000),  # compression
-    262: (0, 2, 3, 6, 8, 99),  # colours
-    277: (0, 1, 4, 65535),  # samples of a pixel
-    282: (0, 1, _BIG),  # pixels of a unit, across
+    262: (0, 2, 3, 6, 8, 99),  # colour space
+    277: (0, 1, 4, 65535),  # samples per pixel
+    282: (0, 1, _BIG),  # pixels per unit, horizontally
     283: (0, 1, _BIG),
-    284: (0, 2, 9),  # samples together or apart
-    296: (0, 1, 2, 9),  # the unit
+    284: (0, 2, 9),  # planar configuration
+    296: (0, 1, 2, 9),  # unit
     317: (2, 3),  # predictor
     322: (0, 1, 15, 16, 512, 1 << 16, 1 << 30),  # width of a tile
     323: (0, 1, 15, 16, 512, 1 << 16, 1 << 30),
-    324: (0, 1, 8, 1 << 20, _BIG),  # where tiles lie
-    325: (0, 1, 1 << 30, _BIG),  # their bytes
-    339: (2, 3, 6),  # kind of sample
-    347: (0, 8, _BIG),  # tables of JPEG
+    324: (0, 1, 8, 1 << 20, _BIG),  # offsets of tiles
+    325: (0, 1, 1 << 30, _BIG),  # byte counts of tiles
+    339: (2, 3, 6),  # sample format
+    347: (0, 8, _BIG),  # JPEG tables
     530: (0, 1, 4, 255),  # subsampling
     65421: (0, 1),  # NDPI: objective
     65426: (0, 1),
 }
-"""Tags, and what is put in place of their (first) value."""
+"""Tags, and the values that replace their (first) value."""
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 
 
 def _pages(data: bytearray) -> list[int]:
-    """Where the directories of a small little-endian TIFF lie."""
+    """Return the offsets of the directories of a small little-endian TIFF."""
     found: list[int] = []
     (place,) = struct.unpack_from("<I", data, 4)
     while place and place not in found:
@@ -173,7 +173,7 @@ def _pages(data: bytearray) -> list[int]:
 
 
 def _entry(data: bytearray, page: int, tag: int) -> int | None:
-    """Where a tag's entry lies."""
+    """Return the offset of a tag's entry, None if there is none."""
     start = _pages(data)[page]
     (count,) = struct.unpack_from("<H", data, start)
     entries = range(start + 2, start + 2 + 12 * count, 12)
@@ -181,7 +181,7 @@ def _entry(data: bytearray, page: int, tag: int) -> int | None:
 
 
 def _edit_tag(data: bytearray, tag: int, value: int, page: int) -> bytearray:
-    """Another first value; a tag that is not there takes the place of the page's last one."""
+    """Change the first value of a tag; a missing tag replaces the last one of the page."""
     at = _entry(data, page, tag)
     if at is None:
         start = _pages(data)[page]
@@ -197,7 +197,7 @@ def _edit_tag(data: bytearray, tag: int, value: int, page: int) -> bytearray:
 
 
 def _edit_kind(data: bytearray, tag: int) -> bytearray:
-    """A tag of another type, and very many values."""
+    """Change the type of a tag, and its count to a very large one."""
     at = _entry(data, 0, tag)
     if at is not None:
         struct.pack_into("<HI", data, at + 2, tag % 14, 1 << (tag % 32))
@@ -205,7 +205,7 @@ def _edit_kind(data: bytearray, tag: int) -> bytearray:
 
 
 def _link_pages(data: bytearray, to: str) -> bytearray:
-    """The last page leads on to a page that was, or to none."""
+    """Link the last page to an earlier page, or to a place without a page."""
     pages = _pages(data)
     places = {"self": pages[-1], "first": pages[0], "end": len(data) - 1, "head": 0x4949}
     (count,) = struct.unpack_from("<H", data, pages[-1])
@@ -218,7 +218,7 @@ DESCRIPTIONS = (
     "MPP = 1e-9", "AppMag = inf|MPP = 1", "MPP = 1|MPP = 2", "MPP = 1,0", "\x1b[31mMPP = x",
     "MPP = 1|" + "=" * 200,
 )  # fmt: skip
-"""What an SVS may say in place of its resolution."""
+"""Texts that replace the resolution of an SVS."""
 
 
 def _describe(data: bytearray, text: str) -> bytearray:
@@ -240,7 +240,7 @@ DICOM_ELEMENTS = (
 
 
 def _edit_element(data: bytearray, element: tuple[int, int], value: int) -> bytearray:
-    """Another value, or another length where the value is longer than two bytes."""
+    """Change the value of an element, or its length if the value is longer than two bytes."""
     at = data.index(struct.pack("<HH", *element))
     short = data[at + 4 : at + 6] in (b"US", b"UL")
     place = at + 8 if short or data[at + 4 : at + 6] in (b"OB", b"SQ") else at + 6

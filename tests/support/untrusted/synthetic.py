@@ -1,4 +1,4 @@
-"""Small drawn slides of four formats, whole: what the malformed ones are made from."""
+"""Small valid synthetic slides of four formats, from which the malformed ones are made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tifffile import TiffWriter, imread
 from milpath.synthetic import draw_slide
 
 SIDE = 768
-"""Of the full size, in pixels of `MPP`."""
+"""Width and height, in pixels at `MPP`."""
 MPP = 1.0
 
 Pixels = NDArray[np.uint8]
@@ -25,25 +25,25 @@ Pixels = NDArray[np.uint8]
 
 @cache
 def picture() -> Pixels:
-    """Tissue on glass."""
+    """Draw tissue on a bright background, uint8 (768, 768, 3)."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "drawn.tif"
+        path = Path(folder) / "slide.tif"
         draw_slide(path, seed=3, tumour=True, size_px=(SIDE, SIDE), mpp=MPP, artefacts=False)
         return np.asarray(imread(path, key=0))
 
 
 def write_tiff(path: Path, compression: str, subsampling: tuple[int, int] | None = None) -> Path:
-    """A generic tiled pyramid."""
+    """Write a generic tiled pyramid."""
     return _write_tiled(path, compression, subsampling, None)
 
 
 def write_svs(path: Path) -> Path:
-    """As Aperio lays it out: tiles, a striped thumbnail, a description with the resolution."""
-    said = (
+    """Write an Aperio slide: tiles, a striped thumbnail, the resolution in the description."""
+    description = (
         f"Aperio Image Library v12\r\n{SIDE}x{SIDE} [0,0 {SIDE}x{SIDE}] (256x256) JPEG/RGB Q=80"
         f"|AppMag = 10|MPP = {MPP}"
     )
-    return _write_tiled(path, "jpeg", (2, 2), said)
+    return _write_tiled(path, "jpeg", (2, 2), description)
 
 
 def _write_tiled(
@@ -79,7 +79,7 @@ def _write_tiled(
 
 
 def write_ndpi(path: Path) -> Path:
-    """As Hamamatsu lays it out: every level one JPEG in one strip, with restart markers."""
+    """Write a Hamamatsu slide: each level is one JPEG in one strip, with restart markers."""
     whole = picture()
     with TiffWriter(path) as tiff:
         for down in (1, 4):
@@ -103,7 +103,7 @@ def write_ndpi(path: Path) -> Path:
                 software=False,
                 extratags=[
                     (271, "s", 0, "Hamamatsu", True),
-                    (65420, "I", 1, 1, True),  # NDPI's mark
+                    (65420, "I", 1, 1, True),  # marks NDPI
                     (65421, "f", 1, lens, True),  # objective
                     (65422, "i", 1, 0, True),
                     (65423, "i", 1, 0, True),
@@ -114,7 +114,7 @@ def write_ndpi(path: Path) -> Path:
 
 
 def write_dicom(path: Path) -> Path:
-    """One level of a DICOM slide: JPEG frames, explicit little endian."""
+    """Write one level of a DICOM slide: JPEG frames, explicit little endian."""
     whole, tile = picture(), 256
     frames = []
     for row in range(0, SIDE, tile):
@@ -184,7 +184,7 @@ def _sequence(group: int, number: int, item: bytes) -> bytes:
 
 
 def _frames(frames: Iterable[bytes]) -> bytes:
-    """Pixel data of unknown length: an empty table of offsets, the frames, an end."""
+    """Encode pixel data of undefined length: an empty offset table, the frames, a delimiter."""
     parts = [struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)]
     for data in (b"", *frames):
         parts.append(struct.pack("<HHI", 0xFFFE, 0xE000, len(data)) + data)

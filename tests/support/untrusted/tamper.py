@@ -1,4 +1,4 @@
-"""Ways to change a file of milpath, the seal with it or not."""
+"""Functions that change a milpath file together with its integrity footer."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Index = dict[str, Any]
 
 @contextmanager
 def edited(path: Path) -> Iterator[h5py.File]:
-    """A file of milpath to be changed, and sealed again as milpath would."""
-    with h5py.File(path, "r+") as h5:  # HDF5 cuts off whatever follows its own
+    """Open a milpath file for changes; it gets a new footer at the end, as milpath writes it."""
+    with h5py.File(path, "r+") as h5:  # HDF5 removes the footer
         yield h5
     with path.open("r+b") as file:
         add_checksums(file)
 
 
 def tamper(path: Path, change: Callable[[Index], object]) -> None:
-    """Change what a file's seal says of it, as a stranger may who knows how; checksums and all."""
+    """Change the index in a file's footer, with checksums that match, as an attacker could."""
     with path.open("rb") as file:
         index = json.loads(read_footer(file).index.model_dump_json())
     change(index)
@@ -34,9 +34,9 @@ def tamper(path: Path, change: Callable[[Index], object]) -> None:
 
 
 def write_footer_with(path: Path, index: bytes) -> None:
-    """Put a seal with any index behind a file, in place of the one it may have."""
+    """Append a footer with any index to a file, replacing the one it may have."""
     data = path.read_bytes()
-    with path.open("rb") as file, suppress(ChecksumError):  # none to take off
+    with path.open("rb") as file, suppress(ChecksumError):  # it has none
         data = data[: read_footer(file).h5_bytes]
     path.write_bytes(data)
     with path.open("r+b") as file:

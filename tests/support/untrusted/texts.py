@@ -1,4 +1,4 @@
-"""Hostile cohort files, outlines and records of models, by a table."""
+"""Table of malicious and invalid cohort files, annotations and model descriptions."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from milpath.cohort.cohort import read_cohort
 from milpath.formats.model_spec import read_bundle_spec
 from milpath.params import GridParams, TileParams
 from milpath.slides.annotation import rasterize_annotation, read_annotation
+from milpath.slides.lattice import Lattice
 from milpath.slides.thumbnail import Thumbnail
 from milpath.slides.tissue import TissueMask
 from support.untrusted.watch import Case
@@ -22,14 +23,16 @@ Contents = bytes | Callable[[], bytes]
 
 
 def text_cases() -> Iterator[Case]:
-    """Every hostile text, and the whole ones."""
+    """Yield every invalid text file, and the valid ones."""
     for name, (contents, accepted) in COHORTS.items():
         yield Case(f"cohort {name}", partial(_write, "c.csv", contents), read_cohort, accepted)
-    for name, (contents, accepted) in OUTLINES.items():
-        yield Case(f"outline {name}", partial(_write, "o.geojson", contents), fill, accepted)
-    for name, (contents, accepted) in RECORDS.items():
+    for name, (contents, accepted) in ANNOTATIONS.items():
+        yield Case(
+            f"annotation {name}", partial(_write, "o.geojson", contents), rasterize, accepted
+        )
+    for name, (contents, accepted) in DESCRIPTIONS.items():
         write = partial(_write, "model.json", contents)
-        yield Case(f"record {name}", write, read_record, accepted)
+        yield Case(f"description {name}", write, read_description, accepted)
 
 
 def _write(name: str, contents: Contents, folder: Path) -> Path:
@@ -58,38 +61,38 @@ COHORTS: dict[str, tuple[Contents, bool]] = {
         True,
     ),
     "empty": (b"", False),
-    "only a head": (_HEAD, False),
+    "only a header": (_HEAD, False),
     "no slide column": (b"file,label\na,x\n", False),
     "column twice": (b"slide,slide\na,b\n", False),
     "few columns": (_HEAD + b"a.svs\n", False),
     "many columns": (_HEAD + b"a.svs,x,1,2,3\n", False),
     "no slide": (_HEAD + b",x,1\n", False),
-    "twins": (_HEAD + b"a.svs,x,1\nb/a.svs,x,1\n", False),
+    "same id": (_HEAD + b"a.svs,x,1\nb/a.svs,x,1\n", False),
     "same twice": (_HEAD + b"a.svs,x,1\na.svs,x,1\n", False),
-    "twins but for case": (_HEAD + b"a.svs,x,1\nA.svs,x,1\n", False),
-    "twins but for form": ("slide\n\u00e9.svs\ne\u0301.svs\n".encode(), False),
-    "twins but for fold": ("slide\nstrasse.svs\nstra\u00dfe.svs\n".encode(), False),
-    "twin cases": (_HEAD + b"a.svs,x,p1\nb.svs,x,P1\n", False),
+    "same id but for case": (_HEAD + b"a.svs,x,1\nA.svs,x,1\n", False),
+    "same id but for Unicode form": ("slide\n\u00e9.svs\ne\u0301.svs\n".encode(), False),
+    "same id but for case folding": ("slide\nstrasse.svs\nstra\u00dfe.svs\n".encode(), False),
+    "same case but for case": (_HEAD + b"a.svs,x,p1\nb.svs,x,P1\n", False),
     "UTF-16": ("slide,label\na.svs,x\n".encode("utf-16"), False),
     "UTF-32": ("slide,label\na.svs,x\n".encode("utf-32"), False),
     "Latin-1": ("slide,label\nb\xf6se.svs,x\n".encode("latin-1"), False),
-    "half a letter": (_HEAD + b"a.svs,\xc3,1\n", False),
+    "incomplete character": (_HEAD + b"a.svs,\xc3,1\n", False),
     "overlong zero": (_HEAD + b"a\xc0\x80.svs,x,1\n", False),
     "surrogate": (_HEAD + b"a.svs,\xed\xa0\x80,1\n", False),
     "zero in slide": (_HEAD + b"a\0.svs,x,1\n", False),
     "zero in label": (_HEAD + b"a.svs,x\0,1\n", False),
-    "zero in head": (b"slide\0,label\na.svs,x\n", False),
+    "zero in header": (b"slide\0,label\na.svs,x\n", False),
     "zeros": (bytes(1000), False),
     "escape in label": (_HEAD + b"a.svs,\x1b[2Jx,1\n", False),
     "escape in case": (_HEAD + b"a.svs,x,\x1b]0;x\x07\n", False),
     "escape in slide": (_HEAD + b"\x1b[2J.svs,x,1\n", False),
-    "escape in head": (b"\x1b[2J,label\na.svs,x\n", False),
+    "escape in header": (b"\x1b[2J,label\na.svs,x\n", False),
     "new line in slide": (_HEAD + b'"a\nb.svs",x,1\n', False),
     "bell": (_HEAD + b"a.svs,x\x07,1\n", False),
     "open quote": (_HEAD + b'"a.svs,x,1\n', False),
     "quote within": (_HEAD + b'"a"b.svs,x,1\n', False),
     "10 MB in a line": (lambda: _HEAD + b"a" * (10 << 20) + b".svs,x,1\n", False),
-    "10 MB of head": (lambda: b"a" * (10 << 20) + b"\n", False),
+    "10 MB of header": (lambda: b"a" * (10 << 20) + b"\n", False),
     "10 MB of columns": (lambda: b"a," * (5 << 20) + b"\n", False),
     "10 MB of quotes": (lambda: b'"' * (10 << 20), False),
     "10 MB of empty lines": (lambda: _HEAD + b"\n" * (10 << 20), False),
@@ -121,15 +124,16 @@ COHORTS: dict[str, tuple[Contents, bool]] = {
 }
 
 
-# -- outlines --------------------------------------------------------------------------------------
+# -- annotations -----------------------------------------------------------------------------------
 
 
-def fill(path: Path) -> None:
-    """Read an outline and lay it over a slide."""
+def rasterize(path: Path) -> None:
+    """Read an annotation and rasterize it."""
     rgb = np.zeros((400, 500, 3), np.uint8)
     none = np.zeros(rgb.shape[:2], np.bool_)
-    thumbnail = Thumbnail(rgb, (0, 0), (32.0, 32.0), 8.0, none)
-    found = TissueMask(none, (0, 0), (32.0, 32.0), "bright", none)
+    lattice = Lattice((0, 0), (32.0, 32.0))
+    thumbnail = Thumbnail(rgb, lattice, 8.0, none)
+    found = TissueMask(none, lattice, "bright", none)
     rasterize_annotation(thumbnail, found, read_annotation(path).polygons)
 
 
@@ -154,7 +158,7 @@ def _many(count: int, side: float) -> bytes:
     return _json([one] * count)
 
 
-OUTLINES: dict[str, tuple[Contents, bool]] = {
+ANNOTATIONS: dict[str, tuple[Contents, bool]] = {
     "square": (_polygon(_SQUARE), True),
     "hole": (_polygon(_SQUARE, [[x / 2 + 900, y / 2 + 900] for x, y in _SQUARE]), True),
     "crossing itself": (_polygon([[0, 0], [9000, 9000], [9000, 0], [0, 9000]]), True),
@@ -184,7 +188,7 @@ OUTLINES: dict[str, tuple[Contents, bool]] = {
     "three axes": (_polygon([[0, 0, 1]] * 5), False),
     "one axis": (_polygon([[0]] * 5), False),
     "ragged": (_polygon([[0, 0], [9], [9, 9], [0, 9]]), False),
-    "words": (_polygon([["a", "b"]] * 5), False),
+    "strings": (_polygon([["a", "b"]] * 5), False),
     "nulls": (_polygon([[None, None]] * 5), False),
     "objects": (_polygon([{"x": 1}] * 5), False),
     "no rings": (_polygon(), False),
@@ -226,15 +230,15 @@ OUTLINES: dict[str, tuple[Contents, bool]] = {
 }
 
 
-# -- records ---------------------------------------------------------------------------------------
+# -- descriptions ----------------------------------------------------------------------------------
 
 
-def read_record(path: Path) -> None:
-    """What a folder's model.json says."""
+def read_description(path: Path) -> None:
+    """Read a model.json."""
     read_bundle_spec(path.parent)
 
 
-_RECORD = {
+_DESCRIPTION = {
     "class_names": ["normal", "tumour"],
     "mode": "pixels",
     "encoder": {"name": "small", "patch_px": 16, "dim": 128, "weights": "trained"},
@@ -246,36 +250,36 @@ _RECORD = {
 }
 
 
-def _record(**changes: Any) -> bytes:
-    return _json({**_RECORD, **changes})
+def _describe(**changes: Any) -> bytes:
+    return _json({**_DESCRIPTION, **changes})
 
 
-RECORDS: dict[str, tuple[Contents, bool]] = {
-    "plain": (_record(), True),
-    "code": (_record(__reduce__=["os.system", "id"]), False),
-    "class of code": (_record(module="os", class_name="system"), False),
-    "Lambda": (_record(encoder={"class_name": "Lambda", "config": {"function": "id"}}), False),
-    "members many": (_record(members=10**9), False),
-    "names alike": (_record(class_names=["a", "a"]), False),
-    "names empty": (_record(class_names=["", "a"]), False),
-    "names escape": (_record(class_names=["a", "\x1b[2J"]), False),
-    "names many": (_record(class_names=[str(k) for k in range(50_000)]), False),
-    "names long": (_record(class_names=["a", "b" * 500_000]), False),
-    "patches huge": (_record(encoder={**_RECORD["encoder"], "patch_px": 1 << 40}), False),
-    "dim huge": (_record(encoder={**_RECORD["encoder"], "dim": 1 << 40}), False),
-    "head huge": (_record(head={"attention_dim": 1 << 40}), False),
-    "mpp NaN": (_record(tile={"grid": {"mpp": float("nan")}}), False),
-    "mpp 0": (_record(tile={"grid": {"mpp": 0}}), False),
-    "patches differ": (_record(tile={}), False),
-    "newer": (_record(format=3), False),
-    "fingerprint of a path": (_record(fingerprint="../../etc/passwd"), False),
-    "field escape": (_record(**{"\x1b[2J\n": 1}), False),
+DESCRIPTIONS: dict[str, tuple[Contents, bool]] = {
+    "plain": (_describe(), True),
+    "code": (_describe(__reduce__=["os.system", "id"]), False),
+    "class of code": (_describe(module="os", class_name="system"), False),
+    "Lambda": (_describe(encoder={"class_name": "Lambda", "config": {"function": "id"}}), False),
+    "members many": (_describe(members=10**9), False),
+    "names equal": (_describe(class_names=["a", "a"]), False),
+    "names empty": (_describe(class_names=["", "a"]), False),
+    "names escape": (_describe(class_names=["a", "\x1b[2J"]), False),
+    "names many": (_describe(class_names=[str(k) for k in range(50_000)]), False),
+    "names long": (_describe(class_names=["a", "b" * 500_000]), False),
+    "patches huge": (_describe(encoder={**_DESCRIPTION["encoder"], "patch_px": 1 << 40}), False),
+    "dim huge": (_describe(encoder={**_DESCRIPTION["encoder"], "dim": 1 << 40}), False),
+    "head huge": (_describe(head={"attention_dim": 1 << 40}), False),
+    "mpp NaN": (_describe(tile={"grid": {"mpp": float("nan")}}), False),
+    "mpp 0": (_describe(tile={"grid": {"mpp": 0}}), False),
+    "patches differ": (_describe(tile={}), False),
+    "newer": (_describe(format=3), False),
+    "fingerprint of a path": (_describe(fingerprint="../../etc/passwd"), False),
+    "field escape": (_describe(**{"\x1b[2J\n": 1}), False),
     "lists in lists": (lambda: b"[" * 100_000, False),
-    "deep training": (lambda: _record()[:-1] + b',"training":' + b'{"a":' * 50_000, False),
+    "deep training": (lambda: _describe()[:-1] + b',"training":' + b'{"a":' * 50_000, False),
     "2 MB": (lambda: b" " * (2 << 20), False),
-    "digits": (lambda: _record()[:-1] + b',"members":' + b"9" * 500_000 + b"}", False),
+    "digits": (lambda: _describe()[:-1] + b',"members":' + b"9" * 500_000 + b"}", False),
     "bytes": (bytes(range(256)), False),
     "pickle": (b"\x80\x04cos\nsystem\n(S'id'\ntR.", False),
     "empty": (b"", False),
-    "half": (_record()[:99], False),
+    "half": (_describe()[:99], False),
 }

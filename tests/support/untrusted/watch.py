@@ -1,4 +1,4 @@
-"""Files are treated in a process of its own, which is watched: how it ends, how long, how much."""
+"""Read files in a child process and record how it ends, its time and its memory."""
 
 from __future__ import annotations
 
@@ -14,57 +14,71 @@ from typing import Any
 
 from milpath.errors import MilpathError
 
-MOST_SECONDS = 60.0
-"""By the clock, after which a process hangs; others may be at work too."""
-_ADDRESS_SPACE = 24 << 30  # what a bomb may reserve before the system's own memory is in danger
+MAX_SECONDS = 60.0
+"""Wall-clock time after which a process is said to hang."""
+_MAX_ADDRESS_SPACE = 24 << 30  # protects the machine from a file that requests more
 _STATUS = Path("/proc/self/status")
 
-Treat = Callable[[Path], object]
-"""All that milpath does with a file; returns when it is content."""
+Read = Callable[[Path], object]
+"""Reads a file as milpath does; returns if the file is accepted."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A file to be treated."""
+    """A file to read.
+
+    Attributes
+    ----------
+    name : unique name of the case
+    write : writes files to an empty folder, and returns the path of the one to read
+    read : reads it
+    accepted : whether milpath should accept it; None if both are right
+    words : part of the expected error message
+    """
 
     name: str
     write: Callable[[Path], Path]
-    """Into an empty folder; which file of it is treated."""
-    treat: Treat
+    read: Read
     accepted: bool | None = False
-    """Whether milpath is to be content with it; None where both are right."""
     words: str = ""
-    """That a refusal must hold."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """How the treatment of a file ended."""
+class CaseResult:
+    """How the reading of a file ended.
+
+    Attributes
+    ----------
+    name : of the case
+    ending : "accepted", "refused", "wrong" (the other of these, or another message), "fault",
+        "hang" or "crash"
+    message : the error message
+    seconds : processor time; wall-clock time if the process was killed
+    mib : peak memory above that before the file was read, MiB
+    """
 
     name: str
     ending: str
-    """accepted, refused, wrong (the other of them, or without its words), fault, hang, crash"""
-    said: str
+    message: str
     seconds: float
-    """Of the processor, so that what else a machine does makes no difference; of the clock, where
-    the process had to be ended."""
     mib: float
-    """Memory taken above what the process held before."""
 
 
-def watch(cases: Iterable[Case], folder: Path, seconds: float = MOST_SECONDS) -> Iterator[Verdict]:
-    """Treat file after file; a child that hangs or dies is replaced."""
+def watch(
+    cases: Iterable[Case], folder: Path, seconds: float = MAX_SECONDS
+) -> Iterator[CaseResult]:
+    """Read each file in turn; a child process that hangs or crashes is replaced."""
     child: _Child | None = None
     for number, case in enumerate(cases):
-        place = folder / str(number)
-        place.mkdir()
-        path = case.write(place)
+        case_folder = folder / str(number)
+        case_folder.mkdir()
+        path = case.write(case_folder)
         child = child or _Child()
-        verdict = child.treat(case, path, seconds)
-        if verdict.ending in ("hang", "crash"):
+        result = child.read(case, path, seconds)
+        if result.ending in ("hang", "crash"):
             child.end()
             child = None
-        yield verdict
+        yield result
     if child is not None:
         child.end()
 
@@ -72,65 +86,65 @@ def watch(cases: Iterable[Case], folder: Path, seconds: float = MOST_SECONDS) ->
 class _Child:
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._line, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._connection, other_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other_end,), daemon=True)
         self._process.start()
-        theirs.close()
+        other_end.close()
 
-    def treat(self, case: Case, path: Path, seconds: float) -> Verdict:
-        self._line.send((case.treat, None))
-        self._line.recv()  # its modules are there
-        self._line.send((case.treat, path))
-        begun = time.monotonic()
-        if not self._line.poll(seconds):
-            return Verdict(case.name, "hang", f"no end in {seconds:g} s", seconds, 0.0)
+    def read(self, case: Case, path: Path, seconds: float) -> CaseResult:
+        self._connection.send((case.read, None))
+        self._connection.recv()  # it has imported the modules
+        self._connection.send((case.read, path))
+        started = time.monotonic()
+        if not self._connection.poll(seconds):
+            return CaseResult(case.name, "hang", f"not finished in {seconds:g} s", seconds, 0.0)
         try:
-            ending, said, took, mib = self._line.recv()
+            ending, message, spent, mib = self._connection.recv()
         except EOFError:
             self._process.join()
-            said = f"exit {self._process.exitcode}"
-            return Verdict(case.name, "crash", said, time.monotonic() - begun, 0.0)
-        return Verdict(case.name, _judge(case, ending, said, path), said, took, mib)
+            message = f"exit {self._process.exitcode}"
+            return CaseResult(case.name, "crash", message, time.monotonic() - started, 0.0)
+        return CaseResult(case.name, _classify(case, ending, message, path), message, spent, mib)
 
     def end(self) -> None:
         self._process.kill()
         self._process.join()
-        self._line.close()
+        self._connection.close()
 
 
-def _judge(case: Case, ending: str, said: str, path: Path) -> str:
+def _classify(case: Case, ending: str, message: str, path: Path) -> str:
     if ending == "fault":
         return ending
     expected = case.accepted is None or case.accepted == (ending == "accepted")
     if not expected:
         return "wrong"
     if ending == "refused":
-        one_line = "\n" not in said and "\x1b" not in said and str(path.parent) not in said
-        if not one_line or case.words not in said:
+        one_line = not any(text in message for text in ("\n", "\x1b", str(path.parent)))
+        if not one_line or case.words not in message:
             return "wrong"
     return ending
 
 
-def _serve(line: Connection) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
+def _serve(connection: Connection) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (_MAX_ADDRESS_SPACE, _MAX_ADDRESS_SPACE))
     with suppress(EOFError, KeyboardInterrupt):
         while True:
-            treat, path = line.recv()
-            line.send(None if path is None else _treated(treat, path))
+            read, path = connection.recv()
+            connection.send(None if path is None else _measure(read, path))
 
 
-def _treated(treat: Treat, path: Path) -> tuple[str, str, float, float]:
-    before = _forget_peak()
-    begun = time.process_time()
-    ending, said = "accepted", ""
+def _measure(read: Read, path: Path) -> tuple[str, str, float, float]:
+    before = _reset_peak()
+    started = time.process_time()
+    ending, message = "accepted", ""
     try:
-        treat(path)
+        read(path)
     except MilpathError as error:
-        ending, said = "refused", str(error)
+        ending, message = "refused", str(error)
     except BaseException as error:
-        ending, said = "fault", f"{type(error).__name__}: {error} {_where(error)}"
-    took = time.process_time() - begun
-    return ending, said, took, max(0.0, _kib("VmHWM") - before) / 1024
+        ending, message = "fault", f"{type(error).__name__}: {error} {_where(error)}"
+    spent = time.process_time() - started
+    return ending, message, spent, max(0.0, _kib("VmHWM") - before) / 1024
 
 
 def _where(error: BaseException) -> str:
@@ -140,8 +154,8 @@ def _where(error: BaseException) -> str:
     return f"({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})"
 
 
-def _forget_peak() -> float:
-    """Let the kernel count the peak anew; what is held now, KiB."""
+def _reset_peak() -> float:
+    """Reset the process's peak memory; return its present memory, KiB."""
     Path("/proc/self/clear_refs").write_text("5")
     return _kib("VmRSS")
 

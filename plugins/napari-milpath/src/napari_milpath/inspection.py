@@ -17,6 +17,7 @@ from psygnal import Signal
 
 from milpath.figures.heatmap import Heatmap, PatchScores, rasterize_scores
 from milpath.formats.prediction import Prediction
+from milpath.slides.lattice import from_world, to_um, to_world
 from napari_milpath.colours import Shown, show_heatmap
 from napari_milpath.layers import KEY, Mpp, frame, prediction_of, pyramid_of, restyle
 from napari_milpath.look import Look, Voice, score_voice, subtract_voice, voices_of
@@ -215,16 +216,14 @@ class Inspection:
         """The patch under a place of the viewer (y, x), -1 for none."""
         if self._lookup is None or self.mpp is None:
             return -1
-        # a pixel's centre is at its coordinate, so its edge is half a pixel before
-        x, y = position[-1] / self.mpp[0] + 0.5, position[-2] / self.mpp[1] + 0.5
-        return int(self._lookup.find(np.array([[x, y]]))[0])
+        return int(self._lookup.find(from_world([position[-2:]], self.mpp))[0])
 
     def say_patch(self, row: int) -> str:
         """In three lines: a patch's number and place, and all its scores."""
         if self.voice is None or self.mpp is None or row < 0:
             return ""
         grid, names = self.voice.prediction.grid, self.voice.prediction.class_names
-        x, y = (grid.coords[row] + grid.patch_size_l0 / 2) * self.mpp / 1000
+        x, y = to_um(grid.coords[row] + grid.patch_size_l0 / 2, self.mpp) / 1000
         weight, adds = self.voice.attention[row], self.voice.contributions[row]
         evidence = ", ".join(f"{name} {add:+.3g}" for name, add in zip(names, adds, strict=True))
         return (
@@ -240,9 +239,8 @@ class Inspection:
             return
         self.patch = row
         grid = self.voice.prediction.grid
-        step = np.array(self.mpp[::-1])
-        low = (grid.coords[row][::-1] - 0.5) * step
-        high = low + grid.patch_size_l0 * step
+        low = to_world(grid.coords[row], self.mpp)
+        high = to_world(grid.coords[row] + grid.patch_size_l0, self.mpp)
         self._frame_patch(low, high)
         camera = self.viewer.scene.camera
         camera.center = (0.0, *((low + high) / 2).tolist())

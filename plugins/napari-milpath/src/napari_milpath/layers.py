@@ -1,8 +1,4 @@
-"""Layers: slides and heatmaps as napari's layer tuples, registered in micrometres.
-
-napari centres pixel (0, 0) on its coordinate. A slide's pixels are laid out that way; a cell of c
-level-0 pixels whose corner is (x, y) therefore has its centre at x + (c - 1) / 2.
-"""
+"""Layers: slides and heatmaps as napari's layer tuples, registered in micrometres."""
 
 from __future__ import annotations
 
@@ -13,6 +9,7 @@ from napari.layers import Image, Layer
 from milpath.errors import ResolutionError, UsageError
 from milpath.figures.heatmap import Heatmap
 from milpath.formats.prediction import Prediction
+from milpath.slides.lattice import LEVEL_0, Lattice
 from napari_milpath.colours import Shown, show_heatmap
 from napari_milpath.pyramid import Pyramid
 
@@ -67,27 +64,25 @@ def heatmap_layer(prediction: Prediction, heatmap: Heatmap, name: str, mpp: Mpp)
             "contrast_limits": shown.limits,
             "colormap": shown.colormap,
             "metadata": {KEY: prediction},
-            **frame(mpp, heatmap.origin_l0, heatmap.cell_l0),
+            **frame(mpp, heatmap.lattice),
         },
         "image",
     )
 
 
-def frame(mpp: Mpp | None, origin_l0: tuple[int, int] = (0, 0), cell_l0: int = 1) -> dict[str, Any]:
+def frame(mpp: Mpp | None, lattice: Lattice = LEVEL_0) -> dict[str, Any]:
     """`scale`, `translate` and `units` of an array of cells on the slide, in (y, x).
 
     Parameters
     ----------
     mpp : (x, y) µm per pixel at level 0; None keeps pixels
-    origin_l0 : (x, y) of the corner of cell [0, 0], level-0 pixels
-    cell_l0 : side of a cell, level-0 pixels
+    lattice : where the cells lie; the pixels of level 0 by default
     """
     unit = "pixel" if mpp is None else "um"
-    step_x, step_y = mpp or (1.0, 1.0)
-    shift = (cell_l0 - 1) / 2
+    scale, translate = lattice.napari_transform(mpp)
     return {
-        "scale": (cell_l0 * step_y, cell_l0 * step_x),
-        "translate": ((origin_l0[1] + shift) * step_y, (origin_l0[0] + shift) * step_x),
+        "scale": scale,
+        "translate": translate,
         "units": (unit, unit),
         "axis_labels": ("y", "x"),
     }

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from milpath.errors import SlideReadError
+from milpath.slides.lattice import Lattice
 from milpath.slides.slide import Slide
 
 Pixels = NDArray[np.uint8]
@@ -225,13 +226,14 @@ class Pyramid:
         self, level: int, corner: tuple[int, int], downsample: float, into: Pixels
     ) -> Callable[[int, int, int, int], bool]:
         """Reads one block (top, left, height, width) of a tile into its place, if it can."""
+        lattice = Lattice((0, 0), (downsample, downsample))
 
         def read(top: int, left: int, h: int, w: int) -> bool:
-            location = (corner[0] + left) * downsample, (corner[1] + top) * downsample
-            size = w * downsample, h * downsample
+            x, y = lattice.to_l0((corner[1] + top, corner[0] + left)).tolist()
+            width, height = lattice.size_to_l0((h, w)).tolist()
             try:
                 into[top : top + h, left : left + w] = self.slide.read_region(
-                    location, size, (w, h), level
+                    (x, y), (width, height), (w, h), level
                 )
             except SlideReadError:
                 return False

@@ -7,6 +7,7 @@ from napari.layers import Layer
 
 from milpath.params import TissueParams
 from milpath.slides.annotation import Polygon, nest_rings, trace_tissue
+from milpath.slides.lattice import LEVEL_0
 from milpath.slides.slide import Slide
 from milpath.slides.thumbnail import read_thumbnail
 from milpath.slides.tissue import segment_tissue
@@ -33,7 +34,7 @@ def find_tissue(slide: Slide) -> list[Polygon]:
 def tissue_layer(annotation: list[Polygon], mpp: Mpp) -> LayerData:
     """An annotation as polygons to be changed; a ring inside another is a hole."""
     rings = [ring for polygon in annotation for ring in (polygon.ring, *polygon.holes)]
-    corners = [ring[:, ::-1] - 0.5 for ring in rings]  # to centres of pixels, (y, x)
+    corners = [LEVEL_0.to_index(ring) for ring in rings]
     reach = max((float(np.ptp(ring, axis=0).max()) for ring in rings), default=1000.0)
     return (
         corners,
@@ -52,7 +53,7 @@ def tissue_layer(annotation: list[Polygon], mpp: Mpp) -> LayerData:
 
 def outline_of(layer: Layer) -> list[Polygon]:
     """The polygons that a layer of `tissue_layer` holds now."""
-    return nest_rings([np.asarray(ring, np.float64)[:, ::-1] + 0.5 for ring in layer.data])
+    return nest_rings([LEVEL_0.from_index(ring) for ring in layer.data])
 
 
 def is_tissue(layer: Layer) -> bool:
