@@ -122,7 +122,7 @@ class ClassifyTab(QWidget):
             self.viewer.layers.remove(layer)
         self.viewer.add_layer(Layer.create(*tissue_layer(polygons, mpp)))
         self.annotated.setChecked(True)
-        self.status.setText(f"{len(polygons)} tissue regions; edit them with the layer's tools")
+        self.status.setText(f"tissue regions: {len(polygons)}; edit them with the layer's tools")
 
     def _save(self) -> None:
         pyramid = self.inspection.pyramid
