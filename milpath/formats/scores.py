@@ -7,9 +7,15 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 Floats = NDArray[np.float64]
+
+
+def softmax(logits: Floats) -> Floats:
+    """Compute the softmax over the last axis (SciPy's is the same, but takes long to import)."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probs: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    return probs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,7 @@ class BagScores:
     @property
     def member_probs(self) -> Floats:
         """Class probabilities of the members, (M, C)."""
-        probs: Floats = softmax(self.member_logits, axis=1)
+        probs: Floats = softmax(self.member_logits)
         return probs
 
     @property
