@@ -18,6 +18,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from milpath.version import __version__
+
 if TYPE_CHECKING:
     from milpath.cohort.cohort import SlideEntry, read_cohort
     from milpath.errors import MilpathError
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from milpath.slides.tissue import segment_tissue
     from milpath.tile import tile_slide
 
-__version__ = "0.1.0"
 
 _MODULES = {
     "Bag": "formats.bag",
@@ -73,6 +74,7 @@ __all__ = [
     "TileParams",
     "TissueParams",
     "TrainParams",
+    "__version__",
     "embed_patches",
     "load_model",
     "plan_grid",

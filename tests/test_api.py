@@ -20,7 +20,7 @@ def test_importing_milpath_loads_no_library() -> None:
 
 def test_every_public_name_exists_and_is_described() -> None:
     assert list(milpath.__all__) == sorted(milpath.__all__)
-    for name in milpath.__all__:
+    for name in set(milpath.__all__) - {"__version__"}:
         found = getattr(milpath, name)
         assert inspect.getdoc(found), name
         assert name in dir(milpath)
@@ -28,14 +28,14 @@ def test_every_public_name_exists_and_is_described() -> None:
 
 def test_the_names_for_type_checkers_are_the_public_ones() -> None:
     source = inspect.getsource(milpath)
-    block = source[source.index("if TYPE_CHECKING:") : source.index("__version__")]
+    block = source[source.index("if TYPE_CHECKING:") : source.index("_MODULES = ")]
     named = {
         name.strip()
         for line in block.splitlines()
         if " import " in line
         for name in line.partition(" import ")[2].split(",")
     }
-    assert named == set(milpath.__all__) == set(milpath._MODULES)
+    assert named == set(milpath.__all__) - {"__version__"} == set(milpath._MODULES)
 
 
 def test_an_unknown_name_raises() -> None:

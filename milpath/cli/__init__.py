@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from milpath import __version__
 from milpath.cli import (
     classify,
     demo,
@@ -27,6 +26,7 @@ from milpath.cli import (
 from milpath.cli.runs import STOPPED, exit_immediately
 from milpath.errors import MilpathError, OutputError, UsageError
 from milpath.params import describe_violation
+from milpath.version import __version__
 
 app = typer.Typer(
     name="milpath",
