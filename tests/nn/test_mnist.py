@@ -267,8 +267,8 @@ def test_the_command_prints_a_table_or_lines_and_draws_pictures(npz: Path, tmp_p
             ["--train-bags", "50;100"],
             "--train-bags 50;100: expected distinct numbers, each at least 2, such as 50,100,200",
         ),
-        (["--target", "12"], "--target 12: Input should be less than or equal to 9"),
-        (["--class-weight", "odd"], "--class-weight odd: Input should be 'balanced' or 'none'"),
+        (["--target", "12"], "--target must be at most 9, got 12"),
+        (["--class-weight", "odd"], "--class-weight must be one of balanced, none, got odd"),
     ],
 )
 def test_wrong_options_are_one_line(options: list[str], line: str) -> None:

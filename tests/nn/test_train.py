@@ -237,7 +237,7 @@ def test_embeddings_of_another_encoder_are_refused(
     keras.utils.set_random_seed(9)
     spec = EncoderSpec(name=SMALL, patch_px=32, dim=128, weights="random")
     save_encoder(embedded / "encoder", build_encoder(SMALL, 32), spec)
-    with pytest.raises(UsageError, match=r"hold embeddings of another encoder than"):
+    with pytest.raises(UsageError, match=r"were made by a different encoder than"):
         train_cohort(tiled.cohort, embedded, tmp_path / "model", HEAD_ALONE)
     assert not (tmp_path / "model").exists()
 
@@ -245,7 +245,7 @@ def test_embeddings_of_another_encoder_are_refused(
 def test_bags_without_embeddings_cannot_teach_a_head_alone(
     tiled: TiledCohort, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="do not all hold embeddings of one encoder"):
+    with pytest.raises(UsageError, match="do not all have features of one encoder"):
         train_cohort(tiled.cohort, tiled.bags, tmp_path / "model", HEAD_ALONE)
 
 
@@ -282,7 +282,7 @@ def test_slides_without_tissue_are_left_out_and_recorded(tmp_path: Path) -> None
     for number in range(7):
         make_bag(tmp_path, f"b{number}", random_patches(0 if number == 3 else 2))
     cohort = make_cohort(tmp_path, "aaabbbb")
-    with pytest.raises(UsageError, match="do not all hold"):
+    with pytest.raises(UsageError, match="do not all have"):
         train_cohort(cohort, tmp_path, tmp_path / "model", HEAD_ALONE)
     report = train_cohort(
         cohort, tmp_path, tmp_path / "model", QUICK.model_copy(update={"epochs": 1})
