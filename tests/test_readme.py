@@ -56,7 +56,7 @@ def test_the_commands_of_the_readme_run_as_they_stand(tmp_path: Path) -> None:
     (tmp_path / "cohort.csv").write_text("\n".join(rows))
     for command in sorted(COMMANDS, key=order):
         run(command, tmp_path)
-    (code,) = blocks("python")
+    code = "\n".join(blocks("python"))
     done = subprocess.run(
         [sys.executable, "-c", code + "\nassert patch.size == (256, 256)"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
