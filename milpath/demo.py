@@ -253,22 +253,22 @@ def _write_page(
         Section(
             "Does it work?",
             [
-                f"{training} drawn slides, each with one label, taught the model; "
-                f"{len(judged)} others test it. Nobody told it where a tumour lies."
+                f"The model was trained on {training} synthetic slides with one label each, and "
+                f"tested on {len(judged)} others. It was never given the position of a tumour."
             ],
             rows,
         ),
-        Section("What it saw, and what was there", [LEGEND], figures=pictures),
+        Section("Attention and planted tumour", [LEGEND], figures=pictures),
         Section(
-            "How it learned",
+            "Training",
             [
-                f"Best epoch by the loss on validation slides; the report in model/metrics.json "
-                f"is on {report.held_out} further slides held out of both."
+                f"The best epoch is chosen by the loss on validation slides; model/metrics.json "
+                f"is on {len(report.evaluation.slides)} other slides, held out of both."
             ],
             figures=[(out / "model" / "training.png", "Loss and accuracy by epoch.")],
         ),
     ]
-    lead = f"Drawn, tiled, learned, classified and measured in {result.seconds:.0f} s."
+    lead = f"Synthesised, tiled, trained, classified and measured in {result.seconds:.0f} s."
     write_page(out / "index.html", "milpath demo", sections, lead)
 
 

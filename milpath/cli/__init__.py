@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from milpath import __version__
 from milpath.cli.runs import STOPPED, exit_immediately
 from milpath.errors import MilpathError, OutputError, UsageError
+from milpath.version import __version__
 
 COMMANDS = {
     "tile": "Cut the tissue of slides into patches.",
