@@ -84,8 +84,7 @@ def read_texts(path: Path) -> Iterator[tuple[int, str]]:
         return
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in _TEXTS:
-            for number, line in enumerate(token.string.splitlines(), token.start[0]):
-                yield number, line
+            yield from enumerate(token.string.splitlines(), token.start[0])
 
 
 def find_words(path: Path) -> list[str]:
