@@ -13,17 +13,16 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
-from pydantic import ValidationError
 
 from milpath.errors import UsageError
-from milpath.params import Params, describe_violation
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
+    from milpath.params import Params
     from milpath.runs import Outcome
 
-_P = TypeVar("_P", bound=Params)
+_P = TypeVar("_P", bound="Params")
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line, for programs.")
@@ -57,6 +56,10 @@ def describe_option(parameter: str) -> str:
 
 def checked(kind: type[_P], **values: Any) -> _P:
     """Build parameters from options; raise `UsageError` with one line where they are not valid."""
+    from pydantic import ValidationError
+
+    from milpath.params import describe_violation
+
     try:
         return kind(**values)
     except ValidationError as error:

@@ -160,7 +160,8 @@ def _select_group(
         return data
     for name in data:
         if name not in COMMANDS:
-            raise _unknown(file, name, [*COMMANDS, *(f"{command}.{n}" for n in _list_names(kind))])
+            inner = [*kind.model_fields, *_list_names(kind)]
+            raise _unknown(file, name, [*COMMANDS, *(f"{command}.{each}" for each in inner)])
     if command not in data:
         raise UsageError(f"{file}: has no parameters of {command}; expected a group {command!r}")
     group = data[command]

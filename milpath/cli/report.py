@@ -68,4 +68,5 @@ def describe_run(run: RunRecord) -> str:
     counts = ", ".join(f"{count} {status}" for status, count in run.count().items())
     slides = f"{run.done} of {run.total} slides" + (f" ({counts})" if counts else "")
     state = run.how if run.how is not None else _STATES[run.state]
-    return f"{run.start.time} milpath {run.start.milpath} {run.start.command}: {slides}; {state}"
+    time = run.start.time[:19] + "Z"  # without fractions of a second; UTC
+    return f"{time} milpath {run.start.milpath} {run.start.command}: {slides}; {state}"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from milpath.cli.console import JsonOption, checked, load_network, progress, show_warnings
+from milpath.cli.console import JsonOption, load_network, progress, show_warnings
+from milpath.cli.params_file import ParamsOption, given_options, merge_params
 from milpath.cli.runs import DryRunOption
 from milpath.errors import UsageError
 from milpath.params import HeadParams, TrainParams
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _TRAIN = TrainParams()
 _HEAD = HeadParams()
+_NAMES = {name: name for name in TrainParams.model_fields}
+_NAMES |= {"source": "mode", "gated": "head.gated"}
+"""Parameter of each option."""
 _ONLY = {
     "encoder": "pixels",
     "patches_per_bag": "pixels",
@@ -112,6 +116,7 @@ def train(
         int,
         typer.Option(help="Random seed."),
     ] = _TRAIN.seed,
+    params_file: ParamsOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing model in OUT.")
     ] = False,
@@ -123,28 +128,9 @@ def train(
     All slides of a case stay on one side of every split. OUT receives the model, metrics.json (with
     95 % intervals), held_out.csv and the training curves.
     """
-    _check_unused_options(context, source)
-    params = checked(
-        TrainParams,
-        mode=source,
-        encoder=encoder,
-        negative=negative,
-        instance_loss=instance_loss,
-        head=checked(HeadParams, gated=gated),
-        folds=folds,
-        members=members,
-        epochs=epochs,
-        patience=patience,
-        patches_per_bag=patches_per_bag,
-        features_per_bag=features_per_bag,
-        bag_batch=bag_batch,
-        learning_rate=learning_rate,
-        class_weight=class_weight,
-        stain_jitter=stain_jitter,
-        test_fraction=test_fraction,
-        val_fraction=val_fraction,
-        seed=seed,
-    )
+    params = merge_params(TrainParams, "train", params_file, given_options(context, _NAMES))
+    _check_unused_options(context, params.mode)
+    negative, epochs = params.negative, params.epochs
     if (out / "model.json").exists() and not overwrite:
         raise UsageError(
             f"{out}: already contains a model; give another --out, or --overwrite to replace it"
@@ -165,7 +151,7 @@ def train(
     from milpath.store import require_permission, require_writable
 
     plan = plan_training(rows, bags, params)
-    models = max(1, folds) * members
+    models = max(1, params.folds) * params.members
     if dry_run:
         require_permission(out)
         _show_plan(plan, models, as_json)
