@@ -19,12 +19,13 @@ from milpath.errors import MilpathError, UsageError
 from milpath.figures.canvas import draw_scale_bar, open_canvas, place_picture, write_png
 from milpath.figures.heatmap import render_heatmap
 from milpath.figures.html import Section, write_page
-from milpath.figures.overlay import draw_colour_bar, paint
+from milpath.figures.overlay import blend, draw_colour_bar
+from milpath.formats.layout import prediction_path, predictions_table_path
 from milpath.formats.prediction import Prediction, read_prediction
 from milpath.metrics import auc
 from milpath.params import GridParams, TileParams, TrainParams
 from milpath.predictions_table import write_predictions_table
-from milpath.runs import Outcome, run_job
+from milpath.runs import Facts, Outcome, run_job
 from milpath.slides.thumbnail import fit_thumbnail
 from milpath.store import publish_csv, publish_text
 from milpath.synthetic import SyntheticSlide, draw_slide
@@ -33,13 +34,8 @@ from milpath.tile import tile_slide
 if TYPE_CHECKING:
     from milpath.nn.train import TrainReport
 
-TRAINING_SLIDES = 48
-UNSEEN_SLIDES = 20
-SIZE_PX = (2048, 2048)
 MPP = 1.0
 TILE = TileParams(grid=GridParams(mpp=MPP, patch_px=64))
-TRAIN = TrainParams(epochs=24, patience=10, test_fraction=0.1)
-STEPS = TRAINING_SLIDES * 2 + UNSEEN_SLIDES * 2 + TRAIN.epochs
 
 MARK = "demo.txt"
 """Tells the folder of a demo from any other."""
@@ -55,6 +51,25 @@ LEGEND = (
 )
 
 Advance = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How many slides a demo draws, how large, and how long it trains."""
+
+    training_slides: int
+    unseen_slides: int
+    side_px: int
+    epochs: int
+
+    @property
+    def steps(self) -> int:
+        """Calls of `advance` at most."""
+        return 2 * (self.training_slides + self.unseen_slides) + self.epochs
+
+
+FULL = DemoSize(training_slides=48, unseen_slides=20, side_px=2048, epochs=24)
+QUICK = DemoSize(training_slides=32, unseen_slides=10, side_px=1024, epochs=16)
 
 
 @dataclass(frozen=True)
@@ -85,15 +100,18 @@ class Judged:
         return self.entry.label == CLASSES[1]
 
 
-def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult:
+def run_demo(
+    out: Path, seed: int, advance: Advance, workers: int, size: DemoSize = FULL
+) -> DemoResult:
     """Draw, tile, train, classify, measure, and write `out/index.html`.
 
     Parameters
     ----------
     out : folder for everything, empty or of an earlier demo
     seed : of slides and training
-    advance : told what was done, `STEPS` times at most
+    advance : called with a line after every step, at most `size.steps` times
     workers : processes that draw and tile
+    size : number and size of the slides, and epochs
 
     Raises
     ------
@@ -101,18 +119,24 @@ def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult
     MilpathError : a step failed on some slide
     """
     # not at the top: the processes that draw and tile import this module, but need no network
-    from milpath.nn.bundle import load_bundle
     from milpath.nn.classify import Classifier
+    from milpath.nn.predict import load_model
     from milpath.nn.train import train_cohort
 
     start = time.perf_counter()
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise UsageError(f"{out}: not empty, and no earlier demo; give another --out")
     publish_text(out / MARK, "Made by milpath demo, which may replace all of it.\n")
-    training = _plan(out / "slides" / "training", TRAINING_SLIDES, first=0)
-    unseen = _plan(out / "slides" / "unseen", UNSEEN_SLIDES, first=TRAINING_SLIDES)
-    drawn = _run(partial(_draw, seed=seed), [*training, *unseen], workers, advance, "drawn")
-    truth = {outcome.slide_id: outcome.facts["drawn"] for outcome in drawn}
+    training = _plan(out / "slides" / "training", size.training_slides, first=0)
+    unseen = _plan(out / "slides" / "unseen", size.unseen_slides, first=len(training))
+    drawn = _run(
+        partial(_draw, seed=seed, side_px=size.side_px),
+        [*training, *unseen],
+        workers,
+        advance,
+        "drawn",
+    )
+    truth = {one.slide_id: one.facts.slide for one in drawn if isinstance(one.facts, _Truth)}
     cohort_csv = out / "cohort.csv"
     publish_csv(
         cohort_csv,
@@ -126,19 +150,19 @@ def run_demo(out: Path, seed: int, advance: Advance, workers: int) -> DemoResult
         cohort,
         out / "bags",
         out / "model",
-        TRAIN.model_copy(update={"seed": seed}),
+        TrainParams(epochs=size.epochs, patience=10, test_fraction=0.1, seed=seed),
         lambda member, epoch, losses: advance(f"validation loss {losses['val_loss']:.3f}"),
     )
     results = out / "results"
-    classify = Classifier(load_bundle(out / "model"), results, workers)
+    classify = Classifier(load_model(out / "model"), results, workers)
     outcomes = _run(classify, unseen, 1, advance, "classified")
-    write_predictions_table(results / "predictions.csv", outcomes, CLASSES)
-    found = [read_prediction(results / f"{entry.slide_id}.prediction.h5") for entry in unseen]
+    write_predictions_table(predictions_table_path(results), outcomes, CLASSES)
+    found = [read_prediction(prediction_path(results, entry.slide_id)) for entry in unseen]
     judged = [
         Judged(entry, one, truth[entry.slide_id]) for entry, one in zip(unseen, found, strict=True)
     ]
     result = _measure(judged, time.perf_counter() - start)
-    _write_page(out, result, report, judged)
+    _write_page(out, result, report, judged, len(training))
     return result
 
 
@@ -150,17 +174,22 @@ def _plan(folder: Path, count: int, first: int) -> list[SlideEntry]:
     ]
 
 
-def _draw(entry: SlideEntry, seed: int) -> Outcome:
+@dataclass(frozen=True)
+class _Truth(Facts):
+    slide: SyntheticSlide
+
+
+def _draw(entry: SlideEntry, seed: int, side_px: int) -> Outcome:
     number = int(entry.slide_id.removeprefix("slide-"))
     entry.path.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw_slide(
         entry.path,
         seed=seed * 1000 + number,
         tumour=entry.label == CLASSES[1],
-        size_px=SIZE_PX,
+        size_px=(side_px, side_px),
         mpp=MPP,
     )
-    return Outcome(entry.slide_id, "ok", "drawn", {"drawn": drawn})
+    return Outcome(entry.slide_id, "ok", "drawn", _Truth(drawn))
 
 
 def _run(
@@ -210,7 +239,7 @@ def _finds_tumour(one: Judged, scores: NDArray[np.float64]) -> float:
 
 
 def _write_page(
-    out: Path, result: DemoResult, report: TrainReport, judged: Sequence[Judged]
+    out: Path, result: DemoResult, report: TrainReport, judged: Sequence[Judged], training: int
 ) -> None:
     rows: list[tuple[object, ...]] = [("on slides the model has not seen", "figure")]
     rows += [
@@ -224,22 +253,22 @@ def _write_page(
         Section(
             "Does it work?",
             [
-                f"{TRAINING_SLIDES} drawn slides, each with one label, taught the model; "
-                f"{UNSEEN_SLIDES} others test it. Nobody told it where a tumour lies."
+                f"The model was trained on {training} synthetic slides with one label each, and "
+                f"tested on {len(judged)} others. It was never given the position of a tumour."
             ],
             rows,
         ),
-        Section("What it saw, and what was there", [LEGEND], figures=pictures),
+        Section("Attention and planted tumour", [LEGEND], figures=pictures),
         Section(
-            "How it learned",
+            "Training",
             [
-                f"Best epoch by the loss on validation slides; the report in model/metrics.json "
-                f"is on {report.held_out} further slides held out of both."
+                f"The best epoch is chosen by the loss on validation slides; model/metrics.json "
+                f"is on {len(report.evaluation.slides)} other slides, held out of both."
             ],
             figures=[(out / "model" / "training.png", "Loss and accuracy by epoch.")],
         ),
     ]
-    lead = f"Drawn, tiled, learned, classified and measured in {result.seconds:.0f} s."
+    lead = f"Synthesised, tiled, trained, classified and measured in {result.seconds:.0f} s."
     write_page(out / "index.html", "milpath demo", sections, lead)
 
 
@@ -270,7 +299,7 @@ def _compare(out: Path, one: Judged) -> Path:
     canvas = open_canvas((cols, rows), 3, _caption(one))
     place_picture(canvas, 0, thumbnail.rgb)
     place_picture(canvas, 1, (truth * 255).astype(np.uint8))
-    place_picture(canvas, 2, paint(heatmap, thumbnail))
+    place_picture(canvas, 2, blend(heatmap, thumbnail))
     draw_scale_bar(canvas, thumbnail.mpp)
     draw_colour_bar(canvas, heatmap)
     write_png(path, canvas.image)

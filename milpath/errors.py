@@ -1,23 +1,23 @@
-"""Everything that can go wrong for a reason the user can mend, as one tree.
+"""The tree of all errors with a cause that the user can correct.
 
 ::
 
-    MilpathError                   its text is one line: fact, expected, got, remedy
+    MilpathError                   its text is one line: the fact, what was expected, the remedy
     ├── UsageError                 options, parameters or a cohort file are wrong      exit 2
-    ├── SlideError                 this slide failed, the others go on                 exit 3, 4
-    │   ├── UnsupportedSlideError  no slide, or of a kind milpath does not treat
-    │   ├── ResolutionError        µm per pixel missing, absurd, or too coarse
-    │   ├── AnnotationError           the annotation of its tissue is missing, or none
+    ├── SlideError                 this slide failed, the others continue               exit 3, 4
+    │   ├── UnsupportedSlideError  not a slide, or of a kind milpath does not support
+    │   ├── ResolutionError        µm per pixel missing, implausible, or too coarse
+    │   ├── AnnotationError        its tissue annotation is missing or wrong
     │   └── SlideReadError         pixels of an opened slide cannot be read
-    ├── StoredFileError            a bag, prediction or model is not what it should be exit 3, 4
+    ├── StoredFileError            a bag, prediction or model is missing or invalid     exit 3, 4
     └── OutputError                a result cannot be written: disk full, read-only    exit 5
 
-Anything else that is raised is a bug of milpath and keeps its traceback.
+Any other exception is a bug of milpath and keeps its traceback.
 """
 
 
 class MilpathError(Exception):
-    """Base of all errors whose one-line text is meant for the user."""
+    """Base of all errors with a one-line text for the user."""
 
 
 class UsageError(MilpathError):
@@ -25,19 +25,19 @@ class UsageError(MilpathError):
 
 
 class SlideError(MilpathError):
-    """One slide cannot be treated; the others go on."""
+    """One slide cannot be processed; the others continue."""
 
 
 class UnsupportedSlideError(SlideError):
-    """The file is not a slide, or of a kind milpath does not treat."""
+    """The file is not a slide, or of a kind milpath does not support."""
 
 
 class ResolutionError(SlideError):
-    """The slide's µm per pixel is missing, absurd, or too coarse for what was asked."""
+    """The slide's µm per pixel is missing, implausible, or too coarse for the target."""
 
 
 class AnnotationError(SlideError):
-    """The annotation of the slide's tissue is missing, not an annotation, or not of this slide."""
+    """The tissue annotation is missing, not an annotation, or not of this slide."""
 
 
 class SlideReadError(SlideError):
@@ -45,7 +45,7 @@ class SlideReadError(SlideError):
 
 
 class StoredFileError(MilpathError):
-    """A bag, prediction or model bundle is not what it should be."""
+    """A bag, prediction or model bundle is missing or invalid."""
 
 
 class OutputError(MilpathError):

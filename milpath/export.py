@@ -166,7 +166,8 @@ def write_ome_tiff(
     if not np.isfinite(heatmap.values).any():
         raise UsageError(f"{slide.slide_id}: no patches, so there is no picture")
     levels = [_colour(level, heatmap) if coloured else level for level in _halvings(heatmap.values)]
-    cell = heatmap.cell_l0 * slide.mpp_x, heatmap.cell_l0 * slide.mpp_y
+    width, height = heatmap.lattice.cell_l0
+    cell = width * slide.mpp_x, height * slide.mpp_y
     options: dict[str, Any] = {
         "tile": (_TILE_PX, _TILE_PX),
         "photometric": "rgb" if coloured else "minisblack",
@@ -191,7 +192,7 @@ def _ome(
 ) -> dict[str, Any]:
     """What the OME-XML says of the picture."""
     place = {
-        f"Position{axis}": [heatmap.origin_l0[index] * mpp]
+        f"Position{axis}": [heatmap.lattice.origin_l0[index] * mpp]
         for index, (axis, mpp) in enumerate((("X", slide.mpp_x), ("Y", slide.mpp_y)))
     }
     same = fingerprint(slide.quickhash, heatmap.label, heatmap.values.tobytes().hex(), coloured)

@@ -1,77 +1,86 @@
-"""The summary of a run of classify: a row a slide."""
+"""The predictions table: one row per slide of a run of classify."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from milpath.cohort.cohort import SlideEntry
-from milpath.formats.model_spec import BundleSpec
-from milpath.formats.prediction import Prediction, find_prediction
-from milpath.runs import Outcome, plan_outcome
+from milpath.formats.prediction import Prediction
+from milpath.runs import Facts, Outcome
 from milpath.store import publish_csv
 
 
-def prediction_paths(out: Path, slide_id: str) -> tuple[Path, Path]:
-    """Where the prediction of a slide, and its picture, lie in a folder of results."""
-    return out / f"{slide_id}.prediction.h5", out / f"{slide_id}.png"
+@dataclass(frozen=True)
+class PredictionSummary:
+    """A prediction as plain numbers and names.
 
-
-def preview_prediction(entry: SlideEntry, out: Path, spec: BundleSpec) -> Outcome:
-    """What classifying a slide would do, as far as can be said without finding its tissue.
-
-    Raises as `Slide`, `Slide.level_for` and `SlideEntry.read_annotation` do; writes nothing.
+    Attributes
+    ----------
+    predicted : most probable class; None without tissue
+    probs : probability of each class; None without tissue
+    spread : largest standard deviation of the members' probabilities; None for a single member
+    patches : patches that were classified
+    unreadable : patches left out because the slide's file is damaged there
+    status : "ok" or "no_tissue"
     """
-    path, picture = prediction_paths(out, entry.slide_id)
-    with entry.open() as slide:
-        drawn = annotation.fingerprint if (annotation := entry.read_annotation()) else None
-        found = find_prediction(path, slide.facts, spec.fingerprint, drawn)
-        slide.level_for(spec.tile.grid.mpp)
-    if not isinstance(found, Prediction):
-        return plan_outcome(entry, found)
-    if found.status == "ok" and not picture.exists():
-        return plan_outcome(entry, "its picture was missing")
-    said = found.predicted or "no tissue"
-    return plan_outcome(entry, Outcome(entry.slide_id, "skipped", f"{said}, done before"))
+
+    predicted: str | None
+    probs: Mapping[str, float] | None
+    spread: float | None
+    patches: int
+    unreadable: int
+    status: Literal["ok", "no_tissue"]
 
 
-def summarize_prediction(prediction: Prediction) -> dict[str, Any]:
-    """A prediction as plain numbers and names."""
-    sure = prediction.predicted is not None
-    members = len(prediction.member_bias)
-    return {
-        "predicted": prediction.predicted,
-        "probs": dict(zip(prediction.class_names, map(float, prediction.probs), strict=True))
-        if sure
-        else None,
-        "spread": float(prediction.spread.max()) if sure and members > 1 else None,
-        "patches": len(prediction.grid),
-        "unreadable": prediction.unreadable,
-        "status": prediction.status,
-    }
+@dataclass(frozen=True)
+class ClassifyFacts(Facts):
+    """Facts about a classified slide."""
+
+    prediction: PredictionSummary
+
+
+def summarize_prediction(prediction: Prediction) -> PredictionSummary:
+    """Reduce a prediction to plain numbers and names."""
+    probs = spread = None
+    if prediction.predicted is not None:
+        probs = dict(zip(prediction.class_names, map(float, prediction.probs), strict=True))
+        spread = float(prediction.spread.max()) if len(prediction.member_bias) > 1 else None
+    return PredictionSummary(
+        predicted=prediction.predicted,
+        probs=probs,
+        spread=spread,
+        patches=len(prediction.grid),
+        unreadable=prediction.unreadable,
+        status=prediction.status,
+    )
 
 
 def write_predictions_table(
     path: Path, outcomes: Sequence[Outcome], class_names: Sequence[str]
 ) -> None:
-    """The table of a run: a row a slide, the failed ones included."""
-    rows = []
-    for outcome in outcomes:
-        found = outcome.facts.get("prediction") or {}
-        probs = found.get("probs") or {}
-        rows.append(
-            [
-                outcome.slide_id,
-                found.get("predicted") or "",
-                *(f"{probs[name]:.6f}" if name in probs else "" for name in class_names),
-                f"{found['spread']:.6f}" if found.get("spread") is not None else "",
-                found.get("patches", ""),
-                found.get("unreadable", ""),
-                found.get("status", outcome.status),
-                outcome.message if outcome.status == "failed" else "",
-            ]
-        )
+    """Write one row per outcome, including those of failed slides."""
     probabilities = [f"prob_{name}" for name in class_names]
     counts = ["spread", "patches", "unreadable", "status", "message"]
+    rows = [_row(outcome, class_names) for outcome in outcomes]
     publish_csv(path, ["slide", "predicted", *probabilities, *counts], rows)
+
+
+def _row(outcome: Outcome, class_names: Sequence[str]) -> list[object]:
+    if not isinstance(outcome.facts, ClassifyFacts):
+        message = outcome.message if outcome.status == "failed" else ""
+        empty = [""] * (len(class_names) + 4)
+        return [outcome.slide_id, *empty, outcome.status, message]
+    found = outcome.facts.prediction
+    probs = found.probs or {}
+    return [
+        outcome.slide_id,
+        found.predicted or "",
+        *(f"{probs[name]:.6f}" if name in probs else "" for name in class_names),
+        "" if found.spread is None else f"{found.spread:.6f}",
+        found.patches,
+        found.unreadable,
+        found.status,
+        "",
+    ]

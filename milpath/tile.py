@@ -1,4 +1,4 @@
-"""Tiling: a slide becomes a bag and a picture of what was cut."""
+"""Tiling: cut a slide into a bag of patches, and draw a picture of them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from milpath.cohort.cohort import SlideEntry
 from milpath.errors import AnnotationError, SlideReadError, StoredFileError
 from milpath.figures.canvas import encode_png
 from milpath.figures.qc import draw_qc
 from milpath.formats.bag import Bag, BagHeader, bag_fingerprint, encode_patch, write_bag
+from milpath.formats.existing import Existing
 from milpath.formats.geometry import compare_annotations, compare_slides
+from milpath.formats.layout import bag_path, qc_path
 from milpath.params import MAX_UNREADABLE, MPP_WARN_DIFFERENCE, TileParams, compare_params
 from milpath.patches.grid import PatchGrid, plan_grid
 from milpath.patches.reader import stream_patches
-from milpath.runs import Outcome, plan_outcome
-from milpath.slides.slide import Slide, SlideFacts
+from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
+from milpath.slides.slide import MppSource, Slide, SlideFacts
 from milpath.slides.thumbnail import Thumbnail, read_thumbnail
 from milpath.slides.tissue import TissueMask, segment_tissue
 from milpath.store import discard, publish_bytes
@@ -33,19 +35,35 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be cut from a slide, and why."""
+    """Tissue and patch grid of a slide, before any patch is read."""
 
     thumbnail: Thumbnail
     tissue: TissueMask
     grid: PatchGrid
 
 
+@dataclass(frozen=True)
+class TileFacts(Facts):
+    """Facts about a bag."""
+
+    patches: int
+    unreadable: int
+    """Patches left out because the slide's file is damaged there."""
+    patch_mpp: float
+    mpp_source: MppSource
+    background: Literal["bright", "dark"]
+    annotated: bool
+    """Whether the tissue is an annotation's."""
+    bag: str
+    """File name."""
+
+
 def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None = None) -> Plan:
-    """Find the tissue, or take that of an annotation, and lay the grid.
+    """Detect the tissue, or take that of an annotation, and plan the patch grid.
 
     Raises as `plan_grid`, `read_thumbnail` and `rasterize_annotation` do.
     """
-    slide.level_for(params.grid.mpp)  # an unfit resolution is refused before any pixel is read
+    slide.level_for(params.grid.mpp)  # raises for a wrong resolution before any pixel is read
     thumbnail = read_thumbnail(slide, params.tissue.thumbnail_mpp)
     unreadable = float(thumbnail.unreadable.mean())
     if unreadable > MAX_UNREADABLE:
@@ -61,143 +79,143 @@ def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None =
             tissue = rasterize_annotation(thumbnail, tissue, annotation.polygons)
         except AnnotationError as error:
             raise AnnotationError(f"{slide.name}: {error}") from None
-    for doubt in _warnings(slide, thumbnail, tissue):
-        log.warning("%s: %s", slide.slide_id, doubt)
+    for warning in _warnings(slide, thumbnail, tissue):
+        log.warning("%s: %s", slide.slide_id, warning)
     return Plan(thumbnail, tissue, plan_grid(slide, tissue, params.grid))
 
 
 def _warnings(slide: Slide, thumbnail: Thumbnail, tissue: TissueMask) -> Iterator[str]:
-    """What a user should hear of a slide that is tiled all the same."""
+    """Find what is suspicious about a slide, but does not prevent tiling."""
     own, used = slide.mpp_of_file[0], slide.mpp_mean
     if own is not None and abs(own / used - 1) > MPP_WARN_DIFFERENCE:
         yield (
-            f"says {own:.4g} µm per pixel of itself, the {slide.mpp_source} says {used:.4g}, "
-            "which is used"
+            f"its file has {own:.4g} µm per pixel, the {slide.mpp_source} has {used:.4g}, which is "
+            "used"
         )
     if tissue.has_colour_cast:
         yield (
-            f"its glass has the colour {tissue.glass}, which no lamp gives: the file's colours are "
-            "probably wrong (YCbCr labelled RGB?), and a model will see wrong colours"
+            f"its background has the colour {tissue.background_rgb}, unlikely for brightfield: the "
+            "file's colours are probably wrong (YCbCr labelled RGB?), which a model would see"
         )
     if thumbnail.unreadable.any():
         yield f"{thumbnail.unreadable.mean():.2%} of its area cannot be read"
 
 
-def bag_path(folder: Path, slide_id: str) -> Path:
-    """Where the bag of a slide lies in a folder of bags."""
-    return folder / f"{slide_id}.h5"
-
-
-def tile_slide(entry: SlideEntry, out: Path, params: TileParams, threads: int = 1) -> Outcome:
+def tile_slide(
+    entry: SlideEntry, out: Path, params: TileParams, threads: int = 1, *, dry_run: bool = False
+) -> Outcome:
     """Write `out/<slide_id>.h5` and `out/qc/<slide_id>.png`, unless they are there already.
 
-    A bag made with the same parameters from the same slide, and within the same annotation if it
-    has one, is kept; any other is made again.
+    A bag is kept if it was made with the same parameters from the same slide and annotation.
+
+    Parameters
+    ----------
+    entry : the slide
+    out : folder of the bags
+    params : all that decides what the bag contains
+    threads : that read patches
+    dry_run : say what would be done, and write nothing
 
     Raises
     ------
     SlideError : the slide cannot be tiled
     OutputError : `out` cannot be written
     """
-    path, qc = bag_path(out, entry.slide_id), _qc_path(out, entry.slide_id)
     with entry.open() as slide:
-        facts = slide.facts
         annotation = entry.read_annotation()
         drawn = annotation.fingerprint if annotation else None
-        found = find_bag(out, facts, params, drawn)
-        if isinstance(found, Outcome):
-            return found
+        found = find_bag(out, slide.facts, params, drawn)
+        if found.value is not None:
+            message = f"{found.value.patches} patches, already done with the same parameters"
+            return skipped_outcome(entry, message, found.value, dry_run=dry_run)
+        if dry_run:
+            slide.level_for(params.grid.mpp)
+            return planned_outcome(entry, "tiled", found)
         plan = plan_slide(slide, params, annotation)
-        discard(qc)  # an older one would say that all is done
-        encode = partial(encode_patch, params=params.pixels)
-        patches = stream_patches(slide, plan.grid, encode, threads)
-        with ThreadPoolExecutor(1) as pool:  # while patches are read
-            picture = pool.submit(_draw_png, plan, entry.slide_id)
-            background = plan.tissue.background
-            header = write_bag(path, facts, plan.grid, background, patches, params, drawn)
-        publish_bytes(qc, picture.result())
-    count = len(plan.grid) - header.unreadable
-    return Outcome(
-        entry.slide_id,
-        header.status,
-        _sentence(count, header, found),
-        {
-            "patches": count,
-            "unreadable": header.unreadable,
-            "patch_mpp": plan.grid.patch_mpp,
-            "mpp_source": facts.mpp_source,
-            "background": header.background,
-            "annotated": drawn is not None,
-            "bag": path.name,
-        },
-    )
+        header = _write_results(slide, plan, out, params, drawn, threads)
+        facts = _collect_facts(slide.facts, plan.grid, header, len(plan.grid) - header.unreadable)
+    message = ", ".join(filter(None, [_describe(facts), describe_redo("tiled", found)]))
+    return Outcome(entry.slide_id, header.status, message, facts)
+
+
+def _write_results(
+    slide: Slide, plan: Plan, out: Path, params: TileParams, annotation: str | None, threads: int
+) -> BagHeader:
+    path, qc = bag_path(out, slide.slide_id), qc_path(out, slide.slide_id)
+    discard(qc)  # an older picture would show that all is done
+    encode = partial(encode_patch, params=params.pixels)
+    patches = stream_patches(slide, plan.grid, encode, threads)
+    with ThreadPoolExecutor(1) as pool:  # draws while patches are read
+        picture = pool.submit(_draw_png, plan, slide.slide_id)
+        background = plan.tissue.background
+        header = write_bag(path, slide.facts, plan.grid, background, patches, params, annotation)
+    publish_bytes(qc, picture.result())
+    return header
 
 
 def _draw_png(plan: Plan, slide_id: str) -> bytes:
     return encode_png(draw_qc(plan.thumbnail, plan.tissue, plan.grid, slide_id))
 
 
-def preview_bag(entry: SlideEntry, out: Path, params: TileParams) -> Outcome:
-    """What `tile_slide` would do with a slide, as far as can be said without finding its tissue.
-
-    Raises as `Slide`, `Slide.level_for` and `SlideEntry.read_annotation` do; writes nothing.
-    """
-    with entry.open() as slide:
-        drawn = annotation.fingerprint if (annotation := entry.read_annotation()) else None
-        found = find_bag(out, slide.facts, params, drawn)
-        slide.level_for(params.grid.mpp)
-    return plan_outcome(entry, found)
-
-
 def find_bag(
     out: Path, slide: SlideFacts, params: TileParams, annotation: str | None = None
-) -> Outcome | str | None:
-    """The outcome of a bag that is already right, why one is not, or None where there is none."""
+) -> Existing[TileFacts]:
+    """Find the bag of a slide in a folder of bags.
+
+    Parameters
+    ----------
+    out : folder of the bags
+    slide, params : the slide, and how it is to be tiled
+    annotation : fingerprint of its tissue annotation, None without one
+    """
     path = bag_path(out, slide.slide_id)
     if not path.exists():
-        return None
+        return Existing()
     try:
         with Bag(path) as bag:
-            header, count, old = bag.header, len(bag), bag.slide
+            header, facts = bag.header, _collect_facts(bag.slide, bag.grid, bag.header, len(bag))
+            old = bag.slide
     except StoredFileError:
-        return "the bag there was damaged, or of another milpath"
+        return Existing.stale("the bag was damaged, or made by another version of milpath")
     if header.fingerprint != bag_fingerprint(slide, params, annotation):
-        drawn = compare_annotations(header.annotation, annotation)
-        return ", ".join([*_differences(old, slide, header.params, params), *drawn]) or _OTHER
-    if header.unreadable:  # the slide may have been mended, as its user was told to
-        return f"{header.unreadable} of its patches could not be read the last time"
-    if not _qc_path(out, slide.slide_id).exists():
-        return "its picture was missing"
-    return Outcome(
-        slide.slide_id,
-        "skipped",
-        f"{count} patches, done before with the same parameters",
-        {"patches": count, "unreadable": header.unreadable, "bag": path.name},
+        changes = _differences(old, slide, header.params, params)
+        changes += compare_annotations(header.annotation, annotation)
+        return Existing.stale(", ".join(changes) or "made by another version of milpath")
+    if header.unreadable:  # the slide may have been copied again, as the message advises
+        return Existing.stale(f"{header.unreadable} patches could not be read the last time")
+    if not qc_path(out, slide.slide_id).exists():
+        return Existing.stale("its picture is missing")
+    return Existing.current(facts)
+
+
+def _collect_facts(
+    slide: SlideFacts, grid: PatchGrid, header: BagHeader, patches: int
+) -> TileFacts:
+    return TileFacts(
+        patches=patches,
+        unreadable=header.unreadable,
+        patch_mpp=grid.patch_mpp,
+        mpp_source=slide.mpp_source,
+        background=header.background,
+        annotated=header.annotation is not None,
+        bag=bag_path(Path(), slide.slide_id).name,
     )
 
 
-_OTHER = "another milpath made it"
-
-
 def _differences(old: SlideFacts, new: SlideFacts, was: TileParams, now: TileParams) -> list[str]:
-    slide = compare_slides(replace(old, mpp_source=new.mpp_source), new)  # by value, not by source
-    params = [f"{name} was {one}, is {two}" for name, one, two in compare_params(was, now)]
-    return [*slide, *params]
+    # the same value of mpp from another source is no difference
+    slide = compare_slides(replace(old, mpp_source=new.mpp_source), new)
+    changes = compare_params(was, now)
+    return [*slide, *(f"{name} changed from {one} to {two}" for name, one, two in changes)]
 
 
-def _qc_path(out: Path, slide_id: str) -> Path:
-    return out / "qc" / f"{slide_id}.png"
-
-
-def _sentence(count: int, header: BagHeader, stale: str | None) -> str:
-    none = "no tissue found" if header.annotation is None else "too little in its annotation"
-    parts = [f"{count} patches" if count else f"{none}: a bag of 0 patches"]
-    if header.annotation is not None and count:
+def _describe(facts: TileFacts) -> str:
+    none = "too little tissue in its annotation" if facts.annotated else "no tissue found"
+    parts = [f"{facts.patches} patches" if facts.patches else f"{none}: a bag of 0 patches"]
+    if facts.annotated and facts.patches:
         parts.append("all in its annotation")
-    if header.unreadable:
-        parts.append(f"{header.unreadable} unreadable left out")
-    if header.background == "dark":
-        parts.append("dark background, taken for fluorescence")
-    if stale:
-        parts.append(f"made anew: {stale}")
+    if facts.unreadable:
+        parts.append(f"{facts.unreadable} unreadable patches left out")
+    if facts.background == "dark":
+        parts.append("dark background, treated as fluorescence")
     return ", ".join(parts)

@@ -117,8 +117,8 @@ def main() -> None:
         repeats = []
         for seed in range(options.first_seed, options.first_seed + options.repeats):
             start = time.perf_counter()
-            verdicts = cross_validate(bags, options.folds, seed, recipe, None, augment, prepare)
-            repeats.append(np.stack([verdict.probs for verdict in verdicts]))
+            bag_scores = cross_validate(bags, options.folds, seed, recipe, None, augment, prepare)
+            repeats.append(np.stack([scores.probs for scores in bag_scores]))
             seconds = time.perf_counter() - start
             line = {"set": path.stem, "seed": seed, **measure(labels, repeats[-1])}
             print_line({**line, "seconds": seconds})

@@ -71,7 +71,7 @@ def main() -> None:
 
 def build(encoder: str, side: int) -> object:
     """An evidence model with random weights."""
-    from milpath.nn.encoder import SMALL, build_encoder
+    from milpath.nn.encoders import SMALL, build_encoder
     from milpath.nn.mil import Member, build_evidence, build_head
 
     network = build_encoder(encoder, side)
@@ -192,7 +192,7 @@ def classify(path: Path) -> int:
     from milpath.formats.model_spec import BundleSpec, EncoderSpec
     from milpath.nn.bundle import Bundle
     from milpath.nn.classify import Classifier
-    from milpath.nn.encoder import SMALL, build_encoder
+    from milpath.nn.encoders import SMALL, build_encoder
     from milpath.nn.mil import Member, build_head
 
     encoder = build_encoder(SMALL, SMALL_PX)
@@ -212,7 +212,7 @@ def classify(path: Path) -> int:
     )
     bundle = Bundle(spec, (Member(head, encoder),), None)
     outcome = Classifier(bundle, path.parent / "results")(SlideEntry(path, path.stem))
-    return int(outcome.facts["prediction"]["patches"])
+    return int(outcome.facts.prediction.patches)
 
 
 if __name__ == "__main__":

@@ -36,10 +36,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from milpath.formats.scores import BagScores
 from milpath.metrics import instance_auc
 from milpath.nn.augment import augment_tissue
 from milpath.nn.data import ArrayBag
-from milpath.nn.predict import BagScores
 from milpath.params import TrainParams
 
 SIDE = 27
@@ -123,13 +123,13 @@ def judge_colours(images: Sequence[ColonImage], folds: int, seed: int) -> NDArra
     return probs
 
 
-def where(images: Sequence[ColonImage], verdicts: Sequence[BagScores]) -> dict[str, float | None]:
+def where(images: Sequence[ColonImage], bag_scores: Sequence[BagScores]) -> dict[str, float | None]:
     """How well single patches are told apart within the positive images."""
     some = [i for i, image in enumerate(images) if image.label == 1]
     truth = [images[i].epithelial for i in some]
     return {
-        "attention_auc": instance_auc(truth, [verdicts[i].attention for i in some]),
-        "contribution_auc": instance_auc(truth, [verdicts[i].evidence(1) for i in some]),
+        "attention_auc": instance_auc(truth, [bag_scores[i].attention for i in some]),
+        "contribution_auc": instance_auc(truth, [bag_scores[i].evidence(1) for i in some]),
     }
 
 
@@ -152,11 +152,11 @@ def main() -> None:
     ours, theirs, found = [], [], []
     for repeat in range(options.repeats):
         start = time.perf_counter()
-        verdicts = cross_validate(bags, options.folds, repeat, recipe, NEGATIVE, augment)
+        bag_scores = cross_validate(bags, options.folds, repeat, recipe, NEGATIVE, augment)
         seconds = time.perf_counter() - start
-        ours.append(np.stack([verdict.probs for verdict in verdicts]))
+        ours.append(np.stack([scores.probs for scores in bag_scores]))
         theirs.append(judge_colours(images, options.folds, repeat))
-        found.append(where(images, verdicts))
+        found.append(where(images, bag_scores))
         colours = measure(labels, theirs[-1])
         print_line(
             {

@@ -39,13 +39,13 @@ from faults.stage import (
     load_early,
     measure,
     parts_of,
+    report_figure,
     results_of,
     set_stage,
-    tell,
     unlike,
 )
 
-from milpath.store import scratch
+from milpath.store import temporary
 
 SLIDES = 8
 
@@ -154,7 +154,7 @@ def kill_often(
         found.append(f"exit {code}: {said[-300:]}")
     found += unlike(stage, command, out)
     found += ["what was done was lost or done again"] * count["lost"]
-    return tell("kills", began, found, command=command, fresh=fresh, **count)
+    return report_figure("kills", began, found, command=command, fresh=fresh, **count)
 
 
 def moment(command: str, child: Child, out: Path, span: float, rng: random.Random) -> float:
@@ -208,13 +208,13 @@ def race(stage: Stage, command: str, out: Path, races: int, rng: random.Random) 
             time.sleep(0.02)
         ends = [child.end() for child in pair]
         found += [f"exit {code}: {said[-300:]}" for code, said in ends if code != 0]
-        skips = sum("done before" in said for _, said in ends)
+        skips = sum("already done" in said for _, said in ends)
         count["both_did_it" if skips == 0 else "one_skipped"] += 1
         found += faults_of(out) + [f"{part.name} is left" for part in parts_of(out)]
         right, now = results_of(stage.right(command)), results_of(out)
         mine = [name for name in right if name.split("/")[-1].split(".")[0] == slide]
         found += [f"{name} is not right" for name in mine if now.get(name) != right[name]]
-    return tell("races", began, found, command=command, **count)
+    return report_figure("races", began, found, command=command, **count)
 
 
 def wait_at(gate: int, opener: int, locks: bool) -> None:
@@ -222,7 +222,7 @@ def wait_at(gate: int, opener: int, locks: bool) -> None:
     os.close(opener)
     os.read(gate, 1)
     if not locks:
-        scratch.fcntl.flock = refuse_lock  # type: ignore[attr-defined]
+        temporary.fcntl.flock = refuse_lock  # type: ignore[attr-defined]
 
 
 def refuse_lock(number: int, how: int) -> None:

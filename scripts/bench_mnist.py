@@ -36,7 +36,7 @@ from repeated_cv import print_line
 
 from milpath.metrics import accuracy, auc, instance_auc, log_loss
 from milpath.nn import import_keras
-from milpath.nn.mnist import DigitBag, Digits, draw_sets, load_mnist, run_trial
+from milpath.nn.mnist import Digits, MnistBag, draw_sets, load_mnist, run_trial
 from milpath.params import MNIST_PRESETS, MnistParams
 
 REFERENCE_EPOCHS = 20
@@ -93,7 +93,7 @@ def reference(
     model = load_module(folder / "model.py").GatedAttention()
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-4, betas=(0.9, 0.999), weight_decay=1e-4)
 
-    def tensor(bag: DigitBag) -> Any:
+    def tensor(bag: MnistBag) -> Any:
         pixels = (bag.images[..., 0].astype(np.float32) / 255 - 0.1307) / 0.3081
         return torch.from_numpy(pixels)[None, :, None]
 
@@ -169,7 +169,7 @@ def keras_example(path: Path, mnist: Mnist, params: MnistParams, seed: int) -> d
     keras.utils.set_random_seed(seed)
     names = load_example(path)
 
-    def arrays(bags: Sequence[DigitBag]) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
+    def arrays(bags: Sequence[MnistBag]) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
         images = np.stack([bag.images[..., 0] for bag in bags]) / 255.0
         return list(images.swapaxes(0, 1)), np.array([[bag.label] for bag in bags])
 

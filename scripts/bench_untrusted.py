@@ -1,8 +1,8 @@
-"""Strangers' files: hostile HDF5, texts and models, damaged bytes, malformed slides, a lost tile.
+"""Untrusted files: HDF5, texts, models and slides that are malicious, malformed or damaged.
 
-One JSON line a figure, and one more for every file that did not end as it should; those make the
-exit code 1. Every file is treated in a watched process: how it ends, in how many processor seconds
-(`worst_seconds`), and in how much memory above what the process held before (`worst_mib`).
+Prints one JSON line per figure, and one per file with a wrong result; then the exit code is 1. Each
+file is read in a child process, with its processor time (`worst_seconds`) and the memory above that
+before the file was read (`worst_mib`).
 
 python scripts/bench_untrusted.py [--quick] [--only hdf5 texts bundles damage slides tile]
 """
@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import support_path  # noqa: F401 (finds support)
+from support.untrusted import hdf5, slides, texts
+from support.untrusted.watch import Case, CaseResult, watch
 from tifffile import TiffFile, TiffWriter
-from untrusted import hdf5, slides, texts
-from untrusted.watch import Case, Verdict, watch
 
 from milpath.cohort.cohort import SlideEntry
 from milpath.errors import StoredFileError
@@ -42,17 +43,17 @@ SLIDE_SECONDS, SLIDE_MIB = 20.0, 1024.0
 
 @dataclass(frozen=True)
 class Sort:
-    """Files of one sort, and what each may take."""
+    """Files of one sort, with their limits of processor time and memory."""
 
     cases: Callable[[], Iterable[Case]]
     seconds: float
     mib: float
     quick: int
-    """Every how many of them a quick run treats; none for 0."""
+    """A quick run reads every n-th file; none for 0."""
 
 
 def _bundles() -> Iterable[Case]:
-    from untrusted.bundles import bundle_cases  # which takes TensorFlow along
+    from support.untrusted.bundles import bundle_cases  # imports TensorFlow
 
     return bundle_cases()
 
@@ -65,45 +66,45 @@ SORTS = {
 }
 
 
-def treat(name: str, sort: Sort, every: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """A line for every file that did not end well, then the figure."""
+def read_files(name: str, sort: Sort, every: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield a line per file with a wrong result, then the figure."""
     begun = time.monotonic()
-    told: list[Verdict] = []
+    results: list[CaseResult] = []
     bad = 0
-    for verdict in watch(islice(sort.cases(), 0, None, every), folder):
-        told.append(verdict)
-        slow = verdict.seconds > sort.seconds or verdict.mib > sort.mib
-        if verdict.ending not in ("accepted", "refused") or slow:
+    for result in watch(islice(sort.cases(), 0, None, every), folder):
+        results.append(result)
+        slow = result.seconds > sort.seconds or result.mib > sort.mib
+        if result.ending not in ("accepted", "refused") or slow:
             bad += 1
-            yield {"failed": verdict.name, **_rounded(vars(verdict) | {"name": name})}
+            yield {"failed": result.name, **_rounded(vars(result) | {"name": name})}
         for each in folder.iterdir():
             shutil.rmtree(each)
-    counts = Counter(verdict.ending for verdict in told)
+    counts = Counter(result.ending for result in results)
     yield _rounded(
         {
             "figure": name,
-            "files": len(told),
+            "files": len(results),
             "accepted": counts["accepted"],
             "refused": counts["refused"],
             "bad": bad,
-            "worst_seconds": max(verdict.seconds for verdict in told),
-            "worst_mib": max(verdict.mib for verdict in told),
+            "worst_seconds": max(result.seconds for result in results),
+            "worst_mib": max(result.mib for result in results),
             "seconds": time.monotonic() - begun,
         }
     )
 
 
 def flip_every_byte(path: Path, read: Callable[[Path], None], every: int = 1) -> None:
-    """Read a file after each of its bytes was damaged, one at a time."""
-    whole = path.read_bytes()
+    """Read a file once per byte, with this byte damaged."""
+    data = path.read_bytes()
     wrong = 0
     with path.open("r+b", buffering=0) as file:
-        for place in range(0, len(whole), every):
-            _put(file, place, whole[place] ^ 1 << place % 8)
+        for place in range(0, len(data), every):
+            _put(file, place, data[place] ^ 1 << place % 8)
             with suppress(StoredFileError):
                 read(path)
                 wrong += 1
-            _put(file, place, whole[place])
+            _put(file, place, data[place])
     if wrong:
         raise AssertionError(f"{wrong} damaged files were read")
 
@@ -114,7 +115,7 @@ def _put(file: Any, place: int, value: int) -> None:
 
 
 def flip(every: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """Every byte of a bag, a prediction and weights damaged in turn: each time refused, or not."""
+    """Damage every byte of a bag, a prediction and weights in turn; each must be refused."""
     for kind, (write, read, _) in hdf5.KINDS.items():
 
         def place(where: Path, write: Callable[[Path], None] = write) -> Path:
@@ -122,17 +123,17 @@ def flip(every: int, folder: Path) -> Iterator[dict[str, Any]]:
             return where / "x.h5"
 
         case = Case(kind, place, partial(flip_every_byte, read=read, every=every), accepted=True)
-        (verdict,) = watch([case], folder, seconds=600)
+        (result,) = watch([case], folder, seconds=600)
         size = (folder / "0" / "x.h5").stat().st_size
         shutil.rmtree(folder / "0")
-        bad = int(verdict.ending != "accepted")
+        bad = int(result.ending != "accepted")
         line = {"figure": f"damage {kind}", "bytes": len(range(0, size, every)), "bad": bad}
-        yield _rounded({**line, "said": verdict.said, "seconds": verdict.seconds})
+        yield _rounded({**line, "message": result.message, "seconds": result.seconds})
 
 
 def lose_a_tile(folder: Path) -> Iterator[dict[str, Any]]:
-    """One of a slide's 256 tiles is damaged: what does it cost?"""
-    pixels = np.full((4096, 4096, 3), 240, np.uint8)  # glass, and tissue in all but a rim
+    """Damage one of a slide's 256 tiles, and count the patches that are lost or differ."""
+    pixels = np.full((4096, 4096, 3), 240, np.uint8)  # background at the edge, tissue elsewhere
     tissue = np.random.default_rng(0).normal((180, 90, 150), 20, (3584, 3584, 3))
     pixels[256:-256, 256:-256] = tissue.clip(0, 255)
     params = TileParams(
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="SORT")
     args = parser.parse_args()
     bad = 0
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # disks have their own pace
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # not slowed down by the disk
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         for line in _lines(args, Path(folder)):
             print(json.dumps(line, ensure_ascii=False), flush=True)
@@ -194,7 +195,7 @@ def _lines(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
         if name in SORTS:
             every = SORTS[name].quick if args.quick else 1
             if every:
-                yield from treat(name, SORTS[name], every, folder)
+                yield from read_files(name, SORTS[name], every, folder)
         elif name == "damage":
             yield from flip(61 if args.quick else 1, folder)
         else:

@@ -1,11 +1,11 @@
-"""Fuzz what reads texts of people: cohort files, outlines, and the records of models.
+"""Fuzz the readers of text files: cohort files, annotations, and model descriptions.
 
-The first byte of an input chooses which of them the rest is.
+The first byte of an input selects which of them the rest is.
 
 python scripts/fuzz_manifest.py [--seconds 60] [--seed 1] [--plain]
 
-prints one JSON line with the executions and the seconds; an input that ends in anything but success
-or one clear line is a crash of the harness. `pip install atheris` for fuzzing by coverage.
+Prints one JSON line with the number of executions and the seconds. The harness crashes on an input
+that is neither accepted nor refused in one line. Coverage-guided with `pip install atheris`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from untrusted.fuzz import Target, fuzz
+import support_path  # noqa: F401 (finds support)
+from support.untrusted.fuzz import Target, fuzz
 
 
 def load() -> tuple[Target, Sequence[bytes]]:
-    """Imported here, where atheris sees it."""
-    from untrusted import texts
+    """Import here, so that atheris instruments the modules."""
+    from support.untrusted import texts
 
     ways = (
         ("c.csv", texts.read_cohort, texts.COHORTS),
-        ("o.geojson", texts.fill, texts.OUTLINES),
-        ("model.json", texts.read_record, texts.RECORDS),
+        ("o.geojson", texts.rasterize, texts.ANNOTATIONS),
+        ("model.json", texts.read_description, texts.DESCRIPTIONS),
     )
 
     def target(data: bytes, folder: Path) -> None:

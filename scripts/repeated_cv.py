@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import f1_score, precision_score, recall_score
 from sklearn.model_selection import StratifiedKFold
 
-from milpath.metrics import accuracy, auc, f1, precision, recall
+from milpath.formats.scores import BagScores
+from milpath.metrics import accuracy, auc
 from milpath.nn.data import ArrayBag, Augment
 from milpath.nn.fit import Task, seed_of, train_member
-from milpath.nn.predict import BagScores, score_bags
+from milpath.nn.predict import score_bags
 from milpath.params import TrainParams
 
 Floats = NDArray[np.float64]
@@ -22,9 +24,11 @@ Prepare = Callable[[Sequence[NDArray], Sequence[NDArray]], tuple[list[NDArray], 
 METRICS: dict[str, Callable[..., float | None]] = {
     "auc": auc,
     "accuracy": accuracy,
-    "precision": precision,
-    "recall": recall,
-    "f1": f1,
+    "precision": lambda labels, probs: precision_score(
+        labels, probs.argmax(axis=1), zero_division=0
+    ),
+    "recall": lambda labels, probs: recall_score(labels, probs.argmax(axis=1)),
+    "f1": lambda labels, probs: f1_score(labels, probs.argmax(axis=1)),
 }
 
 
@@ -51,7 +55,7 @@ def cross_validate(
     whose bags hold no instance of the other, where that is true.
     """
     labels = np.array([bag.label for bag in bags])
-    verdicts: dict[int, BagScores] = {}
+    bag_scores: dict[int, BagScores] = {}
     for fold, (train, test) in enumerate(split_folds(labels, folds, seed)):
         learn, unseen = prepare(
             [bags[i].instances for i in train], [bags[i].instances for i in test]
@@ -68,8 +72,8 @@ def cross_validate(
             )[0]
             for number in range(recipe.members)
         ]
-        verdicts.update(zip(test.tolist(), score_bags(members, unseen), strict=True))
-    return [verdicts[i] for i in range(len(bags))]
+        bag_scores.update(zip(test.tolist(), score_bags(members, unseen), strict=True))
+    return [bag_scores[i] for i in range(len(bags))]
 
 
 def measure(labels: NDArray[np.int64], probs: Floats) -> dict[str, float | None]:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from milpath.cohort.cohort import SlideEntry
+from milpath.formats.layout import bag_path
 from milpath.params import GridParams, TileParams
 from milpath.synthetic import SyntheticSlide, draw_slide
-from milpath.tile import bag_path, tile_slide
+from milpath.tile import tile_slide
 
 
 @pytest.fixture(scope="session")

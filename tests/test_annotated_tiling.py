@@ -17,7 +17,7 @@ from milpath.params import GridParams, TileParams
 from milpath.runs import Outcome
 from milpath.slides.annotation import Polygon, write_annotation
 from milpath.synthetic import SyntheticSlide, draw_slide
-from milpath.tile import preview_bag, tile_slide
+from milpath.tile import tile_slide
 
 SMALL = TileParams(grid=GridParams(mpp=2.0, patch_px=64))
 OPTIONS = ("--mpp", "1", "--patch-size", "64")
@@ -32,7 +32,7 @@ def annotation(path: Path, low: float, high: float, hole: bool = False) -> Path:
     return path
 
 
-# -- laws ------------------------------------------------------------------------------------------
+# -- properties ----------------------------------------------------------------------------------
 
 
 def test_patches_lie_in_the_outline_and_in_none_of_its_holes(
@@ -40,8 +40,8 @@ def test_patches_lie_in_the_outline_and_in_none_of_its_holes(
 ) -> None:
     file = annotation(tmp_path / "o.geojson", 0, 1030, hole=True)
     done = tile_slide(SlideEntry(drawn.path, "s", annotation=file), tmp_path, SMALL)
-    assert done.message == f"{done.facts['patches']} patches, all in its annotation"
-    assert done.facts["annotated"]
+    assert done.message == f"{done.facts.patches} patches, all in its annotation"
+    assert done.facts.annotated
     with Bag(tmp_path / "s.h5") as bag:
         centres = bag.grid.coords + bag.grid.patch_size_l0 / 2
         away = np.abs(centres - (515, 750)) / (1030, 1500)
@@ -55,18 +55,19 @@ def test_a_bag_is_kept_for_the_same_outline_alone(drawn: SyntheticSlide, tmp_pat
     right = annotation(tmp_path / "right.geojson", 500, 1030)
     expected = [
         (None, ""),
-        (left, ", made anew: its tissue was found on the slide, is an annotation's"),
-        (same, "44 patches, done before with the same parameters"),
-        (right, ", made anew: the tissue's annotation is another one"),
-        (None, ", made anew: its tissue was an annotation's, is found on the slide"),
+        (left, ", re-tiled: "),
+        (same, "44 patches, already done with the same parameters"),
+        (right, ", re-tiled: "),
+        (None, ", re-tiled: "),
     ]
     for file, words in expected:
         entry = SlideEntry(drawn.path, "s", annotation=file)
-        foreseen = preview_bag(entry, tmp_path / "out", SMALL)
+        foreseen = tile_slide(entry, tmp_path / "out", SMALL, dry_run=True)
         done = tile_slide(entry, tmp_path / "out", SMALL)
         assert (done.status == "skipped") == (foreseen.status == "skipped") == (file is same)
-        assert done.message.endswith(words)
-        assert foreseen.message.endswith(words.removeprefix(", made anew: "))
+        assert words in done.message
+        reason = done.message.partition(", re-tiled: ")[2]
+        assert foreseen.message.endswith(f"re-tiled: {reason}" if reason else words)
 
 
 # -- examples: a folder of annotations -----------------------------------------------------------
@@ -96,16 +97,14 @@ def bags(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.glob("*.h5")}
 
 
-MISSING = (
-    "failed: s2: has no annotation of its tissue; expected s2.geojson in the folder of annotations"
-)
+MISSING = "failed: s2: has no tissue annotation; expected s2.geojson in the folder of annotations"
 
 
 def test_each_slide_has_its_own_outline_and_one_without_fails_in_a_line(
     folder: Path, tmp_path: Path
 ) -> None:
     foreseen = tile(folder, tmp_path / "a", "--dry-run")
-    assert foreseen.stdout.count("would be done") == 2
+    assert foreseen.stdout.count("would be tiled") == 2
     assert MISSING in foreseen.stderr
     assert not list(tmp_path.iterdir())
     run = tile(folder, tmp_path / "a", "--workers", "1")
@@ -142,9 +141,11 @@ def test_one_outline_is_of_one_slide_and_a_folder_has_some_of_them(tmp_path: Pat
     two = [SlideEntry(tmp_path / f"{name}.svs", name) for name in "ab"]
     file = annotation(tmp_path / "c.geojson", 0, 9)
     assert [each.annotation for each in attach_annotations(two[:1], file)] == [file]
-    with pytest.raises(UsageError, match="of one slide, not of 2; name a folder"):
+    with pytest.raises(UsageError, match="is for one slide, not for 2; give a folder"):
         attach_annotations(two, file)
-    with pytest.raises(UsageError, match=r"of none of the slides; looked for a\.geojson b\.geoj"):
+    with pytest.raises(
+        UsageError, match=r"no annotation for any of the slides; expected a\.geojson b\.geoj"
+    ):
         attach_annotations(two, tmp_path)
     with pytest.raises(UsageError, match=r"none\.geojson: cannot be read"):
         attach_annotations(two[:1], tmp_path / "none.geojson")
@@ -171,4 +172,4 @@ def test_an_outline_of_less_than_a_patch_is_a_bag_of_no_rows(
     entry = SlideEntry(drawn.path, "s", annotation=annotation(tmp_path / "o.geojson", 500, 516))
     done: Outcome = tile_slide(entry, tmp_path / "out", SMALL)
     assert done.status == "no_tissue"
-    assert done.message == "too little in its annotation: a bag of 0 patches"
+    assert done.message == "too little tissue in its annotation: a bag of 0 patches"

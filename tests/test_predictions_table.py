@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import csv
+import json
+from dataclasses import asdict
 from pathlib import Path
 
-from milpath.predictions_table import write_predictions_table
+from milpath.predictions_table import ClassifyFacts, PredictionSummary, write_predictions_table
 from milpath.runs import Outcome
 
+SURE = PredictionSummary("b", {"a": 0.25, "b": 0.75}, 0.125, 9, 1, "ok")
+NONE = PredictionSummary(None, None, None, 0, 0, "no_tissue")
 
-def test_the_table_has_a_row_for_every_slide_the_failed_ones_too(tmp_path: Path) -> None:
-    sure = {"predicted": "b", "probs": {"a": 0.25, "b": 0.75}, "spread": 0.125}
-    sure |= {"patches": 9, "unreadable": 1, "status": "ok"}
-    none = {"predicted": None, "probs": None, "spread": None}
-    none |= {"patches": 0, "unreadable": 0, "status": "no_tissue"}
+
+def test_the_table_has_one_row_per_slide_including_failed_ones(tmp_path: Path) -> None:
     outcomes = [
-        Outcome("s1", "skipped", "done before", {"prediction": sure}),
-        Outcome("s2", "no_tissue", "no tissue", {"prediction": none}),
+        Outcome("s1", "skipped", "already done", ClassifyFacts(SURE)),
+        Outcome("s2", "no_tissue", "no tissue", ClassifyFacts(NONE)),
         Outcome("s3", "failed", "s3: broken"),
     ]
     write_predictions_table(tmp_path / "table.csv", outcomes, ("a", "b"))
@@ -29,3 +30,9 @@ def test_the_table_has_a_row_for_every_slide_the_failed_ones_too(tmp_path: Path)
         ["s2", "", "", "", "", "0", "0", "no_tissue", ""],
         ["s3", "", "", "", "", "", "", "failed", "s3: broken"],
     ]
+
+
+def test_an_outcome_is_json_with_the_keys_of_its_facts() -> None:
+    printed = json.loads(json.dumps(asdict(Outcome("s1", "ok", "done", ClassifyFacts(SURE)))))
+    assert printed["facts"]["prediction"]["probs"] == {"a": 0.25, "b": 0.75}
+    assert asdict(Outcome("s1", "failed", "no"))["facts"] == {}

@@ -1,7 +1,7 @@
-"""Nobody is named: what scanners, hospitals and computers say of people stays where it is.
+"""No output contains personal data of a slide, a cohort file, a user or a machine.
 
-Every place that can hold a name holds one; every command is run; every byte that comes out of it is
-searched. The plugin's exports are searched by the plugin's own tests.
+Every place that can hold a name holds one; every command is run; every byte of its output is
+searched. The plugin's tests search the plugin's exports.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ from milpath.slides.redaction import redact_path
 from milpath.slides.slide import Slide
 from milpath.synthetic import draw_slide
 
-# every command in one process, as a user of this name on a machine of this name; label, macro and
-# thumbnail images are counted whenever anything asks for them
+# runs all commands in one process, with names for user and machine, and records each access to
+# label, macro and thumbnail images
 CHILD = """
 import contextlib, json, os, platform, socket, sys
 import openslide
 from openslide import lowlevel
 from milpath.cli import main
 
-asked = []
+accessed = []
 class Watched(openslide.OpenSlide):
-    associated_images = property(lambda self: asked.append("images"))
-    color_profile = property(lambda self: asked.append("profile"))
+    associated_images = property(lambda self: accessed.append("images"))
+    color_profile = property(lambda self: accessed.append("profile"))
 openslide.OpenSlide = Watched
 for name in ("read_associated_image", "get_associated_image_names"):
-    setattr(lowlevel, name, lambda *_, name=name: asked.append(name))
+    setattr(lowlevel, name, lambda *_, name=name: accessed.append(name))
 socket.gethostname = socket.getfqdn = platform.node = lambda *_: "canaryhost"
 
 codes = []
@@ -73,7 +73,7 @@ if __name__ == "__main__":
         except SystemExit as end:
             codes.append(end.code or 0)
     with open(os.environ["ANSWER"], "w") as file:
-        json.dump({"codes": codes, "asked": asked}, file)
+        json.dump({"codes": codes, "accessed": accessed}, file)
 """
 
 SIZE = (512, 512)
@@ -81,14 +81,14 @@ SIZE = (512, 512)
 
 @dataclass(frozen=True)
 class Run:
-    """All commands, and what came out of them."""
+    """All commands and their output."""
 
     folder: Path
     slides: tuple[Path, ...]
     commands: tuple[tuple[str, ...], ...]
     codes: tuple[int, ...]
-    asked: tuple[str, ...]
-    said: bytes
+    accessed: tuple[str, ...]
+    output: bytes
 
 
 def run_commands(folder: Path, commands: Sequence[Sequence[str | Path]]) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def run_commands(folder: Path, commands: Sequence[Sequence[str | Path]]) -> dict
     )  # fmt: skip
     assert (folder / "answer.json").exists(), child.stderr.decode()
     answer = json.loads((folder / "answer.json").read_text())
-    return {**answer, "said": child.stdout + child.stderr}
+    return {**answer, "output": child.stdout + child.stderr}
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +119,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         slides,
         tuple(tuple(map(str, line)) for line in commands),
         tuple(answer["codes"]),
-        tuple(answer["asked"]),
-        answer["said"],
+        tuple(answer["accessed"]),
+        answer["output"],
     )
 
 
 def draw_named_slides(folder: Path) -> tuple[Path, ...]:
-    """Six slides with a name in all places, one cut short, one damaged, and one that is none."""
+    """Six slides with names in all places, one cut short, one that is no slide, one damaged."""
     folder.mkdir()
     made = []
     for number in range(6):
@@ -154,13 +154,13 @@ def draw_named_slides(folder: Path) -> tuple[Path, ...]:
 
 
 def write_cohort(path: Path, slides: Sequence[Path]) -> Path:
-    """Ids, labels and cases that name nobody; the other columns do, and so does every path."""
+    """Write ids, labels and cases without names; other columns and all paths hold names."""
     header = ["slide", "slide_id", "label", "case", "split", "site", "mpp", canary("Column")]
     rows = []
     for number, slide in enumerate(slides):
         label = ("normal", "tumour")[number % 2]
         split = ("train", "val", "test")[number // 2 % 3]
-        mpp = "1.1" if number == 1 else ""  # not what the slide says of itself: a warning
+        mpp = "1.1" if number == 1 else ""  # differs from the slide's own: a warning
         row = [slide, f"s{number}", label, f"c{number}", split, canary("Site"), mpp]
         rows.append([*row, canary("Patient")])
     path.write_text(rows_of(header, rows), encoding="utf-8")
@@ -212,13 +212,13 @@ def list_commands(folder: Path, cohort: Path, slide: Path) -> list[list[str | Pa
 
 
 @pytest.mark.slow
-def test_the_names_are_where_they_should_be_found(run: Run) -> None:
+def test_the_slides_hold_names_in_all_places(run: Run) -> None:
     slide = run.slides[0]
     assert len(INSIDE) >= 12
     assert find_names(slide.read_bytes()) >= {canary(place).lower() for place in INSIDE}
     with openslide.OpenSlide(slide) as opened:
-        told = find_names("\n".join(opened.properties.values()).encode())
-        assert len(told) >= 15
+        names = find_names("\n".join(opened.properties.values()).encode())
+        assert len(names) >= 15
         assert shows_label(pixels(opened.associated_images["label"]))
         assert set(opened.associated_images) == {"label", "macro", "thumbnail"}
         assert not shows_label(pixels(opened.read_region((0, 0), 0, SIZE)))
@@ -229,44 +229,44 @@ def pixels(image: Any) -> Pixels:
 
 
 @pytest.mark.slow
-def test_every_command_did_what_it_was_to_do(run: Run) -> None:
+def test_every_command_ends_with_the_expected_exit_code(run: Run) -> None:
     expected = {"tile": [3, 3, 0, 4, 2, 3], "train": [0, 2], "embed": [0, 0]}
     expected |= {"classify": [3, 3, 3], "report": [0, 0]}
     expected |= {"heatmap": [0, 0, 2], "export": [0] * 5, "info": [0] * 8}
     found: dict[str, list[int]] = {}
     for command, code in zip(run.commands, run.codes, strict=True):
         found.setdefault(command[0], []).append(code)
-    assert found == expected, run.said.decode()
+    assert found == expected, run.output.decode()
     kinds = {path.suffix for path in run.folder.rglob("*") if path.is_file()}
     assert kinds >= {".h5", ".png", ".csv", ".json", ".geojson", ".tif"}
 
 
 @pytest.mark.slow
-def test_no_name_is_in_any_byte_of_any_file(run: Run) -> None:
+def test_no_file_contains_a_name(run: Run) -> None:
     assert names_in(run.folder) == {}
 
 
 @pytest.mark.slow
-def test_no_name_is_said_on_the_terminal_or_in_the_log(run: Run) -> None:
-    assert find_names(run.said) == set()
-    assert b"s7: not a slide" in run.said  # but which slide it is, is
-    assert b"s1: says 1 " in run.said
+def test_neither_the_terminal_nor_the_log_contains_a_name(run: Run) -> None:
+    assert find_names(run.output) == set()
+    assert b"s7: not a slide" in run.output  # the slide's id is printed
+    assert b"s1: says 1 " in run.output
 
 
 @pytest.mark.slow
-def test_nothing_of_label_or_macro_is_in_any_picture(run: Run) -> None:
-    seen = [picture for path in run.folder.rglob("*") for picture in pictures_in(path)]
-    assert len(seen) > 100
-    assert not any(map(shows_label, seen))
+def test_no_picture_contains_pixels_of_label_or_macro(run: Run) -> None:
+    found = [picture for path in run.folder.rglob("*") for picture in pictures_in(path)]
+    assert len(found) > 100
+    assert not any(map(shows_label, found))
 
 
 @pytest.mark.slow
-def test_label_and_macro_images_are_never_asked_for(run: Run) -> None:
-    assert run.asked == ()
+def test_label_and_macro_images_are_never_accessed(run: Run) -> None:
+    assert run.accessed == ()
 
 
 @pytest.mark.slow
-def test_pictures_hold_pixels_and_nothing_else(run: Run) -> None:
+def test_pictures_contain_pixels_and_nothing_else(run: Run) -> None:
     for path in run.folder.rglob("*.png"):
         kinds = {kind for kind, _ in png_chunks(path.read_bytes())}
         assert kinds <= {b"IHDR", b"IDAT", b"IEND"}, path.name
@@ -275,15 +275,15 @@ def test_pictures_hold_pixels_and_nothing_else(run: Run) -> None:
     assert kinds <= {0xE0, 0xEE, 0xDB, 0xC0, 0xC4, 0xDD}  # JFIF, Adobe, tables, frame, restart
 
 
-def test_a_patient_in_a_dicom_slide_stays_in_it(shared_data: Path, tmp_path: Path) -> None:
+def test_no_output_contains_the_patient_of_a_dicom_slide(shared_data: Path, tmp_path: Path) -> None:
     source = shared_data / "slides" / "dicom_cmu_multilevel"
     if not source.is_dir():
         pytest.skip("MILPATH_TEST_DATA holds no slides/dicom_cmu_multilevel")
     planted = copy_dicom(source, tmp_path / canary("Folder") / "case-1")
     file = tmp_path / canary("Folder") / "case-1" / f"{canary('File')}level-0-frames-0-30.dcm"
     with openslide.OpenSlide(file) as opened:
-        told = find_names("\n".join(opened.properties.values()).encode())
-    assert told >= {name.lower() for name in planted.values()}
+        names = find_names("\n".join(opened.properties.values()).encode())
+    assert names >= {name.lower() for name in planted.values()}
     out = tmp_path / "out"
     folder = tmp_path / canary("Folder")
     answer = run_commands(
@@ -292,32 +292,32 @@ def test_a_patient_in_a_dicom_slide_stays_in_it(shared_data: Path, tmp_path: Pat
     assert answer["codes"] == [0]
     assert (out / "case-1.h5").exists()
     assert names_in(out) == {}
-    assert find_names(answer["said"]) == set()
-    assert answer["asked"] == []
+    assert find_names(answer["output"]) == set()
+    assert answer["accessed"] == []
 
 
 @pytest.mark.parametrize("given", ["s1", "Jane Doe"])
-def test_messages_call_a_slide_by_the_id_it_was_given(tmp_path: Path, given: str) -> None:
+def test_messages_name_a_slide_by_its_given_id(tmp_path: Path, given: str) -> None:
     path = tmp_path / "Roe" / "Jane Doe.svs"
-    said = (
+    message = (
         f"Reading {path}: bad tile in {path.parent}/Roe 2.dat, see '{path.with_suffix('')}/a.ini'"
     )
-    told = redact_path(said, path, given)
-    assert str(tmp_path) not in told
-    assert "Roe" not in told
-    assert ("Jane Doe.svs" in told) == (given == "Jane Doe")
-    assert told.startswith("Reading ")
+    redacted = redact_path(message, path, given)
+    assert str(tmp_path) not in redacted
+    assert "Roe" not in redacted
+    assert ("Jane Doe.svs" in redacted) == (given == "Jane Doe")
+    assert redacted.startswith("Reading ")
 
 
 @pytest.mark.slow
-def test_facts_are_an_allow_list_whatever_the_file_says(run: Run) -> None:
+def test_slide_facts_contain_no_name(run: Run) -> None:
     with Slide(run.slides[0], "s0") as slide:
         assert find_names(str(slide.facts).encode()) == set()
         assert slide.facts.vendor == "aperio"
         assert slide.name == "s0"
 
 
-def test_an_error_that_nobody_foresaw_names_the_slide_alone(
+def test_an_unexpected_error_names_only_the_slide_id(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / canary("Folder") / f"{canary('File')}.svs"
@@ -332,26 +332,26 @@ def test_an_error_that_nobody_foresaw_names_the_slide_alone(
     outcome = attempt_slide(job, SlideEntry(path, "s1"))
     assert outcome.message == "s1: unexpected RuntimeError: no s1"
     assert find_names(caplog.text.encode()) == set()
-    assert "in job" in caplog.text  # where it happened is told all the same
+    assert "in job" in caplog.text  # the traceback is logged
     assert "FileNotFoundError" in caplog.text
 
 
 @pytest.mark.slow
-def test_what_other_libraries_remark_on_a_file_is_not_heard(
+def test_log_messages_of_other_libraries_about_a_file_are_dropped(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    heard: list[str] = []
+    opened_names: list[str] = []
 
-    class Remarking(tifffile.TiffFile):
+    class LoggingTiffFile(tifffile.TiffFile):
         def __init__(self, path: Path) -> None:
             super().__init__(path)
             tifffile.logger().error(f"{self!r} is odd")
-            heard.append(self.filename)
+            opened_names.append(self.filename)
 
-    monkeypatch.setattr("milpath.patches.tiff.TiffFile", Remarking)
+    monkeypatch.setattr("milpath.patches.tiff.TiffFile", LoggingTiffFile)
     with Slide(run.slides[0], "s0") as slide:
         native = open_tiff_level(slide, 0)
     assert native is not None
     native.close()
-    assert heard == [run.slides[0].name]
+    assert opened_names == [run.slides[0].name]
     assert find_names(caplog.text.encode()) == set()

@@ -1,4 +1,4 @@
-"""A slide becomes a bag and a picture, once, or leaves nothing behind."""
+"""Tiling writes a bag and a picture per slide, once, or nothing."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import openslide
 import pytest
 from numpy.typing import NDArray
 from support.drawing import damage_tile, write_levels
-from untrusted.tamper import edited
+from support.untrusted.tamper import edited
 
 from milpath.cohort.cohort import SlideEntry
 from milpath.errors import MilpathError, OutputError, ResolutionError, SlideReadError
 from milpath.formats.bag import Bag
+from milpath.formats.layout import bag_path
 from milpath.params import GridParams, TileParams
 from milpath.runs import Outcome
 from milpath.slides.slide import Slide
 from milpath.synthetic import SyntheticSlide, draw_slide
-from milpath.tile import bag_path, plan_slide, tile_slide
+from milpath.tile import plan_slide, tile_slide
 
 SMALL = TileParams(grid=GridParams(mpp=2.0, patch_px=64))
 
@@ -33,24 +34,22 @@ def tile(path: Path, out: Path, params: TileParams = SMALL, threads: int = 1) ->
     return tile_slide(SlideEntry(path, "s"), out, params, threads)
 
 
-# -- laws ------------------------------------------------------------------------------------------
+# -- properties ----------------------------------------------------------------------------------
 
 
-def test_a_bag_and_a_picture_are_made(drawn: SyntheticSlide, tmp_path: Path) -> None:
+def test_tiling_writes_a_bag_and_a_picture(drawn: SyntheticSlide, tmp_path: Path) -> None:
     done = tile(drawn.path, tmp_path)
     assert files_in(tmp_path) == {"s.h5", "qc/s.png"}
     assert (tmp_path / "qc" / "s.png").read_bytes().startswith(b"\x89PNG")
     with Bag(tmp_path / "s.h5") as bag:
-        assert len(bag) == done.facts["patches"] > 20
+        assert len(bag) == done.facts.patches > 20
         assert bag.slide.slide_id == "s"
         assert bag.header.params == SMALL
-    assert (done.status, done.facts["mpp_source"]) == ("ok", "slide")
-    assert done.message == f"{done.facts['patches']} patches"
+    assert (done.status, done.facts.mpp_source) == ("ok", "slide")
+    assert done.message == f"{done.facts.patches} patches"
 
 
-def test_the_same_slide_gives_the_same_bytes_from_any_number_of_threads(
-    drawn: SyntheticSlide, tmp_path: Path
-) -> None:
+def test_any_number_of_threads_writes_the_same_bytes(drawn: SyntheticSlide, tmp_path: Path) -> None:
     made = []
     for name, threads in (("a", 1), ("b", 1), ("c", 2)):
         tile(drawn.path, tmp_path / name, threads=threads)
@@ -60,38 +59,38 @@ def test_the_same_slide_gives_the_same_bytes_from_any_number_of_threads(
     assert made[0] == made[1] == made[2]
 
 
-def test_a_second_run_skips_and_says_so(drawn: SyntheticSlide, tmp_path: Path) -> None:
+def test_a_second_run_skips_the_slide(drawn: SyntheticSlide, tmp_path: Path) -> None:
     first = tile(drawn.path, tmp_path)
     before = (tmp_path / "s.h5").stat()
     second = tile(drawn.path, tmp_path)
     assert second.status == "skipped"
-    assert "done before with the same parameters" in second.message
-    assert second.facts["patches"] == first.facts["patches"]
+    assert "already done with the same parameters" in second.message
+    assert second.facts == first.facts
     assert (tmp_path / "s.h5").stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_other_parameters_make_the_bag_anew_and_say_so(
+def test_changed_parameters_re_tile_the_slide_and_the_message_names_them(
     drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     tile(drawn.path, tmp_path)
     other = TileParams(grid=GridParams(mpp=4.0, patch_px=64))
     again = tile(drawn.path, tmp_path, other)
     assert again.status == "ok"
-    assert again.message.endswith(", made anew: grid.mpp was 2.0, is 4.0")
+    assert again.message.endswith(", re-tiled: grid.mpp changed from 2.0 to 4.0")
     with Bag(tmp_path / "s.h5") as bag:
         assert bag.header.params == other
 
 
-def test_another_slide_of_the_same_name_makes_the_bag_anew(tmp_path: Path) -> None:
+def test_a_different_slide_with_the_same_name_is_re_tiled(tmp_path: Path) -> None:
     size = (512, 512)
     for seed in (1, 2):
         path = draw_slide(tmp_path / f"{seed}.tif", seed=seed, tumour=False, size_px=size).path
         made = tile(path, tmp_path / "out")
         assert made.status == "ok"
-    assert made.message.endswith(", made anew: the slide is another one")
+    assert ", re-tiled: the " in made.message
 
 
-def test_a_damaged_bag_or_a_missing_picture_is_made_again(
+def test_a_damaged_bag_or_a_missing_picture_is_replaced(
     drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     tile(drawn.path, tmp_path)
@@ -117,32 +116,32 @@ def test_a_blank_slide_is_a_bag_of_no_rows(tmp_path: Path) -> None:
         size_px=(600, 600),
     ).path
     done = tile(path, tmp_path / "out")
-    assert (done.status, done.facts["patches"]) == ("no_tissue", 0)
+    assert (done.status, done.facts.patches) == ("no_tissue", 0)
     assert "no tissue found" in done.message
     with Bag(tmp_path / "out" / "s.h5") as bag:
         assert len(bag) == 0
     assert tile(path, tmp_path / "out").status == "skipped"
 
 
-def test_nothing_of_the_slides_own_words_reaches_a_bag(
+def test_no_metadata_text_of_the_slide_is_written_into_a_bag(
     tmp_path: Path, drawn: SyntheticSlide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: object) -> None:
+    def fail(_: object) -> None:
         raise AssertionError("the label was opened")
 
     with openslide.OpenSlide(drawn.path) as slide:
         rgb = np.asarray(slide.read_region((200, 300), 0, (640, 640)).convert("RGB"))
     words = "Aperio Image Library\n|AppMag = 10|MPP = 1.0|Filename = DOEJANE|User = DOEJANE"
     path = write_levels(tmp_path / "p.svs", [rgb], None, words)
-    monkeypatch.setattr(openslide.OpenSlide, "associated_images", property(refuse))
-    assert tile(path, tmp_path / "out").facts["patches"] > 0
+    monkeypatch.setattr(openslide.OpenSlide, "associated_images", property(fail))
+    assert tile(path, tmp_path / "out").facts.patches > 0
     with h5py.File(tmp_path / "out" / "s.h5") as h5:
         assert h5.attrs["vendor"] == "aperio"
     for name in files_in(tmp_path / "out"):
         assert b"DOEJANE" not in (tmp_path / "out" / name).read_bytes()
 
 
-def test_a_plan_reads_no_more_than_the_level_its_overview_needs(
+def test_a_plan_reads_only_the_level_that_its_thumbnail_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rgb = np.full((4096, 4096, 3), 235, np.uint8)
@@ -169,28 +168,31 @@ def test_a_plan_reads_no_more_than_the_level_its_overview_needs(
 
 
 @pytest.fixture
-def rotten(drawn: SyntheticSlide, tmp_path: Path) -> Path:
-    """The drawn slide, a tile in the midst of its tissue unreadable at full size."""
-    path = Path(shutil.copy(drawn.path, tmp_path / "rotten.tif"))
+def damaged(drawn: SyntheticSlide, tmp_path: Path) -> Path:
+    """The synthetic slide, with an unreadable tile in its tissue at full size."""
+    path = Path(shutil.copy(drawn.path, tmp_path / "damaged.tif"))
     damage_tile(path, 2 * 5 + 2)  # of 5 x 6
     return path
 
 
-def test_a_slide_that_fails_leaves_nothing(rotten: Path, tmp_path: Path) -> None:
-    with pytest.raises(SlideReadError, match="patches are unreadable, at most 1%"):
-        tile(rotten, tmp_path / "out", TileParams(grid=GridParams(mpp=1.0, patch_px=64)))
+def test_a_failed_slide_leaves_no_file(damaged: Path, tmp_path: Path) -> None:
+    with pytest.raises(SlideReadError, match="patches are unreadable; expected at most 1%"):
+        tile(damaged, tmp_path / "out", TileParams(grid=GridParams(mpp=1.0, patch_px=64)))
     assert files_in(tmp_path / "out") == set()
 
 
-def test_damage_that_no_patch_needs_does_no_harm(rotten: Path, tmp_path: Path) -> None:
-    assert tile(rotten, tmp_path / "out", TileParams(grid=GridParams(mpp=4.0, patch_px=64))).facts[
-        "patches"
-    ]
+def test_damage_outside_of_all_patches_is_ignored(damaged: Path, tmp_path: Path) -> None:
+    assert (
+        tile(
+            damaged, tmp_path / "out", TileParams(grid=GridParams(mpp=4.0, patch_px=64))
+        ).facts.patches
+        > 0
+    )
 
 
 @pytest.fixture
 def hidden(drawn: SyntheticSlide, tmp_path: Path) -> Path:
-    """The drawn slide, 512 x 512 px of it unreadable at every level that shows them well."""
+    """The synthetic slide, with 512 x 512 px unreadable at levels 0 and 1."""
     path = Path(shutil.copy(drawn.path, tmp_path / "hidden.tif"))
     damage_tile(path, 0, level=1)
     damage_tile(path, 0, 1, 5, 6)
@@ -203,7 +205,7 @@ def test_damage_that_hides_tissue_fails_the_slide(hidden: Path, tmp_path: Path) 
     assert files_in(tmp_path / "out") == set()
 
 
-def test_damage_that_hides_a_little_is_told(
+def test_a_little_damage_is_logged(
     hidden: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("tile", "patches.reader"):
@@ -212,7 +214,7 @@ def test_damage_that_hides_a_little_is_told(
     assert "% of its area cannot be read" in caplog.text
 
 
-def test_a_bag_with_holes_is_made_again_as_the_slide_may_have_been_mended(
+def test_a_bag_with_unreadable_patches_is_replaced_since_the_slide_may_have_been_repaired(
     drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     tile(drawn.path, tmp_path)
@@ -222,9 +224,7 @@ def test_a_bag_with_holes_is_made_again_as_the_slide_may_have_been_mended(
     assert tile(drawn.path, tmp_path).status == "skipped"
 
 
-def test_a_slide_that_fails_leaves_the_older_bag_as_it_was(
-    drawn: SyntheticSlide, tmp_path: Path
-) -> None:
+def test_a_failed_slide_keeps_the_older_bag(drawn: SyntheticSlide, tmp_path: Path) -> None:
     path = Path(shutil.copy(drawn.path, tmp_path / "d.tif"))
     tile(path, tmp_path / "out")
     before = (tmp_path / "out" / "s.h5").read_bytes()
@@ -233,18 +233,18 @@ def test_a_slide_that_fails_leaves_the_older_bag_as_it_was(
     assert (tmp_path / "out" / "s.h5").read_bytes() == before
 
 
-def test_an_unfit_resolution_is_refused_before_a_pixel_is_read(
+def test_a_wrong_resolution_raises_before_a_pixel_is_read(
     drawn: SyntheticSlide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise AssertionError("pixels were read")
 
-    monkeypatch.setattr("milpath.slides.slide.Slide.read_region", refuse)
-    with pytest.raises(ResolutionError, match=r"coarser than the 0\.5 asked for"):
+    monkeypatch.setattr("milpath.slides.slide.Slide.read_region", fail)
+    with pytest.raises(ResolutionError, match=r"coarser than the requested 0\.5"):
         tile(drawn.path, tmp_path, TileParams())
 
 
-def test_a_folder_that_cannot_be_written_is_an_output_error(
+def test_a_folder_that_cannot_be_written_raises_an_output_error(
     drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     (tmp_path / "out").write_text("")
@@ -263,16 +263,16 @@ def real(shared_data: Path, name: str, out: Path, mpp: float = 0.5, **given: flo
 
 
 @pytest.mark.slow
-def test_a_real_biopsy_is_cut_at_its_exact_size(shared_data: Path, tmp_path: Path) -> None:
+def test_a_real_biopsy_is_tiled_at_its_exact_size(shared_data: Path, tmp_path: Path) -> None:
     done = real(shared_data, "slides/lscc_HE3.svs", tmp_path)
-    assert 250 <= done.facts["patches"] <= 310
+    assert 250 <= done.facts.patches <= 310
     with Bag(bag_path(tmp_path, "lscc_HE3")) as bag:
         side_um = bag.grid.patch_size_l0 * bag.slide.mpp_x
         assert side_um == pytest.approx(128, rel=0.002)
         corners = {(int(x), int(y)) for x, y in bag.grid.coords // 1000}
     assert (10, 8) in corners  # the dark core
     assert corners & {(5, 3), (2, 11), (3, 5)}  # pale fragments
-    assert (8, 2) not in corners  # glass
+    assert (8, 2) not in corners  # background
 
 
 def test_svs_and_dicom_of_one_tissue_give_the_same_patches(
@@ -287,12 +287,12 @@ def test_svs_and_dicom_of_one_tissue_give_the_same_patches(
         assert svs.grid.coords.tolist() == dicom.grid.coords.tolist()
         assert len(svs) > 20
         rows = np.arange(len(svs))
-        # the DICOM's colours are YCbCr that call themselves RGB: its red is the luma
+        # the DICOM's colours are YCbCr that call themselves RGB: its red channel is the luma
         luma = svs.read_patches(rows) @ np.array([0.299, 0.587, 0.114])
         assert np.abs(luma - dicom.read_patches(rows)[..., 0]).mean() < 6
 
 
-def test_a_slide_without_resolution_is_refused_and_works_with_one_given(
+def test_a_slide_without_resolution_raises_unless_one_is_given(
     shared_data: Path, tmp_path: Path
 ) -> None:
     name = "slides/TCGA-CR-7395-01A-01-TS1.svs"
@@ -300,21 +300,23 @@ def test_a_slide_without_resolution_is_refused_and_works_with_one_given(
         real(shared_data, name, tmp_path)
     assert files_in(tmp_path) == set()
     done = real(shared_data, name, tmp_path, slide_mpp=0.25)
-    assert done.facts["mpp_source"] == "option"
+    assert done.facts.mpp_source == "option"
     with Bag(bag_path(tmp_path, "TCGA-CR-7395-01A-01-TS1")) as bag:
         assert (bag.slide.mpp_x, bag.slide.mpp_source) == (0.25, "option")
         assert bag.grid.patch_size_l0 == 512
 
 
-def test_fluorescence_is_told_to_be_dark(shared_data: Path, tmp_path: Path) -> None:
+def test_fluorescence_is_recognized_by_its_dark_background(
+    shared_data: Path, tmp_path: Path
+) -> None:
     done = real(shared_data, "slides/hamamatsu_DAPI.ndpi", tmp_path)
-    assert done.facts["background"] == "dark"
+    assert done.facts.background == "dark"
     assert "fluorescence" in done.message
 
 
-def test_a_marker_ring_is_hardly_cut(shared_data: Path, tmp_path: Path) -> None:
+def test_a_marker_ring_gives_almost_no_patches(shared_data: Path, tmp_path: Path) -> None:
     done = real(shared_data, "slides/csf_penring.tif", tmp_path, mpp=2)
-    assert done.facts["patches"] <= 3
+    assert done.facts.patches <= 3
 
 
 @pytest.mark.parametrize(
@@ -352,9 +354,9 @@ def test_a_broken_file_fails_with_one_line_and_leaves_nothing(
     assert files_in(tmp_path) == set()
 
 
-def test_a_rotten_slide_with_its_resolution_given_still_fails_clearly(
+def test_a_damaged_slide_with_its_resolution_given_still_fails_clearly(
     shared_data: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(SlideReadError, match="patches are unreadable, at most 1%"):
+    with pytest.raises(SlideReadError, match="patches are unreadable; expected at most 1%"):
         real(shared_data, "broken/bitrot_TCGA.svs", tmp_path, mpp=0.25, slide_mpp=0.25)
     assert files_in(tmp_path) == set()

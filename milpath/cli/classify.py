@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +23,7 @@ from milpath.cli.machines import (
     open_backend,
     take_shard,
 )
-from milpath.cli.runs import DryRunOption, open_run, preview
+from milpath.cli.runs import DryRunOption, open_run
 from milpath.errors import StoredFileError, UsageError
 
 
@@ -32,39 +31,38 @@ def classify(
     slides: Annotated[
         list[Path],
         typer.Argument(
-            help="Slides, folders of slides, or CSVs with a column slide.",
+            exists=True,
+            help="Slides, folders of slides, or cohort CSVs with a column slide.",
             metavar="SLIDE",
             show_default=False,
         ),
     ],
-    model: Annotated[
-        Path, typer.Option("--model", "-m", help="A model folder.", show_default=False)
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)
-    ],
+    model: Annotated[Path, typer.Option("--model", "-m", help="Model folder.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.", show_default=False)],
     slide_mpp: SlideMppOption = None,
     workers: NetworkWorkersOption = 1,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
     tissue: TissueOption = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also tell how far each slide is.")
+        bool, typer.Option("--verbose", "-v", help="Show progress within each slide.")
     ] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify slides straight from their files, and paint where the evidence lies.
+    """Classify slides with a trained model, and render heatmaps of its attention.
 
     OUT receives predictions.csv, and for each slide a prediction file and a picture of the slide
-    beside its heatmap. Resolution, patch size and everything else come from the model.
+    beside its heatmap. The resolution, the patch size and all other parameters come from the
+    model.
     """
+    from milpath.formats.layout import model_spec_path, predictions_table_path
     from milpath.formats.model_spec import check_weights, read_bundle_spec
     from milpath.nn.jobs import ClassifyJob
-    from milpath.predictions_table import preview_prediction, write_predictions_table
+    from milpath.predictions_table import write_predictions_table
     from milpath.runs import Inline
 
-    entries, share = take_shard(gather_entries(slides, slide_mpp, tissue), shard)
+    entries, part = take_shard(gather_entries(slides, slide_mpp, tissue), shard)
     try:
         spec = read_bundle_spec(model)
         if dry_run:
@@ -72,25 +70,23 @@ def classify(
     except StoredFileError as error:
         raise UsageError(str(error)) from None
     show_warnings(verbose=verbose)
-    table = out / (share.file_name("predictions", ".csv") if share else "predictions.csv")
+    table = predictions_table_path(out, (part.number, part.count) if part else None)
     place = {entry.slide_id: number for number, entry in enumerate(entries)}
-    files = [model / "model.json", *files_of(entries)]
-    if dry_run:
-        look = partial(preview_prediction, out=out, spec=spec)
-        preview("classify", look, entries, out, as_json)
-        return
+    files = [model_spec_path(model), *files_of(entries)]
     params = {"model": spec.fingerprint, "annotated": tissue is not None}
     with (
-        open_backend(workers, scheduler, len(entries), out, files) as backend,
-        open_run("classify", out, entries, params, as_json) as run,
+        open_backend(workers, scheduler, len(entries), out, files, dry_run=dry_run) as backend,
+        open_run("classify", out, entries, params, as_json, dry_run=dry_run) as run,
     ):
-        if isinstance(backend, Inline):
+        if isinstance(backend, Inline) and not dry_run:
             load_network()
-        job = ClassifyJob(model.absolute(), spec.fingerprint, out.absolute(), backend.threads)
+        job = ClassifyJob(
+            model.absolute(), spec.fingerprint, out.absolute(), backend.threads, dry_run
+        )
         try:
             run.do(job, backend)
-        finally:  # an interrupted run leaves the table of what it has done
-            if (run.outcomes or not entries) and out.is_dir():
+        finally:  # also an interrupted run writes the table of the slides it has done
+            if not dry_run and (run.outcomes or not entries) and out.is_dir():
                 outcomes = sorted(run.outcomes, key=lambda outcome: place[outcome.slide_id])
                 write_predictions_table(table, outcomes, spec.class_names)
     run.finish()

@@ -1,4 +1,4 @@
-"""What the commands over many slides share: where the work is done, and which share of it."""
+"""Options that the commands over many slides share: workers, cluster, shard, annotations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -15,14 +15,17 @@ from milpath.errors import UsageError
 
 if TYPE_CHECKING:
     from milpath.cohort.cohort import SlideEntry
+    from milpath.cohort.workitem import WorkItem
     from milpath.runs import Backend, Shard
+
+_Item = TypeVar("_Item", bound="WorkItem")
 
 SchedulerOption = Annotated[
     str | None,
     typer.Option(
         "--scheduler",
         metavar="ADDRESS",
-        help="Let the workers of a Dask cluster do it: tcp://host:8786, or the scheduler's file.",
+        help="Run on a Dask cluster: address (tcp://host:8786) or file of its scheduler.",
         show_default="this machine",
     ),
 ]
@@ -31,7 +34,7 @@ ShardOption = Annotated[
     typer.Option(
         "--shard",
         metavar="I/N",
-        help="Do the I-th of N shares of the slides, from 1/N to N/N (for array jobs).",
+        help="Process shard I of N of the slides, from 1/N to N/N (for array jobs).",
         show_default="all",
     ),
 ]
@@ -40,8 +43,8 @@ TissueOption = Annotated[
     typer.Option(
         "--tissue-annotations",
         metavar="GEOJSON",
-        help="Tissue drawn by hand in napari or QuPath: a GeoJSON file for one slide, or a folder "
-        "with <slide_id>.geojson for each.",
+        help="Tissue annotations drawn in napari or QuPath: a GeoJSON file for one slide, or a "
+        "folder with one <slide_id>.geojson per slide.",
         show_default="auto-detected",
     ),
 ]
@@ -51,14 +54,14 @@ NetworkWorkersOption = Annotated[
         "--workers",
         "-w",
         min=1,
-        help="Processes at work. One uses all processors already; each loads the network, "
-        "0.7 GB or more.",
+        help="Number of processes. One already uses all CPUs; each loads the network (0.7 GB or "
+        "more).",
     ),
 ]
 
 
 def processors() -> int:
-    """Processors this process may use."""
+    """Count the CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -67,7 +70,7 @@ def processors() -> int:
 def gather_entries(
     slides: Sequence[Path], slide_mpp: float | None, tissue: Path | None
 ) -> list[SlideEntry]:
-    """The slides that the options name; raises as `gather_slides` and `attach_annotations` do."""
+    """List the slides given by the options; raise `UsageError` as `gather_slides` does."""
     from milpath.cohort.cohort import attach_annotations, gather_slides
 
     entries = gather_slides(slides, slide_mpp)
@@ -80,40 +83,66 @@ def gather_entries(
 
 
 def files_of(entries: Sequence[SlideEntry]) -> list[Path]:
-    """What the work on slides reads."""
+    """List the input files of a run over slides."""
     annotations = [entry.annotation for entry in entries if entry.annotation is not None]
     return [entry.path for entry in entries] + annotations
 
 
-def take_shard(
-    entries: Sequence[SlideEntry], shard: str | None
-) -> tuple[list[SlideEntry], Shard | None]:
-    """The slides that are this run's; raises `UsageError` as `Shard.parse` does."""
+def take_shard(items: Sequence[_Item], shard: str | None) -> tuple[list[_Item], Shard | None]:
+    """Select the items of this run; raise `UsageError` as `Shard.parse` does."""
     from milpath.runs import Shard
 
     if shard is None:
-        return list(entries), None
-    share = Shard.parse(shard)
-    return share.take(entries), share
+        return list(items), None
+    part = Shard.parse(shard)
+    return part.take(items), part
+
+
+def check_backend_options(workers: int, scheduler: str | None) -> None:
+    """Raise `UsageError` where the options do not fit together, or a package is missing."""
+    if scheduler is None:
+        return
+    if workers > 1:
+        raise UsageError(
+            f"--workers {workers} is for this machine, a --scheduler has its own; give one of them"
+        )
+    try:
+        import milpath.runs.cluster  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--scheduler needs the package {error.name}: pip install 'milpath[cluster]'"
+        ) from None
 
 
 @contextmanager
 def open_backend(
-    workers: int, scheduler: str | None, slides: int, out: Path, files: Sequence[Path]
+    workers: int,
+    scheduler: str | None,
+    slides: int,
+    out: Path,
+    files: Sequence[Path],
+    *,
+    dry_run: bool = False,
 ) -> Iterator[Backend]:
-    """Where the work is to be done.
+    """Open the backend that the options name.
 
     Parameters
     ----------
-    workers, scheduler : as the user gave them, 0 workers being one a processor
-    slides : to be done
+    workers, scheduler : the options; 0 workers are one per CPU
+    slides : number of slides to process
     out : folder of the results
-    files : that the work reads, which other machines must see
+    files : input files, which other machines must be able to read
+    dry_run : use this process alone
 
     Raises
     ------
-    UsageError : no such cluster, or one that is not fit
+    UsageError : no such cluster, or one that does not meet the requirements
     """
+    if dry_run:
+        from milpath.runs import Inline
+
+        yield Inline(processors())
+        return
     if scheduler is None:
         from milpath.runs import choose_local
 
@@ -122,23 +151,16 @@ def open_backend(
             _share_machine(processes)
         yield choose_local(processes, slides, processors())
         return
-    if workers > 1:
-        raise UsageError(
-            f"--workers {workers} are of this machine, --scheduler has its own; give one of the two"
-        )
-    try:
-        from milpath.runs.cluster import join_cluster
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"--scheduler needs the package {error.name}: pip install 'milpath[cluster]'"
-        ) from None
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # we say it in our words
+    check_backend_options(workers, scheduler)
+    from milpath.runs.cluster import join_cluster
+
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # our own messages say it
     with join_cluster(scheduler, out, files) as cluster:
         yield cluster
 
 
 def _share_machine(workers: int) -> None:
-    """Let the processes' networks leave room for each other; what the user has set stays."""
+    """Limit the network's threads and GPU memory per process, unless the user has set them."""
     threads = str(max(1, processors() // workers))
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", threads)
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

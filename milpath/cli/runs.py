@@ -1,4 +1,4 @@
-"""A run over slides, as the commands share it: its record, how it is stopped, how it ends."""
+"""A run over slides, as the commands share it: its run log, how it is stopped, how it ends."""
 
 from __future__ import annotations
 
@@ -10,106 +10,97 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
 
 from milpath.cli.console import exit_with, report_outcomes
 
 if TYPE_CHECKING:
-    from milpath.cohort.cohort import SlideEntry
-    from milpath.runs import Backend, Outcome
-    from milpath.runs.outcome import Job
+    from milpath.cohort.workitem import WorkItem
+    from milpath.runs import Backend, Job, Outcome
     from milpath.runs.runlog import RunLog
 
+_Item = TypeVar("_Item", bound="WorkItem")
+
 STOPPED = 128 + signal.SIGTERM
-"""The exit code of a command that was told to stop."""
+"""Exit code of a command that was stopped by SIGTERM."""
 
 DryRunOption = Annotated[
     bool,
-    typer.Option(
-        "--dry-run", help="Check what is given and say what would be done; write nothing."
-    ),
+    typer.Option("--dry-run", help="Check the input and show what would be done; write nothing."),
 ]
 
 
 def exit_immediately(number: int, frame: FrameType | None) -> None:
-    """The answer to SIGTERM where no slide is in hand: end as Ctrl-C does."""
+    """Handle SIGTERM outside a run: exit as on Ctrl-C."""
     sys.exit(STOPPED)
 
 
 @contextmanager
 def handle_sigterm() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM has come: what is in hand is to be finished, and nothing more begun.
+    """Handle SIGTERM in a run: yield whether it has come, so that the current slides are finished.
 
-    A second one ends the process at once.
+    A second SIGTERM ends the process immediately.
     """
-    told = False
+    requested = False
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal told
-        if told:
+    def request(number: int, frame: FrameType | None) -> None:
+        nonlocal requested
+        if requested:
             exit_immediately(number, frame)
-        told = True
-        os.write(2, b"milpath: told to stop; finishing what is in hand\n")
+        requested = True
+        os.write(2, b"milpath: stopping after the current slides\n")
 
-    before = signal.signal(signal.SIGTERM, note)
+    before = signal.signal(signal.SIGTERM, request)
     try:
-        yield lambda: told
+        yield lambda: requested
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-@dataclass(frozen=True)
-class RequireFolder:
-    """A job whose folder of results must still be there: else its disk, or all of it, is gone."""
-
-    job: Job
-    out: Path
-    mark: Path | None
-    """A file in it that goes with it; what is written there later does not bring it back."""
-
-    def __call__(self, entry: SlideEntry) -> Outcome:
-        """Do a slide; raises `OutputError` where the folder is gone."""
-        from milpath.store import require_folder
-
-        require_folder(self.out, self.mark)
-        outcome = self.job(entry)
-        require_folder(self.out, self.mark)
-        return outcome
-
-
 @dataclass
-class Run:
-    """Slides that are to be done, and what has become of them."""
+class Run(Generic[_Item]):
+    """A run of a command, and its outcomes so far.
+
+    Attributes
+    ----------
+    command, items, out, as_json : as for `open_run`
+    runlog : None in a dry run
+    stop_requested : whether SIGTERM has come
+    """
 
     command: str
-    entries: Sequence[SlideEntry]
+    items: Sequence[_Item]
     out: Path
     as_json: bool
-    runlog: RunLog
+    runlog: RunLog | None
     stop_requested: Callable[[], bool]
     outcomes: list[Outcome] = field(default_factory=list)
 
-    def do(self, job: Job, backend: Backend) -> None:
-        """Do every slide, unless told to stop; each is shown, and written down, as it comes."""
-        from milpath.runs import run_job
+    def do(self, job: Job[_Item], backend: Backend) -> None:
+        """Process every item until a stop is requested; print and log each outcome as it comes."""
+        from milpath.runs import RequireFolder, run_job
 
-        job = RequireFolder(job, self.out.absolute(), self.runlog.path)
-        outcomes = run_job(job, self.entries, backend, self.stop_requested)
-        report_outcomes(self._noted(outcomes), len(self.entries), self.command, self.as_json)
-        if self.stop_requested():
-            self.runlog.how = "told to stop"
+        title = f"{self.command}, dry run"
+        if self.runlog is not None:
+            title = self.command
+            job = RequireFolder(job, self.out.absolute(), self.runlog.path)
+        outcomes = run_job(job, self.items, backend, self.stop_requested)
+        report_outcomes(self._noted(outcomes), len(self.items), title, self.as_json)
+        if self.stop_requested() and self.runlog is not None:
+            self.runlog.how = "stopped by SIGTERM"
 
     def _noted(self, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
-        entry_of = {entry.slide_id: entry for entry in self.entries}
+        item_of = {item.slide_id: item for item in self.items}
         for outcome in outcomes:
             self.outcomes.append(outcome)
-            self.runlog.note(outcome, entry_of[outcome.slide_id])
+            if self.runlog is not None:
+                self.runlog.note(outcome, item_of[outcome.slide_id])
             yield outcome
 
     def finish(self) -> None:
-        """End the command with the exit code that tells how it went."""
+        """End the command with the exit code of the run."""
         if self.stop_requested():
             raise SystemExit(STOPPED)
         exit_with(self.outcomes)
@@ -119,36 +110,34 @@ class Run:
 def open_run(
     command: str,
     out: Path,
-    entries: Sequence[SlideEntry],
+    items: Sequence[_Item],
     params: Mapping[str, Any],
     as_json: bool,
-) -> Iterator[Run]:
-    """A run whose results go into `out`, which is tried and tidied up first.
+    *,
+    dry_run: bool = False,
+) -> Iterator[Run[_Item]]:
+    """Open a run whose results go into `out`.
+
+    Parameters
+    ----------
+    command, params : for the run log
+    out : folder of the results; stale temporary files in it are removed
+    items : to be processed
+    as_json : print outcomes as JSON
+    dry_run : write nothing, and keep no run log
 
     Raises
     ------
     OutputError : `out` cannot be written
     """
     from milpath.runs.runlog import open_runlog
-    from milpath.store import require_writable
+    from milpath.store import require_permission, require_writable
 
+    if dry_run:
+        require_permission(out)
+        with handle_sigterm() as requested:
+            yield Run(command, items, out, as_json, None, requested)
+        return
     require_writable(out)
-    with handle_sigterm() as told, open_runlog(out, command, params, len(entries)) as runlog:
-        yield Run(command, entries, out, as_json, runlog, told)
-
-
-def preview(
-    command: str, job: Job, entries: Sequence[SlideEntry], out: Path, as_json: bool
-) -> None:
-    """Show what a run would do, in the way that it is shown when it is done.
-
-    Parameters
-    ----------
-    job : says of a slide what would become of it, and writes nothing
-    """
-    from milpath.runs import run_job
-    from milpath.store import require_permission
-
-    require_permission(out)
-    outcomes = run_job(job, entries)
-    exit_with(report_outcomes(outcomes, len(entries), f"{command}, dry run", as_json))
+    with handle_sigterm() as requested, open_runlog(out, command, params, len(items)) as runlog:
+        yield Run(command, items, out, as_json, runlog, requested)

@@ -1,1 +1,1 @@
-"""Cohorts: the slides of a study, and splits that keep a case on one side."""
+"""Cohorts: the slides of a study, and splits that keep each case in one set."""

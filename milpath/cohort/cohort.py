@@ -1,4 +1,4 @@
-"""Cohort: the slides of a study, their labels and cases, and splits that keep a case whole."""
+"""Cohort: the slides of a study, with their labels and cases."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from milpath.cohort.workitem import WorkItem
 from milpath.errors import AnnotationError, MilpathError, UsageError
 from milpath.params import MPP_RANGE
 from milpath.slides.names import folded, is_file_name, is_printable
@@ -25,11 +26,10 @@ SLIDE_SUFFIXES = frozenset(
     | {".czi", ".dcm"}
 )
 ANNOTATION_SUFFIX = ".geojson"
-"""What an annotation in a folder of them is called, after the slide's id."""
 
 MAX_BYTES = 1 << 26
 MAX_SLIDES = 100_000
-"""Of a cohort file; more is no cohort but a mistake, or an attack."""
+"""Limits of a cohort file; more is a mistake, or an attack."""
 
 SPLITS = ("train", "val", "test")
 _MAX_PATH = 4096
@@ -37,11 +37,9 @@ _COLUMNS = ("slide", "slide_id", "label", "case", "mpp", "split", "site")
 
 
 @dataclass(frozen=True)
-class SlideEntry:
-    """One slide of a cohort: where it is, and what is known of it."""
+class SlideEntry(WorkItem):
+    """A slide of a cohort, and what the cohort says about it."""
 
-    path: Path
-    slide_id: str
     label: str | None = None
     case: str | None = None
     mpp: float | None = None
@@ -49,53 +47,59 @@ class SlideEntry:
     split: str | None = None
     site: str | None = None
     annotation: Path | None = None
-    """GeoJSON of its tissue, drawn by a person, in place of what would be found."""
+    """GeoJSON of tissue drawn by a person; without it, tissue is detected."""
+
+    def absolute(self) -> Self:
+        """Return the entry with absolute paths."""
+        annotation = self.annotation and self.annotation.absolute()
+        return replace(super().absolute(), annotation=annotation)
 
     def open(self) -> Slide:
-        """The slide itself; raises as `Slide` does."""
+        """Open the slide; raise as `Slide` does."""
         return Slide(self.path, self.slide_id, self.mpp, self.mpp_source)
 
     def read_annotation(self) -> Annotation | None:
-        """Its tissue as drawn by hand; raises `AnnotationError`, also where the file is missing."""
+        """Read its tissue annotation; raise `AnnotationError`, also where the file is missing."""
         if self.annotation is None:
             return None
         from milpath.slides.annotation import read_annotation  # half a second of SciPy
 
         if not self.annotation.exists():
             raise AnnotationError(
-                f"{self.slide_id}: has no annotation of its tissue; expected {self.slide_id}"
-                f"{ANNOTATION_SUFFIX} in the folder of annotations"
+                f"{self.slide_id}: has no tissue annotation; expected "
+                f"{annotation_path(Path(), self.slide_id)} in "
+                "the folder of annotations"
             )
         return read_annotation(self.annotation, f"{self.slide_id}: its annotation")
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """The rows of a cohort CSV, in its order."""
+    """The rows of a cohort CSV, in order."""
 
     name: str
     entries: tuple[SlideEntry, ...]
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The labels, sorted (numbers by value)."""
+        """The labels, sorted; numbers by value."""
         labels = {entry.label for entry in self.entries if entry.label is not None}
         return tuple(sorted(labels, key=_natural))
 
     def require_labels(self) -> None:
-        """Raise `UsageError` unless every slide has a label, of at least two classes."""
+        """Raise `UsageError` unless every slide has a label, and there are two classes or more."""
         names = self.class_names
         if len(names) < 2:
             raise UsageError(
-                f"{self.name}: a model needs at least two classes, the column 'label' "
-                f"holds {', '.join(names) or 'none'}"
+                f"{self.name}: a model needs at least two classes; the column 'label' has "
+                f"{', '.join(names) or 'none'}"
             )
         for entry in self.entries:
             if entry.label is None:
                 raise UsageError(f"{self.name}: slide {entry.slide_id!r} has no label")
 
     def cases(self) -> list[str]:
-        """Each entry's case; a slide without one is its own."""
+        """Return the case of each entry; a slide without one is a case of its own."""
         return [entry.case or entry.slide_id for entry in self.entries]
 
 
@@ -105,12 +109,12 @@ class Cohort:
 def read_cohort(path: Path) -> Cohort:
     """Read a cohort CSV: a column `slide`, and optionally slide_id, label, case, mpp, split, site.
 
-    Paths are taken from the CSV's own folder; further columns are ignored. The delimiter may be a
+    Paths are relative to the CSV's folder; other columns are ignored. The delimiter may be a
     comma, a semicolon or a tab.
 
     Raises
     ------
-    UsageError : not such a file; the text names the line
+    UsageError : not a valid cohort file; the message names the line
     """
     text = _read_text(path)
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
@@ -119,9 +123,9 @@ def read_cohort(path: Path) -> Cohort:
         entries = _read_rows(path, reader)
     except csv.Error as error:
         raise UsageError(f"{path.name}, line {reader.reader.line_num}: not CSV ({error})") from None
-    _refuse_twins(path.name, entries)
-    _refuse_twin_cases(path.name, entries)
-    _refuse_straddling_cases(path.name, entries)
+    _check_unique_ids(path.name, entries)
+    _check_case_spelling(path.name, entries)
+    _check_split_leakage(path.name, entries)
     return Cohort(path.stem, tuple(entries))
 
 
@@ -131,18 +135,19 @@ def _read_rows(path: Path, reader: csv.DictReader[str]) -> list[SlideEntry]:
     if "slide" not in columns:
         found = ascii(", ".join(columns)[:100])[1:-1] or "nothing"
         raise UsageError(f"{path.name}: needs a column 'slide' in its first line, found {found}")
-    if len(set(columns)) < len(columns):
-        raise UsageError(f"{path.name}: a column stands twice in its first line")
+    for number, name in enumerate(columns):
+        if name in columns[:number]:
+            raise UsageError(f"{path.name}: duplicated column {name[:50]!a} in its first line")
     entries = [_read_row(path, reader.line_num, row) for row in reader]
     if not entries:
-        raise UsageError(f"{path.name}: holds no slides, only a first line")
+        raise UsageError(f"{path.name}: contains no slides, only a first line")
     return entries
 
 
 def _read_text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path.name}: larger than {MAX_BYTES >> 20} MB, no list of slides")
+            raise UsageError(f"{path.name}: larger than {MAX_BYTES >> 20} MB, not a list of slides")
         data = path.read_bytes()
         if max(data.count(b"\n"), data.count(b"\r")) > MAX_SLIDES + 1:
             raise UsageError(f"{path.name}: more than {MAX_SLIDES:,} lines; split it")
@@ -158,9 +163,9 @@ def _read_text(path: Path) -> str:
 def _read_row(path: Path, number: int, row: dict[str, str | None]) -> SlideEntry:
     where = f"{path.name}, line {number}"
     if None in row or None in row.values():
-        raise UsageError(f"{where}: has another number of columns than the first line")
+        raise UsageError(f"{where}: wrong number of columns; expected as many as in the first line")
     text = {name: (row.get(name) or "").strip() or None for name in _COLUMNS}
-    _refuse_odd_text(where, text)
+    _check_text(where, text)
     if text["slide"] is None:
         raise UsageError(f"{where}: the slide is empty")
     split = text["split"]
@@ -180,14 +185,14 @@ def _read_row(path: Path, number: int, row: dict[str, str | None]) -> SlideEntry
     )
 
 
-def _refuse_odd_text(where: str, text: dict[str, str | None]) -> None:
-    """What will be printed, or asked of the file system, must be fit for that."""
+def _check_text(where: str, text: dict[str, str | None]) -> None:
+    """Raise unless values that are printed, or used as paths, are printable and short."""
     for name in ("slide", "label", "case", "site"):
         value = text[name] or ""
         parts = value.split("/") if name == "slide" else [value]
         if not all(is_printable(part) for part in parts) or len(value) > _MAX_PATH:
             raise UsageError(
-                f"{where}: {name} is {value[:50]!a}, with control characters or too long"
+                f"{where}: {name} is {value[:50]!a}, which has control characters or is too long"
             )
 
 
@@ -205,16 +210,17 @@ def _read_mpp(where: str, text: str) -> float:
 
 
 def _checked_id(where: str, slide_id: str) -> str:
-    """An id that can be a file's name anywhere."""
+    """Return a slide id if it is a valid file name on every system."""
     if not is_file_name(slide_id):
         raise UsageError(
-            f"{where}: slide id {slide_id[:100]!r} cannot be a file name; give another in slide_id"
+            f"{where}: slide id {slide_id[:100]!r} is not a valid file name; give another one "
+            "in the column slide_id"
         )
     return slide_id
 
 
-def _refuse_twins(source: str, entries: Sequence[SlideEntry]) -> None:
-    """Two slides must not write the same file, on any file system."""
+def _check_unique_ids(source: str, entries: Sequence[SlideEntry]) -> None:
+    """Raise where two slides would write the same file on some file system."""
     seen: dict[str, SlideEntry] = {}
     for entry in entries:
         key = folded(entry.slide_id)
@@ -222,51 +228,52 @@ def _refuse_twins(source: str, entries: Sequence[SlideEntry]) -> None:
             one, two = (name_slide(each.path, each.slide_id) for each in (seen[key], entry))
             raise UsageError(
                 f"{source}: {one} and {two} have the same slide id {entry.slide_id!r}; "
-                "tell them apart in a slide_id column"
+                "give each its own in a slide_id column"
             )
         seen[key] = entry
 
 
-def _refuse_twin_cases(source: str, entries: Sequence[SlideEntry]) -> None:
-    """`p1` and `P1` are one patient, typed twice."""
+def _check_case_spelling(source: str, entries: Sequence[SlideEntry]) -> None:
+    """Raise for `p1` and `P1`: they are one patient, typed twice."""
     seen: dict[str, str] = {}
     for entry in entries:
         if entry.case is not None:
             other = seen.setdefault(folded(entry.case), entry.case)
             if other != entry.case:
                 raise UsageError(
-                    f"{source}: cases {other!r} and {entry.case!r} differ only in how they are "
-                    "written; write one of them everywhere"
+                    f"{source}: cases {other!r} and {entry.case!r} differ only in spelling; "
+                    "use one of them everywhere"
                 )
 
 
-def _refuse_straddling_cases(source: str, entries: Sequence[SlideEntry]) -> None:
+def _check_split_leakage(source: str, entries: Sequence[SlideEntry]) -> None:
+    """Raise where a given split has slides of one case in two sets."""
     given = [entry for entry in entries if entry.split is not None]
     if given and len(given) < len(entries):
         missing = next(entry for entry in entries if entry.split is None)
         raise UsageError(f"{source}: split is given for some slides but not {missing.slide_id!r}")
-    sides: dict[str, set[str]] = defaultdict(set)
+    sets: dict[str, set[str]] = defaultdict(set)
     for entry in given:
-        sides[entry.case or entry.slide_id].add(entry.split or "")
-    for case, splits in sides.items():
+        sets[entry.case or entry.slide_id].add(entry.split or "")
+    for case, splits in sets.items():
         if len(splits) > 1:
             raise UsageError(
                 f"{source}: case {case!r} is in {' and '.join(sorted(splits))}; "
-                "all slides of a case must be on one side"
+                "all slides of a case must be in one set"
             )
 
 
 def gather_slides(inputs: Iterable[Path], slide_mpp: float | None = None) -> list[SlideEntry]:
-    """The slides a user means by files, folders (searched all the way down) and cohort CSVs.
+    """List the slides given as files, folders (searched recursively) and cohort CSVs.
 
     Parameters
     ----------
-    inputs : what was given on the command line
-    slide_mpp : µm per pixel for all of them, over the file's and the cohort's
+    inputs : files, folders and CSVs
+    slide_mpp : µm per pixel of all slides, in place of the file's and the cohort's
 
     Raises
     ------
-    UsageError : nothing found, or two slides of one name
+    UsageError : nothing found, or two slides with the same id
     """
     entries: list[SlideEntry] = []
     for path in inputs:
@@ -274,7 +281,7 @@ def gather_slides(inputs: Iterable[Path], slide_mpp: float | None = None) -> lis
             found = _search_folder(path)
             if not found:
                 raise UsageError(
-                    f"{path}: no slide in this folder; looked for "
+                    f"{path}: no slide in this folder; expected files named "
                     + " ".join(sorted(SLIDE_SUFFIXES))
                 )
             entries.extend(found)
@@ -287,40 +294,45 @@ def gather_slides(inputs: Iterable[Path], slide_mpp: float | None = None) -> lis
         if not low <= slide_mpp <= high:
             raise UsageError(f"--slide-mpp is {slide_mpp:g}, expected {low:g} to {high:g}")
         entries = [replace(entry, mpp=slide_mpp, mpp_source="option") for entry in entries]
-    entries = list(dict.fromkeys(entries))  # a file and its folder name the same slide
-    _refuse_twins("slides", entries)
+    entries = list(dict.fromkeys(entries))  # a slide may be given by its file and its folder
+    _check_unique_ids("slides", entries)
     return entries
 
 
+def annotation_path(folder: Path, slide_id: str) -> Path:
+    """Tissue annotation of a slide in a folder of annotations."""
+    return folder / f"{slide_id}{ANNOTATION_SUFFIX}"
+
+
 def attach_annotations(entries: Sequence[SlideEntry], given: Path) -> list[SlideEntry]:
-    """The slides with the annotations of their tissue.
+    """Return the slides with their tissue annotations.
 
     Parameters
     ----------
-    given : an annotation's file, for one slide; or a folder of `<slide_id>.geojson`, where a slide
-        without one fails when its turn comes
+    given : an annotation file, for one slide; or a folder of `<slide_id>.geojson`, where a slide
+        without one fails later, on its own
 
     Raises
     ------
-    UsageError : one annotation for several slides, no annotation, or a folder that has none of them
+    UsageError : one annotation for several slides, no annotation, or a folder with none of them
     """
     if given.is_dir():
-        files = [given / f"{entry.slide_id}{ANNOTATION_SUFFIX}" for entry in entries]
+        files = [annotation_path(given, entry.slide_id) for entry in entries]
         if not any(file.exists() for file in files):
             raise UsageError(
-                f"{given}: has an annotation of none of the slides; looked for "
+                f"{given}: has no annotation for any of the slides; expected "
                 + " ".join(file.name for file in files[:3])
             )
         return [replace(entry, annotation=file) for entry, file in zip(entries, files, strict=True)]
     if len(entries) > 1:
         raise UsageError(
-            f"an annotation is of one slide, not of {len(entries)}; "
-            f"name a folder with <slide_id>{ANNOTATION_SUFFIX} for each"
+            f"one annotation file is for one slide, not for {len(entries)}; "
+            f"give a folder with <slide_id>{ANNOTATION_SUFFIX} for each"
         )
     from milpath.slides.annotation import read_annotation
 
     try:
-        read_annotation(given)  # refused now, not after a network has been loaded
+        read_annotation(given)  # fails now, not after a network has been loaded
     except AnnotationError as error:
         raise UsageError(str(error)) from None
     return [replace(entry, annotation=given) for entry in entries]
@@ -347,14 +359,14 @@ def _search_folder(folder: Path) -> list[SlideEntry]:
 
 
 def _dicom_series(folder: Path, files: Sequence[Path]) -> list[SlideEntry]:
-    """One entry a DICOM slide, whose levels are files of their own beside each other."""
+    """Return one entry per DICOM slide; its levels are separate files in one folder."""
     first: dict[str, Path] = {}
     for file in files:
         try:
             with Slide(file) as slide:
                 first.setdefault(slide.quickhash, file)
         except MilpathError:
-            first[file.name] = file  # fails again, and is reported, when its turn comes
+            first[file.name] = file  # fails again when it is processed, and is reported then
     if len(first) == 1:
         (file,) = first.values()
         name = folder.resolve().name

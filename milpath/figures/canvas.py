@@ -198,6 +198,6 @@ def enlarge(thumbnail: Thumbnail, max_px: int) -> Thumbnail:
         thumbnail,
         rgb=thumbnail.rgb.repeat(factor, axis=0).repeat(factor, axis=1),
         unreadable=thumbnail.unreadable.repeat(factor, axis=0).repeat(factor, axis=1),
-        cell_l0=(thumbnail.cell_l0[0] / factor, thumbnail.cell_l0[1] / factor),
+        lattice=thumbnail.lattice.divided(factor),
         mpp=thumbnail.mpp / factor,
     )

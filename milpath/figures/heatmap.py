@@ -1,7 +1,6 @@
 """Heatmap: the scores of a prediction's patches as a raster on the slide.
 
-(x, y) of the slide becomes [row, col] of an array here, as in `milpath.patches.grid`. The corner of
-cell [row, col] is at `Heatmap.origin_l0 + cell_l0 * (col, row)`.
+A cell is one square of the slide, as wide as the stride of the patch grid; see `Heatmap.lattice`.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from milpath.errors import StoredFileError, UsageError
 from milpath.figures.score import Scale, Score
 from milpath.formats.prediction import Prediction
 from milpath.patches.grid import PatchGrid
+from milpath.slides.lattice import Lattice
 
 Floats = NDArray[np.float64]
 
@@ -30,16 +30,14 @@ class Heatmap:
     Attributes
     ----------
     values : float64 array (rows, cols), NaN where there is no patch
-    origin_l0 : (x, y) of the top-left corner of cell [0, 0], level-0 pixels
-    cell_l0 : side of a cell (the grid's stride), level-0 pixels
+    lattice : where the cells lie on the slide; a cell is as wide as the grid's stride
     label : what the values are, for a colour bar
     signed : whether values may be negative (contributions)
     scale : how the scores were scaled, see `score_patches`
     """
 
     values: Floats
-    origin_l0: tuple[int, int]
-    cell_l0: int
+    lattice: Lattice
     label: str
     signed: bool
     scale: Scale
@@ -92,8 +90,7 @@ def rasterize_scores(grid: PatchGrid, scores: PatchScores) -> Heatmap:
     """
     return Heatmap(
         values=_coverage_mean(grid, scores.values),
-        origin_l0=grid.origin_l0,
-        cell_l0=grid.stride_l0,
+        lattice=grid.lattice,
         label=scores.label,
         signed=scores.signed,
         scale=scores.scale,
@@ -210,20 +207,20 @@ def _coverage_mean(grid: PatchGrid, scores: Floats) -> Floats:
     )
     if not 0 < stride <= side <= (_MAX_REACH - 1) * stride:
         raise refusal
-    first, offset = np.divmod(grid.coords - np.asarray(grid.origin_l0), stride)
+    first, offset = grid.lattice.locate(grid.coords)
     reach = -(-(side + int(offset.max())) // stride)
-    cols, rows = (int(n) for n in first.max(axis=0) + reach)
+    rows, cols = (int(n) for n in first.max(axis=0) + reach)
     if first.min() < 0 or rows * cols > _MAX_CELLS:
         raise refusal
     total, area = np.zeros((rows, cols)), np.zeros((rows, cols))
     steps = np.arange(reach)[:, None, None] * stride
-    # (reach, N, 2): level-0 pixels of each cell, along x and y, that the patch covers
+    # (reach, N, 2): level-0 pixels of each cell, along y and x, that the patch covers
     covered = np.minimum(offset + side, steps + stride) - np.maximum(offset, steps)
     covered = covered.clip(0).astype(np.float64)
     for down in range(reach):
         for right in range(reach):
-            where = (first[:, 1] + down, first[:, 0] + right)
-            weight = covered[down, :, 1] * covered[right, :, 0]
+            where = (first[:, 0] + down, first[:, 1] + right)
+            weight = covered[down, :, 0] * covered[right, :, 1]
             np.add.at(area, where, weight)
             np.add.at(total, where, weight * scores)
     mean: Floats = np.divide(total, area, out=np.full_like(total, np.nan), where=area > 0)

@@ -37,11 +37,8 @@ _GREY = "#888888"
 def blend(heatmap: Heatmap, thumbnail: Thumbnail) -> NDArray[np.uint8]:
     """Blend a heatmap over a thumbnail: RGB (rows, cols, 3) of the thumbnail's size."""
     rows, cols = thumbnail.rgb.shape[:2]
-    picked = []
-    for axis, count in ((1, rows), (0, cols)):
-        centre = thumbnail.origin_l0[axis] + (np.arange(count) + 0.5) * thumbnail.cell_l0[axis]
-        picked.append(np.floor((centre - heatmap.origin_l0[axis]) / heatmap.cell_l0).astype(int))
-    row, col = picked
+    centres = thumbnail.lattice.centres((rows, cols))
+    row, col = (np.floor(axis).astype(int) for axis in heatmap.lattice.axes_to_cells(*centres))
     inside_row = (row >= 0) & (row < heatmap.values.shape[0])
     inside_col = (col >= 0) & (col < heatmap.values.shape[1])
     values = np.full((rows, cols), np.nan)

@@ -63,14 +63,14 @@ def _shrink(thumbnail: Thumbnail, max_px: int) -> Thumbnail:
         return thumbnail
     size = max(1, round(cols * factor)), max(1, round(rows * factor))
     shrunk = Image.fromarray(thumbnail.rgb).resize(size, Image.Resampling.BOX)
-    cell = thumbnail.cell_l0[0] * cols / size[0], thumbnail.cell_l0[1] * rows / size[1]
-    growth = math.sqrt(cell[0] * cell[1] / (thumbnail.cell_l0[0] * thumbnail.cell_l0[1]))
-    return replace(thumbnail, rgb=np.asarray(shrunk), cell_l0=cell, mpp=thumbnail.mpp * growth)
+    lattice = thumbnail.lattice.resized((rows, cols), size[::-1])
+    growth = math.sqrt(lattice.cell_area_l0 / thumbnail.lattice.cell_area_l0)
+    return replace(thumbnail, rgb=np.asarray(shrunk), lattice=lattice, mpp=thumbnail.mpp * growth)
 
 
 def _describe(thumbnail: Thumbnail, tissue: TissueMask, grid: PatchGrid) -> str:
-    um_per_l0 = thumbnail.mpp / math.sqrt(thumbnail.cell_l0[0] * thumbnail.cell_l0[1])
-    cell_um2 = tissue.cell_l0[0] * tissue.cell_l0[1] * um_per_l0**2
+    um_per_l0 = thumbnail.mpp / math.sqrt(thumbnail.lattice.cell_area_l0)
+    cell_um2 = tissue.lattice.cell_area_l0 * um_per_l0**2
     area_mm2 = int(tissue.mask.sum()) * cell_um2 / 1e6
     patches = "1 patch" if len(grid) == 1 else f"{len(grid):,} patches"
     return (
@@ -85,18 +85,16 @@ def _draw_patches(canvas: Canvas, thumbnail: Thumbnail, grid: PatchGrid) -> None
     By coverage and not by ImageDraw, which has neither fractions of a pixel nor translucency and is
     slower for many patches (200,000: 1.1 against 0.5 s).
     """
-    shown_px = grid.stride_l0 / thumbnail.cell_l0[0]
-    side_px = grid.patch_size_l0 / max(thumbnail.cell_l0)
+    shown_px = float(thumbnail.lattice.size_to_cells(grid.stride_l0)[1])
+    side_px = float(thumbnail.lattice.size_to_cells(grid.patch_size_l0).min())
     line = min(1.4 * min(max(shown_px / 16, 0.25), 1.0), side_px)
-    (left, col), (top, row) = (np.unique(axis, return_inverse=True) for axis in grid.coords.T)
-    present = np.zeros((len(top), len(left)))
+    ends = thumbnail.lattice.to_cells(np.stack([grid.coords, grid.coords + grid.patch_size_l0]))
+    (y, row), (x, col) = (_group_ends(ends[..., axis]) for axis in (0, 1))
+    present = np.zeros((y.shape[1], x.shape[1]))
     present[row, col] = 1.0
-    corners = []
-    for axis, low in enumerate((left, top)):
-        both = np.stack([low, low + grid.patch_size_l0]) - thumbnail.origin_l0[axis]
-        place = both / thumbnail.cell_l0[axis]
-        corners.append(np.floor(place) + 0.5 if shown_px >= _SHARP_PX else place)
-    (x, y), (w, h) = corners, canvas.panel_size
+    if shown_px >= _SHARP_PX:
+        y, x = np.floor(y) + 0.5, np.floor(x) + 0.5
+    w, h = canvas.panel_size
     fill = math.log1p(-0.08 * (grid.stride_l0 / grid.patch_size_l0) ** 2)
     edge = math.log1p(-min(0.7, 0.1 + shown_px / 12))
     strips, across = [], []
@@ -107,6 +105,12 @@ def _draw_patches(canvas: Canvas, thumbnail: Thumbnail, grid: PatchGrid) -> None
         across.append(x + margin)
     log_transmittance = _fill_intervals(np.concatenate(strips), np.hstack(across), w).T
     _paste_colour(canvas, 1 - np.exp(log_transmittance), _PATCH)
+
+
+def _group_ends(ends: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Return the unique columns of (2, N) ends by their first row, and each column's index."""
+    _, first, index = np.unique(ends[0], return_index=True, return_inverse=True)
+    return ends[:, first], index
 
 
 def _fill_intervals(values: Field, ends: Field, count: int) -> Field:

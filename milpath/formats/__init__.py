@@ -1,1 +1,1 @@
-"""Files that milpath writes and reads back: bags, predictions, models."""
+"""Files of milpath: bags, predictions and the description of models."""

@@ -1,8 +1,8 @@
-"""Bag: one slide's patches and embeddings in one HDF5 file.
+"""Bag: the patches of one slide, and their features, in one HDF5 file.
 
-Layout (README, "Files"): `/coords` (N, 2) int64 with TRIDENT's attribute names, `/patches` as JPEG
-bytes end to end with `/patch_offsets` (N+1,) int64 (or raw (N, P, P, 3) uint8), `/features` (N, D)
-float16 once `milpath embed` has run.
+Layout: `/coords` (N, 2) int64 with TRIDENT's attribute names; `/patches`, either JPEG bytes end to
+end with `/patch_offsets` (N+1,) int64, or raw (N, P, P, 3) uint8; and after `milpath embed`
+`/features` (N, D) float16.
 """
 
 from __future__ import annotations
@@ -33,34 +33,42 @@ Encoded = bytes | NDArray[np.uint8]
 
 _APPEND_BYTES = 1 << 20
 _MIN_CHUNK = 1 << 14
-_LIKELY_RATIO = 8  # of pixels to their JPEG
-_MAGNITUDE = 0x7FFF  # of a float16, all but its sign
-_NOT_FINITE = 0x7C00  # the least of those that are infinite or no number
-_PIECE = 1 << 18  # numbers
+_JPEG_RATIO = 8  # pixel bytes per JPEG byte, roughly
+_MAGNITUDE = 0x7FFF  # all bits of a float16 but its sign
+_INFINITY = 0x7C00  # as bits of a float16; NaNs are above
+_CHECKED_NUMBERS = 1 << 18  # at a time
 
 
 @dataclass(frozen=True)
 class BagHeader:
-    """What a bag says of itself, beside its arrays."""
+    """Attributes of a bag.
+
+    Attributes
+    ----------
+    status : "ok", or "no_tissue" if it has no patches
+    background : of the slide
+    unreadable : number of patches left out because the slide's file is damaged there
+    fingerprint : see `bag_fingerprint`
+    params : parameters the bag was made with
+    annotation : fingerprint of the tissue annotation; None if the tissue was detected
+    """
 
     status: BagStatus
     background: Literal["bright", "dark"]
     unreadable: int
-    """Patches left out because the slide's file is damaged there."""
     fingerprint: str
     params: TileParams
     annotation: str | None = None
-    """Fingerprint of what a person outlined as tissue, in place of what would have been found."""
 
 
 _HEADER = TypeAdapter(BagHeader)
 
 
 def bag_fingerprint(slide: SlideFacts, params: TileParams, annotation: str | None = None) -> str:
-    """Equal for two bags exactly when slide, its resolution, annotation and all parameters are."""
-    drawn = [] if annotation is None else [annotation]
-    given = (slide.quickhash, slide.mpp_x, slide.mpp_y, params.model_dump(), *drawn)
-    return fingerprint("bag", *given)
+    """Return a fingerprint of the slide, its resolution, its annotation and all parameters."""
+    annotated = [] if annotation is None else [annotation]
+    source = (slide.quickhash, slide.mpp_x, slide.mpp_y, params.model_dump(), *annotated)
+    return fingerprint("bag", *source)
 
 
 def write_bag(
@@ -72,25 +80,30 @@ def write_bag(
     params: TileParams,
     annotation: str | None = None,
 ) -> BagHeader:
-    """Write a bag, whole or not at all.
+    """Write a bag, complete or not at all.
 
     Parameters
     ----------
-    path : its file
-    slide, grid : whose patches these are; all of `grid`, the unreadable ones included
+    path : final path of the file
+    slide : the slide's record
+    grid : its patches, including the unreadable ones
     background : of the slide
-    patches : (row of the grid, what `encode_patch` made of it) in the grid's order; rows that are
-        missing could not be read and are left out of the bag
-    params : what the grid and the pixels were made with
-    annotation : see `BagHeader`
+    patches : (row of the grid, result of `encode_patch`) in the grid's order; missing rows could
+        not be read and are left out of the bag
+    params : parameters the grid and the patches were made with
+    annotation : fingerprint of the tissue annotation, None without one
 
     Returns
     -------
-    The header written.
+    The header of the bag.
+
+    Raises
+    ------
+    OutputError : it cannot be written; nothing is left behind
     """
     with publish_h5(path, "bag") as h5:
         rows = _write_patches(h5, patches, grid, params.pixels)
-        h5.flush()  # else the layout hangs on who still holds the dataset: a profiler, a traceback
+        h5.flush()  # otherwise the bytes depend on when the dataset object is freed
         kept = grid.select(rows)
         write_geometry(h5, slide, kept)
         header = BagHeader(
@@ -109,14 +122,14 @@ def write_bag(
 
 
 def encode_patch(pixels: NDArray[np.uint8], params: CodecParams) -> Encoded:
-    """A patch (P, P, 3) as a bag holds it: JPEG bytes, or the pixels themselves."""
+    """Encode a patch (P, P, 3) uint8 as a bag stores it: JPEG bytes, or the pixels themselves."""
     if params.codec == "raw":
         return pixels
     return bytes(imagecodecs.jpeg8_encode(pixels, level=params.quality, subsampling="444"))
 
 
 def as_kept(pixels: NDArray[np.uint8], params: CodecParams) -> NDArray[np.uint8]:
-    """A patch (P, P, 3) as a bag would give it back: through the codec and out again."""
+    """Encode and decode a patch (P, P, 3) uint8, as if it had been stored in a bag."""
     encoded = encode_patch(pixels, params)
     if isinstance(encoded, bytes):
         return np.asarray(imagecodecs.jpeg8_decode(encoded))
@@ -129,7 +142,7 @@ def _write_patches(
     grid: PatchGrid,
     params: CodecParams,
 ) -> NDArray[np.int64]:
-    """Stream the pixels into `/patches`; the rows that came."""
+    """Write `/patches` as the patches arrive; return their rows of the grid."""
     rows: list[int] = []
     side = grid.patch_px
     if params.codec == "raw":
@@ -147,8 +160,8 @@ def _write_patches(
             rows.append(row)
     else:
         offsets = [0]
-        likely = len(grid) * side * side * 3 // _LIKELY_RATIO  # a few patches are no megabyte
-        chunk = min(max(likely, _MIN_CHUNK), _APPEND_BYTES)
+        estimate = len(grid) * side * side * 3 // _JPEG_RATIO  # small bags get small chunks
+        chunk = min(max(estimate, _MIN_CHUNK), _APPEND_BYTES)
         jpeg = h5.create_dataset(
             "patches", (0,), np.uint8, maxshape=(None,), chunks=(chunk,), fill_time="never"
         )
@@ -176,56 +189,69 @@ def _append(dataset: h5py.Dataset, waiting: list[bytes]) -> None:
 
 
 def write_features(
-    bag: Bag, batches: Iterable[NDArray[Any]], encoder: str, code: str, dim: int
+    bag: Bag, batches: Iterable[NDArray[Any]], encoder: str, encoder_fingerprint: str, dim: int
 ) -> None:
-    """Put embeddings into a bag's file, in place of those it has; it is rewritten whole.
+    """Write features into a bag's file, replacing earlier ones; the whole file is rewritten.
 
     Parameters
     ----------
-    bag : whose patches these are
-    batches : arrays (n, D) in the order of the bag's patches, N rows in all
-    encoder : the encoder's name, for people
-    code : the encoder's fingerprint, for machines
+    bag : open bag with N patches
+    batches : arrays (n, D) in the order of the patches, N rows in all
+    encoder, encoder_fingerprint : name and fingerprint of the encoder
     dim : D
 
     Raises
     ------
-    StoredFileError : an embedding is not finite in float16; another bag took this one's place
+    StoredFileError : features are not finite in float16, or the bag's file was replaced
+    OutputError : the file cannot be written; the old one is kept
+    ValueError : not N rows
     """
     path = bag.path
-    with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
+    with np.errstate(over="ignore"):  # overflow gives infinity, refused below
         parts = [np.asarray(each, np.float16) for each in batches]
     features = np.concatenate([np.zeros((0, dim), np.float16), *parts])
     if not np.isfinite(features).all():
         raise StoredFileError(
-            f"{path.name}: {encoder} gives embeddings that are not finite in float16; "
+            f"{path.name}: {encoder} gives features that are not finite in float16; "
             "check its weights"
         )
     if len(features) != len(bag):
-        raise ValueError(f"{len(features)} embeddings for {len(bag)} patches")
+        raise ValueError(f"{len(features)} rows of features for {len(bag)} patches")
     with publish_h5(path, "bag") as h5:
         _copy_patches(bag, h5)
-        made = h5.create_dataset("features", data=features)
-        made.attrs["encoder"], made.attrs["encoder_fingerprint"] = encoder, code
+        dataset = h5.create_dataset("features", data=features)
+        dataset.attrs["encoder"] = encoder
+        dataset.attrs["encoder_fingerprint"] = encoder_fingerprint
 
 
 def _copy_patches(bag: Bag, h5: h5py.File) -> None:
-    """All of a bag's file but the embeddings, if it is still the one that `bag` has opened."""
+    """Copy all but the features of a bag, if its file is still the one that `bag` has opened."""
     with open_h5(bag.path, "bag") as old:
         same = old.attr("fingerprint") == bag.header.fingerprint
         if not same or not np.array_equal(old.read("coords", "int64", (None, 2)), bag.grid.coords):
             raise StoredFileError(
-                f"{bag.path.name}: was replaced by another bag meanwhile; embed it again"
+                f"{bag.path.name}: was replaced by another bag while it was embedded; "
+                "embed it again"
             )
         old.copy(h5, without="features")
 
 
 class Bag:
-    """A bag opened for reading; a context manager.
+    """A bag of N patches, opened for reading; a context manager.
+
+    Parameters
+    ----------
+    path : the bag's file
+
+    Attributes
+    ----------
+    slide : record of the slide
+    grid : the N patches
+    header : the other attributes
 
     Raises
     ------
-    StoredFileError : missing, damaged, or no bag of milpath
+    StoredFileError : missing, damaged, modified outside milpath, or not a bag
     """
 
     def __init__(self, path: Path) -> None:
@@ -253,17 +279,20 @@ class Bag:
 
     def _read_header(self) -> BagHeader:
         needed = [field.name for field in fields(BagHeader) if field.name != "annotation"]
-        values = {name: self._h5.need(name) for name in needed}
+        values = {name: self._h5.require_attr(name) for name in needed}
         try:
             values["params"] = TileParams.model_validate_json(values["params"])
             values["annotation"] = self._h5.attr("annotation")
             header = _HEADER.validate_python(values)
         except ValueError:
             raise StoredFileError(
-                f"{self.path.name}: its parameters are not those of this milpath; tile it again"
+                f"{self.path.name}: its parameters are not those of this milpath version; "
+                "tile it again"
             ) from None
         if (header.status == "ok") != (len(self) > 0):
-            raise self._h5.refuse(f"attribute 'status' is {header.status!r} of {len(self)} patches")
+            raise self._h5.refuse(
+                f"attribute 'status' is {header.status!r} with {len(self)} patches"
+            )
         return header
 
     def _read_offsets(self) -> NDArray[np.int64] | None:
@@ -273,7 +302,9 @@ class Bag:
         offsets = self._h5.read("patch_offsets", "int64", (len(self) + 1,))
         fits = self._h5.shape("patches") == (offsets[-1],)
         if offsets[0] != 0 or not fits or (np.diff(offsets) <= 0).any():
-            raise StoredFileError(f"{self.path.name}: patch_offsets do not fit; tile it again")
+            raise StoredFileError(
+                f"{self.path.name}: 'patch_offsets' do not match 'patches'; tile it again"
+            )
         return offsets
 
     def _read_raw(self, rows: Any) -> NDArray[np.uint8]:
@@ -281,7 +312,20 @@ class Bag:
         return self._h5.read("patches", "uint8", (len(self), side, side, 3), rows)
 
     def read_patches(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The pixels of some patches, uint8 array (n, P, P, 3), in the order of `rows`."""
+        """Read the pixels of some patches.
+
+        Parameters
+        ----------
+        rows : int64 array (n,) of indices in any order
+
+        Returns
+        -------
+        uint8 array (n, P, P, 3) in the order of `rows`.
+
+        Raises
+        ------
+        StoredFileError : damaged there
+        """
         side = self.grid.patch_px
         if self._offsets is None:
             order = np.argsort(rows)
@@ -294,48 +338,57 @@ class Bag:
         for place, row in enumerate(rows):
             span = slice(int(self._offsets[row]), int(self._offsets[row + 1]))
             jpeg = self._h5.read("patches", "uint8", (None,), span)
-            try:  # straight into place: another size or colour space is refused unread
+            try:  # with `out`, a JPEG of another size or colour space is an error
                 imagecodecs.jpeg8_decode(jpeg.tobytes(), out=patches[place])
-            except Exception as error:  # the codec's own exception class is private
+            except Exception as error:  # the codec's exception class is not public
                 raise StoredFileError(
                     f"{self.path.name}: patch {row} is damaged ({error}); tile it again"
                 ) from None
         return patches
 
     def iter_patches(self, batch: int) -> Iterator[NDArray[np.uint8]]:
-        """All patches in order, `batch` at a time."""
+        """Read all patches in order, up to `batch` at a time; arrays as in `read_patches`."""
         for start in range(0, len(self), batch):
             yield self.read_patches(np.arange(start, min(start + batch, len(self))))
 
     @property
     def encoder(self) -> tuple[str, str] | None:
-        """Name and fingerprint of the encoder of `/features`; None when there are none."""
+        """Name and fingerprint of the encoder of the features; None if there are no features."""
         if "features" not in self._h5:
             return None
         name = self._h5.dataset_attr("features", "encoder")
-        code = self._h5.dataset_attr("features", "encoder_fingerprint")
-        return str(name), str(code)
+        encoder_fingerprint = self._h5.dataset_attr("features", "encoder_fingerprint")
+        return str(name), str(encoder_fingerprint)
 
     @property
     def feature_dim(self) -> int:
-        """D of `/features`."""
+        """Length D of a feature vector."""
         return self._h5.shape("features")[1]
 
     def read_features(self, rows: Any = slice(None)) -> NDArray[np.float16]:
-        """Embeddings (n, D) float16 of all patches, or of some in increasing order."""
+        """Read features, float16 array (n, D).
+
+        Parameters
+        ----------
+        rows : slice without a step, or int64 array of indices
+
+        Raises
+        ------
+        StoredFileError : there are none, damaged there, or not all finite
+        """
         features = self._h5.read("features", "float16", (len(self), None), rows)
         if not _all_finite(features):
             raise self._h5.refuse("'features' are not all finite")
         return features
 
     def iter_features(self, batch: int) -> Iterator[NDArray[np.float16]]:
-        """All embeddings in order, `batch` at a time."""
+        """Read all features in order, up to `batch` rows at a time."""
         for start in range(0, len(self), batch):
             yield self.read_features(slice(start, min(start + batch, len(self))))
 
 
 def _all_finite(values: NDArray[np.float16]) -> bool:
-    """By their bits, a cacheful at a time: ten times as fast as `isfinite`."""
+    """Check the bits of blocks that fit in the cache, ten times as fast as `np.isfinite`."""
     bits = values.reshape(-1).view(np.uint16)
-    pieces = (bits[at : at + _PIECE] for at in range(0, len(bits), _PIECE))
-    return all(int((piece & _MAGNITUDE).max()) < _NOT_FINITE for piece in pieces)
+    pieces = (bits[at : at + _CHECKED_NUMBERS] for at in range(0, len(bits), _CHECKED_NUMBERS))
+    return all(int((piece & _MAGNITUDE).max()) < _INFINITY for piece in pieces)

@@ -1,10 +1,10 @@
-"""The frame that bags and predictions share: which slide, and where on it the patches lie."""
+"""Geometry of bags and predictions: which slide, and where on it the patches lie."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, fields
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import h5py
 import numpy as np
@@ -16,20 +16,22 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     ValidationError,
+    create_model,
 )
 
+from milpath.params import describe_violation
 from milpath.patches.grid import PatchGrid
 from milpath.slides.names import is_file_name, is_printable
-from milpath.slides.slide import MppSource, SlideFacts
+from milpath.slides.slide import SlideFacts
 from milpath.store import SafeH5
 
 MAX_CELLS = 1 << 20
 MAX_CELLS_PER_PATCH = 1 << 12
-"""Of the raster that patches lie on: it may be sparse, but a few patches never make it huge."""
+"""Of the raster the patches lie on: it may be sparse, but few patches never need a huge one."""
 
 
 def write_geometry(h5: h5py.File, slide: SlideFacts, grid: PatchGrid) -> None:
-    """Write `/coords` and the attributes that say where on which slide they lie."""
+    """Write `/coords` and the attributes that say where on which slide the patches lie."""
     for name, value in asdict(slide).items():
         if value is not None:
             h5.attrs[name] = value
@@ -53,91 +55,102 @@ def write_geometry(h5: h5py.File, slide: SlideFacts, grid: PatchGrid) -> None:
 
 
 def read_geometry(h5: SafeH5) -> tuple[SlideFacts, PatchGrid]:
-    """What `write_geometry` wrote.
+    """Read what `write_geometry` wrote.
 
     Raises
     ------
-    StoredFileError : something is missing or absurd, or coordinates lie off the grid or the slide,
-        or so far apart that no memory holds a picture of them
+    StoredFileError : an attribute is missing or not possible, or coordinates are off the grid, off
+        the slide, or so far apart that a raster of them does not fit in memory
     """
     try:
-        attrs = _GeometryAttrs(**{name: h5.attr(name) for name in _GeometryAttrs.model_fields})
+        record = _GeometryAttrs(**{name: h5.attr(name) for name in _GeometryAttrs.model_fields})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise h5.refuse(f"attribute {str(first['loc'][0])!r}: {first['msg']}") from None
+        name, fact = describe_violation(error)
+        raise h5.refuse(f"attribute {name!r} {fact}") from None
+    attrs = record.model_dump()
+    origin = (attrs.pop("origin_x_l0"), attrs.pop("origin_y_l0"))
+    slide = SlideFacts(**{field.name: attrs.pop(field.name) for field in fields(SlideFacts)})
     coords = h5.read("coords", "int64", (None, 2))
-    origin = (attrs.origin_x_l0, attrs.origin_y_l0)
-    size = np.array([attrs.width_l0, attrs.height_l0])
-    if (coords < 0).any() or (coords > size - attrs.patch_size_l0).any():
+    grid = PatchGrid(coords=coords, origin_l0=origin, **attrs)
+    _check_coords(h5, slide, grid)
+    return slide, grid
+
+
+def _check_coords(h5: SafeH5, slide: SlideFacts, grid: PatchGrid) -> None:
+    coords = grid.coords
+    size = np.array([slide.width_l0, slide.height_l0])
+    if (coords < 0).any() or (coords > size - grid.patch_size_l0).any():
         raise h5.refuse("'coords' lie outside the slide")
-    if ((coords - origin) % attrs.stride_l0).any():
+    if ((coords - grid.origin_l0) % grid.stride_l0).any():
         raise h5.refuse("'coords' lie off the grid")
-    span = np.ptp(coords, axis=0) // attrs.stride_l0 + 1 if len(coords) else np.ones(2)
+    span = np.ptp(coords, axis=0) // grid.stride_l0 + 1 if len(coords) else np.ones(2)
     if math.prod(span.tolist()) > MAX_CELLS + MAX_CELLS_PER_PATCH * len(coords):
         raise h5.refuse(f"'coords' lie {span[0]} x {span[1]} strides apart")
-    slide = SlideFacts(**{field.name: getattr(attrs, field.name) for field in fields(SlideFacts)})
-    values = {name: getattr(attrs, name) for name in _GRID_ATTRS}
-    return slide, PatchGrid(coords=coords, origin_l0=origin, **values)
 
 
 def compare_slides(old: SlideFacts, new: SlideFacts) -> list[str]:
-    """What has changed about a slide since something was made of it, a phrase each."""
+    """Describe each change of a slide since a file was made from it, one phrase each."""
     if old.quickhash != new.quickhash:
-        return ["the slide is another one"]
+        return ["the file is a different slide"]
     return [
-        f"its {field.name} was {getattr(old, field.name)}, is {getattr(new, field.name)}"
+        f"its {field.name} changed from {getattr(old, field.name)} to {getattr(new, field.name)}"
         for field in fields(SlideFacts)
         if getattr(old, field.name) != getattr(new, field.name)
     ]
 
 
 def compare_annotations(old: str | None, new: str | None) -> list[str]:
-    """As `compare_slides`, of its annotations' fingerprints, None where its tissue was found."""
+    """Describe a change of a slide's tissue annotation, given as fingerprints, None without one."""
     if old == new:
         return []
     if old is None:
-        return ["its tissue was found on the slide, is an annotation's"]
+        return ["its tissue changed from detected to annotated"]
     if new is None:
-        return ["its tissue was an annotation's, is found on the slide"]
-    return ["the tissue's annotation is another one"]
+        return ["its tissue changed from annotated to detected"]
+    return ["its tissue annotation differs"]
 
 
-def _file_name(text: str) -> str:
+def _check_file_name(text: str) -> str:
     if not is_file_name(text):
         raise ValueError("cannot be a file name")
     return text
 
 
-def _printable(text: str) -> str:
+def _check_printable(text: str) -> str:
     if not is_printable(text):
         raise ValueError("holds control characters, or is too long")
     return text
 
 
-_Length = Annotated[int, Field(ge=1, lt=1 << 31)]
-_Text = Annotated[str, AfterValidator(_printable)]
+_BY_TYPE: dict[Any, Any] = {
+    str: Annotated[str, AfterValidator(_check_printable)],
+    int: Annotated[int, Field(ge=1, lt=1 << 31)],
+    float: PositiveFloat,
+}
+"""Values that fields of `SlideFacts` and `PatchGrid` may have in a file, by their type."""
+_BY_NAME: dict[str, Any] = {
+    "slide_id": Annotated[str, AfterValidator(_check_file_name)],
+    "patch_px": Annotated[int, Field(ge=1, le=4096)],
+    "level": NonNegativeInt,
+}
+"""Exceptions from `_BY_TYPE`."""
 
 
-class _GeometryAttrs(BaseModel):
-    """What the attributes of a frame must be, whoever wrote them."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-    slide_id: Annotated[str, AfterValidator(_file_name)]
-    vendor: _Text
-    width_l0: _Length
-    height_l0: _Length
-    mpp_x: PositiveFloat
-    mpp_y: PositiveFloat
-    mpp_source: MppSource
-    objective: float | None
-    quickhash: _Text
-    patch_px: Annotated[int, Field(ge=1, le=4096)]
-    patch_size_l0: _Length
-    stride_l0: _Length
-    patch_mpp: PositiveFloat
-    level: NonNegativeInt
-    origin_x_l0: NonNegativeInt
-    origin_y_l0: NonNegativeInt
+def _declare_attrs() -> type[BaseModel]:
+    """Derive the model that validates attributes from the types of the fields."""
+    hints = get_type_hints(SlideFacts) | get_type_hints(PatchGrid)
+    del hints["coords"], hints["origin_l0"]
+    limits: dict[str, Any] = {
+        name: (_BY_NAME.get(name, _BY_TYPE.get(kind, kind)), ...) for name, kind in hints.items()
+    }
+    origin = (NonNegativeInt, ...)
+    config = ConfigDict(strict=True, allow_inf_nan=False)
+    return create_model(
+        "GeometryAttrs", __config__=config, origin_x_l0=origin, origin_y_l0=origin, **limits
+    )
 
 
-_GRID_ATTRS = ("patch_px", "patch_size_l0", "stride_l0", "patch_mpp", "level")
+_GeometryAttrs = _declare_attrs()
+_GRID_ATTRS = [
+    field.name for field in fields(PatchGrid) if field.name in _GeometryAttrs.model_fields
+]

@@ -1,24 +1,24 @@
-"""Prediction: what a model says of one slide, and all that a heatmap of it needs."""
+"""Prediction: a model's output for one slide, with all that a heatmap needs."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from milpath.errors import StoredFileError
+from milpath.formats.existing import Existing
 from milpath.formats.geometry import (
     compare_annotations,
     compare_slides,
     read_geometry,
     write_geometry,
 )
+from milpath.formats.scores import BagScores
 from milpath.patches.grid import PatchGrid
 from milpath.slides.names import is_printable
 from milpath.slides.slide import SlideFacts
@@ -29,97 +29,42 @@ Floats = NDArray[np.float64]
 _ROUNDING = 1e-3
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """An ensemble's answer for one slide (M members, N patches, C classes).
+@dataclass(frozen=True, kw_only=True)
+class Prediction(BagScores):
+    """Output of an ensemble for one slide: `BagScores` of its N patches, and where they lie.
 
     Attributes
     ----------
-    slide, grid : the slide and where its N patches lie
-    status : "ok", or "no_tissue" with N = 0, when `logits` and `probs` are NaN
-    class_names : C names
-    member_attention : float64 (M, N); each row sums to 1
-    member_contributions : float64 (M, N, C); what patch k adds to the logit of class c
-    member_bias : float64 (M, C); each class's logit is its bias plus its contributions' sum
-    model : fingerprint of the bundle
-    unreadable : patches left out because the slide's file is damaged there
-    annotation : fingerprint of what a person outlined as tissue, None where it was found
+    slide : record of the slide
+    grid : its N patches
+    status : "ok", or "no_tissue" with N = 0; then `logits` and `probs` are NaN
+    class_names : names of the C classes
+    model : fingerprint of the model
+    unreadable : number of patches left out because the slide's file is damaged there
+    annotation : fingerprint of the tissue annotation; None if the tissue was detected
     """
 
     slide: SlideFacts
     grid: PatchGrid
     status: Literal["ok", "no_tissue"]
     class_names: tuple[str, ...]
-    member_attention: Floats
-    member_contributions: Floats
-    member_bias: Floats
     model: str
     unreadable: int = 0
     annotation: str | None = None
 
-    @cached_property
-    def member_logits(self) -> Floats:
-        """(M, C); NaN when there is no tissue to judge by."""
-        if self.status == "no_tissue":
-            return np.full_like(self.member_bias, np.nan)
-        logits: Floats = self.member_bias + self.member_contributions.sum(axis=1)
-        return logits
-
-    @property
-    def member_probs(self) -> Floats:
-        """(M, C)."""
-        probs: Floats = softmax(self.member_logits, axis=1)
-        return probs
-
-    @property
-    def logits(self) -> Floats:
-        """(C,), the members' mean: so the ensemble's contributions sum to its logits too."""
-        mean: Floats = self.member_logits.mean(axis=0)
-        return mean
-
-    @property
-    def probs(self) -> Floats:
-        """(C,), softmax of `logits` (the members' geometric mean, renormalised)."""
-        probs: Floats = softmax(self.logits)
-        return probs
-
-    @property
-    def spread(self) -> Floats:
-        """(C,), standard deviation of the members' probabilities."""
-        spread: Floats = self.member_probs.std(axis=0)
-        return spread
-
     @property
     def predicted(self) -> str | None:
-        """The most probable class; None when there is no tissue."""
+        """Name of the most probable class; None without tissue."""
         return None if self.status == "no_tissue" else self.class_names[int(self.probs.argmax())]
 
     @property
-    def attention(self) -> Floats:
-        """(N,), the members' mean; sums to 1."""
-        mean: Floats = self.member_attention.mean(axis=0)
-        return mean
-
-    @property
-    def contributions(self) -> Floats:
-        """(N, C), the members' mean; the columns sum to `logits` less `bias`."""
-        mean: Floats = self.member_contributions.mean(axis=0)
-        return mean
-
-    @property
-    def bias(self) -> Floats:
-        """(C,), the members' mean."""
-        mean: Floats = self.member_bias.mean(axis=0)
-        return mean
-
-    @property
     def effective_patches(self) -> float:
-        """1 / Σ a_k²: how many patches the attention rests on."""
+        """Effective number of patches, 1 / Σ a_k² of the mean attention; 0 without tissue."""
         return float(1 / np.square(self.attention).sum()) if len(self.grid) else 0.0
 
 
 def write_prediction(path: Path, prediction: Prediction) -> None:
-    """Write a prediction file, whole or not at all."""
+    """Write a prediction file, complete or not at all; raises `OutputError`."""
     with publish_h5(path, "prediction") as h5:
         write_geometry(h5, prediction.slide, prediction.grid)
         h5.attrs["status"] = prediction.status
@@ -139,12 +84,12 @@ def read_prediction(path: Path) -> Prediction:
 
     Raises
     ------
-    StoredFileError : missing, damaged, or no prediction of milpath
+    StoredFileError : missing, damaged, modified outside milpath, or not a prediction
     """
     with open_h5(path, "prediction") as h5:
         slide, grid = read_geometry(h5)
-        names = h5.json("class_names")
-        status = h5.need("status")
+        names = h5.require_json("class_names")
+        status = h5.require_attr("status")
         if not _are_names(names):
             raise h5.refuse("attribute 'class_names' is not a list of names")
         if status not in ("ok", "no_tissue") or (status == "ok") != (len(grid) > 0):
@@ -160,64 +105,65 @@ def read_prediction(path: Path) -> Prediction:
                 "member_contributions", "float64", (len(bias), len(grid), len(names))
             ),
             member_bias=bias,
-            model=str(h5.need("model")),
-            unreadable=_count(h5, "unreadable"),
-            annotation=_text(h5, "annotation"),
+            model=str(h5.require_attr("model")),
+            unreadable=_read_count(h5, "unreadable"),
+            annotation=_read_text(h5, "annotation"),
         )
-        sound = bias.size and _all_finite(prediction)
-        if not sound or (len(grid) and not _is_share(prediction.member_attention)):
-            raise h5.refuse("its numbers are not those of a model")
+        valid = bias.size and _all_finite(prediction)
+        if not valid or (len(grid) and not _sums_to_one(prediction.member_attention)):
+            raise h5.refuse("its numbers cannot be the output of a model")
         return prediction
 
 
 def find_prediction(
     path: Path, slide: SlideFacts, model: str, annotation: str | None = None
-) -> Prediction | str | None:
-    """What this very model said of this very slide, why a file there is not that, or None.
+) -> Existing[Prediction]:
+    """Find the prediction of a model for a slide.
 
     Parameters
     ----------
-    path : where it would lie
+    path : its place
     slide, model, annotation : as in `Prediction`
     """
     if not path.exists():
-        return None
+        return Existing()
     try:
         found = read_prediction(path)
     except StoredFileError:
-        return "the prediction there was damaged, or of another milpath"
+        return Existing.stale("the prediction was damaged, or made by another version of milpath")
     changes = compare_slides(found.slide, slide)
     changes += compare_annotations(found.annotation, annotation)
     if found.model != model:
-        changes.append("the model is another one")
-    if found.unreadable:  # the slide may have been mended, as its user was told to
-        changes.append(f"{found.unreadable} of its patches could not be read the last time")
-    return ", ".join(changes) or found
+        changes.append("the model differs")
+    if found.unreadable:  # the slide may have been copied again, as the message advises
+        changes.append(f"{found.unreadable} patches could not be read the last time")
+    return Existing.stale(", ".join(changes)) if changes else Existing.current(found)
 
 
 def _are_names(value: object) -> bool:
+    """Return whether a value is a list of different printable strings."""
     if not isinstance(value, list):
         return False
     names = {name for name in value if isinstance(name, str) and is_printable(name)}
     return len(names) == len(value)
 
 
-def _count(h5: SafeH5, name: str) -> int:
-    value = h5.need(name)
+def _read_count(h5: SafeH5, name: str) -> int:
+    value = h5.require_attr(name)
     if not isinstance(value, int) or value < 0:
         raise h5.refuse(f"attribute {name!r} is not a number of patches")
     return value
 
 
-def _text(h5: SafeH5, name: str) -> str | None:
+def _read_text(h5: SafeH5, name: str) -> str | None:
     value = h5.attr(name)
     if value is not None and not (isinstance(value, str) and is_printable(value)):
         raise h5.refuse(f"attribute {name!r} is not text")
     return value
 
 
-def _is_share(attention: Floats) -> bool:
-    """Whether each row sums to 1, but for the rounding of a float32."""
+def _sums_to_one(attention: Floats) -> bool:
+    """Return whether each row is non-negative and sums to 1, within the rounding of float32."""
     sums = attention.sum(axis=1)
     return bool((attention >= 0).all() and (np.abs(sums - 1) < _ROUNDING).all())
 

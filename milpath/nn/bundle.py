@@ -16,17 +16,23 @@ import keras
 import numpy as np
 from keras.src.backend.common import global_state
 
+from milpath.formats.layout import (
+    encoder_spec_path,
+    encoder_weights_path,
+    list_weights,
+    member_path,
+    model_spec_path,
+    shared_encoder_path,
+)
 from milpath.formats.model_spec import (
     BundleSpec,
     EncoderSpec,
-    member_path,
     read_bundle_spec,
     read_record,
     require_model,
-    shared_encoder_path,
     weights_paths,
 )
-from milpath.nn.encoder import digest_weights, rebuild_encoder
+from milpath.nn.encoders import fingerprint_weights, rebuild_encoder
 from milpath.nn.mil import Member, build_head
 from milpath.store import discard, fingerprint, open_h5, publish_h5, publish_text
 
@@ -55,7 +61,7 @@ def assemble_bundle(
     parts = [] if encoder is None else [encoder]
     for member in members:
         parts.extend(_networks(member))
-    weights = [digest_weights(part) for part in parts]
+    weights = [fingerprint_weights(part) for part in parts]
     draft = BundleSpec(**fields, members=len(members), fingerprint="0" * 32)
     code = fingerprint("model", weights, draft.model_dump(mode="json", exclude={"training"}))
     return Bundle(draft.model_copy(update={"fingerprint": code}), tuple(members), encoder)
@@ -74,8 +80,8 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
     for number, member in enumerate(bundle.members):
         path = member_path(folder, number, spec.fingerprint)
         save_weights(path, _networks(member), spec.fingerprint)
-    publish_text(folder / "model.json", spec.model_dump_json(indent=2) + "\n")
-    for old in {*folder.glob("member-*.h5"), *folder.glob("encoder-*.h5")}:
+    publish_text(model_spec_path(folder), spec.model_dump_json(indent=2) + "\n")
+    for old in list_weights(folder):
         if old not in weights_paths(folder, spec):
             discard(old)
 
@@ -138,9 +144,9 @@ def _build_member(spec: BundleSpec) -> Member:
 
 def save_encoder(folder: Path, encoder: keras.Model, spec: EncoderSpec) -> str:
     """Keep an encoder beside the embeddings it made; its fingerprint."""
-    save_weights(folder / "encoder.h5", [encoder])
-    publish_text(folder / "encoder.json", spec.model_dump_json(indent=2) + "\n")
-    return digest_weights(encoder)
+    save_weights(encoder_weights_path(folder), [encoder])
+    publish_text(encoder_spec_path(folder), spec.model_dump_json(indent=2) + "\n")
+    return fingerprint_weights(encoder)
 
 
 def load_encoder(folder: Path) -> tuple[keras.Model, EncoderSpec]:
@@ -150,12 +156,12 @@ def load_encoder(folder: Path) -> tuple[keras.Model, EncoderSpec]:
     ------
     StoredFileError : there is none, or its weights do not fit
     """
-    if (folder / "encoder.json").is_file():
-        spec = read_record(EncoderSpec, folder / "encoder.json")
+    if encoder_spec_path(folder).is_file():
+        spec = read_record(EncoderSpec, encoder_spec_path(folder))
         with _without_memory():
-            require_weights(folder / "encoder.h5", [rebuild_encoder(spec)])
+            require_weights(encoder_weights_path(folder), [rebuild_encoder(spec)])
         encoder = rebuild_encoder(spec)
-        load_weights(folder / "encoder.h5", [encoder])
+        load_weights(encoder_weights_path(folder), [encoder])
         return encoder, spec
     bundle = load_bundle(folder)
     encoder = bundle.encoder or bundle.members[0].encoder

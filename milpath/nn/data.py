@@ -1,4 +1,4 @@
-"""Bags as Keras takes them: padded, masked, drawn anew each epoch."""
+"""Batches of bags for Keras: sampled again each epoch, padded and masked."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from milpath.errors import MilpathError
 from milpath.formats.bag import Bag
 
 Augment = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
-"""Changes the instances (n, ...) that one bag gives, as training wants them changed."""
+"""Augments the instances (n, ...) sampled from one bag."""
 
 Content = Literal["pixels", "features"]
-"""What a stored bag gives as its instances."""
+"""What the instances of a stored bag are."""
 
 
 class TrainingBag(Protocol):
-    """A bag that training draws from."""
+    """A bag that training samples instances from."""
 
     @property
     def label(self) -> int:
@@ -34,7 +34,7 @@ class TrainingBag(Protocol):
         """N, its number of instances."""
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Some of its instances, (n, ...), rows ascending."""
+        """Read some instances, (n, ...), rows ascending."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LabelledBag:
     content: Content = "pixels"
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Patches or embeddings, as `content` says; raises `StoredFileError` when damaged."""
+        """Read patches or features, as `content` says; raise `StoredFileError` if damaged."""
         with Bag(self.path) as bag:
             if self.content == "pixels":
                 return bag.read_patches(rows)
@@ -70,33 +70,33 @@ class ArrayBag:
         return len(self.instances)
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Some of its instances."""
+        """Read some instances."""
         return self.instances[rows]
 
 
 class BagSequence(keras.utils.PyDataset):
     """Batches of bags: ``({"instances": (B, n, ...), "mask": (B, n)}, label (B,), weight (B,))``.
 
-    While training, every bag gives `per_bag` instances drawn without replacement, others each
-    epoch, augmented; while validating, as many evenly spaced ones, always the same.
+    In training, `per_bag` instances are sampled from every bag without replacement, again each
+    epoch, and augmented; in validation they are evenly spaced and always the same.
 
-    Where the model has more answers than one, labels and weights are dicts by their names, see
-    `build_mil`. With a negative class it learns under the standard assumption.
-    Instances of a negative bag are known to be negative, all others weigh 0. Of two joined bags the
-    class is the one that is not negative; where both are not, and differ, nobody knows, and they
-    weigh 0. Weights make up for how rare a thing is in the whole set, never in one batch: over an
-    epoch the instances weigh as much as one bag loss, and negative pairs as much as negative bags.
+    If the model has several outputs, labels and weights are dicts by output name, see `build_mil`.
+    With a negative class, instances of a negative bag are labelled negative and all others have
+    weight 0. Two joined bags have the class of the one that is not negative; if neither is and
+    they differ, the label is unknown and the weight 0. Weights correct for frequencies in the whole
+    set, never in one batch: over an epoch the instances weigh as much as one bag loss, and negative
+    pairs as much as negative bags.
 
     Parameters
     ----------
     bags : the set
     class_weight : weight of each class in the loss
     batch : bags in a batch
-    per_bag : most instances of a bag
-    seed : of order, drawing and augmentation; None to validate
-    augment : what is done to the drawn instances of a bag while training
+    per_bag : maximum number of instances per bag
+    seed : of order, sampling and augmentation; None for validation
+    augment : augmentation of the sampled instances in training
     negative : index of the negative class, if there is one
-    attended : whether the model answers for the instances attended to
+    instance_loss : whether the model has the output "attention_weighted"
     """
 
     def __init__(
@@ -108,9 +108,9 @@ class BagSequence(keras.utils.PyDataset):
         seed: int | None = None,
         augment: Augment | None = None,
         negative: int | None = None,
-        attended: bool = False,
+        instance_loss: bool = False,
     ) -> None:
-        # Keras' own readers are begun and ended every epoch, for a tenth of a second
+        # starting and stopping Keras' reader threads costs 0.1 s per epoch
         stored = not all(isinstance(bag, ArrayBag) for bag in bags)
         super().__init__(workers=2 if stored else 1, max_queue_size=4)
         self.bags = bags
@@ -120,12 +120,12 @@ class BagSequence(keras.utils.PyDataset):
         self.seed = seed
         self.augment = augment
         self.negative = negative
-        self.attended = attended
+        self.instance_loss = instance_loss
         if negative is not None:
-            self._instance_weight, self._joint_weight = self._weigh_presence(negative)
+            self._instance_weight, self._pair_weight = self._weigh_known(negative)
         self.epoch = 0
         self.error: MilpathError | None = None
-        """What went wrong in a thread of Keras, which buries it in a text of fifty lines."""
+        """The error raised in one of Keras' threads, which hides it in a message of fifty lines."""
 
     def __len__(self) -> int:
         return math.ceil(len(self.bags) / self.batch)
@@ -146,44 +146,44 @@ class BagSequence(keras.utils.PyDataset):
         instances = np.empty((len(drawn), self.width, *drawn[0].shape[1:]), drawn[0].dtype)
         mask = np.zeros((len(drawn), self.width), np.bool_)
         for place, bag in enumerate(drawn):
-            # padded with its own patches, not with black ones: the batch normalisation sees them
+            # padded with patches of the bag itself, because batch normalisation sees the padding
             instances[place] = bag[np.arange(self.width) % len(bag)]
             mask[place, : len(bag)] = True
         labels = np.array([self.bags[place].label for place in chosen])
         inputs, weight = {"instances": instances, "mask": mask}, self.class_weight[labels]
-        if self.negative is None and not self.attended:
+        if self.negative is None and not self.instance_loss:
             return inputs, labels, weight
         known = {"bag": (labels, weight)}
         if self.negative is not None:
-            known |= self._under_presence(labels, mask)
-        if self.attended:
-            known["attended"] = (labels, weight)
+            known |= self._known_labels(labels, mask)
+        if self.instance_loss:
+            known["attention_weighted"] = (labels, weight)
         return (
             inputs,
             {name: label for name, (label, _) in known.items()},
             {name: weight for name, (_, weight) in known.items()},
         )
 
-    def _under_presence(
+    def _known_labels(
         self, labels: NDArray[np.int64], mask: NDArray[np.bool_]
     ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Labels and weights of what is known when only other instances end negativity."""
+        """Compute labels and weights of instances and pairs from the negative class."""
         before = np.roll(labels, 1)
         both = np.where(before == self.negative, labels, before)
         clear = (labels == self.negative) | (before == self.negative) | (labels == before)
-        joint_weight = np.where(both == self.negative, *self._joint_weight)
+        pair_weight = np.where(both == self.negative, *self._pair_weight)
         known = mask & (labels == self.negative)[:, None]
-        joined = clear * joint_weight * self.class_weight[both]
+        joined = clear * pair_weight * self.class_weight[both]
         return {
             "instance": (
                 np.repeat(labels[:, None], self.width, 1),
                 (known * self._instance_weight).astype(np.float32),
             ),
-            "joint": (both, joined.astype(np.float32)),
+            "pair": (both, joined.astype(np.float32)),
         }
 
-    def _weigh_presence(self, negative: int) -> tuple[float, tuple[float, float]]:
-        """Weight of a known instance; of pairs that are negative, and that are not."""
+    def _weigh_known(self, negative: int) -> tuple[float, tuple[float, float]]:
+        """Compute the weight of a known instance, and of negative and other pairs."""
         negatives = [bag for bag in self.bags if bag.label == negative]
         count, total = len(negatives), len(self.bags)
         known = sum(min(bag.size, self.width) for bag in negatives) / (total * self.width)

@@ -1,84 +1,109 @@
-"""Embedding: an encoder runs over the patches of a bag."""
+"""Embed: run an encoder over the patches of bags, and store their features."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from milpath.cohort.cohort import SlideEntry
+from milpath.cohort.workitem import WorkItem
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.bag import Bag, write_features
+from milpath.formats.existing import Existing
+from milpath.formats.layout import list_bags
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
-from milpath.nn.encoder import OURS, build_encoder, digest_weights
+from milpath.nn.encoders import OWN_ENCODERS, build_encoder, fingerprint_weights
 from milpath.nn.predict import BATCH
-from milpath.runs import Outcome, plan_outcome
+from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
+
+
+@dataclass(frozen=True)
+class EmbedFacts(Facts):
+    """Facts about the features of a bag."""
+
+    patches: int
+    dim: int
+    """Numbers per patch."""
+    encoder: str
+    """Its name."""
 
 
 class Embedder:
-    """The job that embeds a bag; the entry's path is the bag's file."""
+    """The job that embeds a bag, with an encoder that is loaded already.
 
-    def __init__(self, encoder: keras.Model, spec: EncoderSpec) -> None:
+    Parameters
+    ----------
+    encoder, spec : the network, and its description
+    dry_run : say what would be done, and write nothing
+    """
+
+    def __init__(self, encoder: keras.Model, spec: EncoderSpec, *, dry_run: bool = False) -> None:
         self.encoder = encoder
         self.spec = spec
-        self.code = digest_weights(encoder)
+        self.dry_run = dry_run
+        self.fingerprint = fingerprint_weights(encoder)
 
-    def __call__(self, entry: SlideEntry) -> Outcome:
-        with Bag(entry.path) as bag:
-            found = find_features(bag, entry, self.spec, self.code)
-            if isinstance(found, Outcome):
-                return found
+    def __call__(self, item: WorkItem) -> Outcome:
+        """Write the features of a bag into it, unless they are there already.
+
+        Raises
+        ------
+        StoredFileError : not a bag, or its patches do not fit the encoder
+        OutputError : the bag cannot be written
+        """
+        with Bag(item.path) as bag:
+            found = find_features(bag, self.spec, self.fingerprint)
+            if found.value is not None:
+                message = f"{len(bag)} patches, already done with this encoder"
+                return skipped_outcome(item, message, found.value, dry_run=self.dry_run)
+            if self.dry_run:
+                return planned_outcome(item, "embedded", found)
             batches = embed_patches(self.encoder, bag)
-            write_features(bag, batches, self.spec.name, self.code, self.spec.dim)
-            sentence = f"{len(bag)} patches to {self.spec.dim} numbers each"
-            facts = _facts(bag, self.spec)
-        if found:
-            sentence += f", made anew: {found}"
-        return Outcome(entry.slide_id, "ok", sentence, facts)
+            write_features(bag, batches, self.spec.name, self.fingerprint, self.spec.dim)
+            facts = EmbedFacts(len(bag), self.spec.dim, self.spec.name)
+        message = f"{facts.patches} patches, {facts.dim} features each"
+        message = ", ".join(filter(None, [message, describe_redo("embedded", found)]))
+        return Outcome(item.slide_id, "ok", message, facts)
 
 
-def preview_features(entry: SlideEntry, spec: EncoderSpec, code: str) -> Outcome:
-    """What an `Embedder` would do with a bag; raises as `Bag` and `find_features` do."""
-    with Bag(entry.path) as bag:
-        return plan_outcome(entry, find_features(bag, entry, spec, code))
+def find_features(bag: Bag, spec: EncoderSpec, fingerprint: str) -> Existing[EmbedFacts]:
+    """Find the features of an encoder in a bag.
 
-
-def find_features(
-    bag: Bag, entry: SlideEntry, spec: EncoderSpec, code: str
-) -> Outcome | str | None:
-    """The outcome where a bag holds these embeddings, why others will not do, None without any.
+    Parameters
+    ----------
+    bag : an open bag
+    spec : of the encoder
+    fingerprint : of the encoder's weights
 
     Raises
     ------
-    StoredFileError : the bag's patches are not of the size that the encoder takes
+    StoredFileError : the bag's patches are not of the size that the encoder needs
     """
-    if bag.encoder is not None and bag.encoder[1] == code:
-        said = f"{len(bag)} patches, done before with this encoder"
-        return Outcome(entry.slide_id, "skipped", said, _facts(bag, spec))
+    if bag.encoder is not None and bag.encoder[1] == fingerprint:
+        return Existing.current(EmbedFacts(len(bag), spec.dim, spec.name))
     if bag.grid.patch_px != spec.patch_px:
         raise StoredFileError(
-            f"{entry.path.name}: patches of {bag.grid.patch_px} px, the encoder takes "
+            f"{bag.path.name}: has patches of {bag.grid.patch_px} px, the encoder needs "
             f"{spec.patch_px}; tile again with --patch-size {spec.patch_px}"
         )
     if bag.encoder is None:
-        return None
+        return Existing()
     if bag.encoder[0] == spec.name:
-        return f"the weights of {spec.name} are others"
-    return f"the encoder was {bag.encoder[0]}, is {spec.name}"
-
-
-def _facts(bag: Bag, spec: EncoderSpec) -> dict[str, Any]:
-    return {"patches": len(bag), "dim": spec.dim, "encoder": spec.name}
+        return Existing.stale(f"the weights of {spec.name} differ")
+    return Existing.stale(f"encoder changed from {bag.encoder[0]} to {spec.name}")
 
 
 def embed_patches(encoder: keras.Model, bag: Bag) -> Iterator[NDArray[np.float32]]:
-    """The embeddings of a bag's patches, batch by batch, in order; read one batch ahead."""
+    """Yield the features of a bag's patches, float32 (n, D) per batch, in order.
+
+    One batch is read ahead.
+    """
     batches = bag.iter_patches(BATCH)
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(next, batches, None)
@@ -90,16 +115,16 @@ def embed_patches(encoder: keras.Model, bag: Bag) -> Iterator[NDArray[np.float32
 
 
 def choose_encoder(
-    name: str, weights: str, bags: Sequence[SlideEntry], seed: int
+    name: str, weights: str, bags: Sequence[WorkItem], seed: int
 ) -> tuple[keras.Model, EncoderSpec]:
-    """The encoder a user names, for patches of the size the first readable bag has.
+    """Build or load an encoder, for patches of the size in the first readable bag.
 
     Parameters
     ----------
-    name : of a network of `keras.applications`, or a model folder
-    weights : "imagenet", "random" or a file; a model folder brings its own
+    name : of a network in `keras.applications`, or a model folder
+    weights : "imagenet", "random" or a file; not used for a model folder
     bags : to be embedded
-    seed : of random weights
+    seed : for random weights
 
     Raises
     ------
@@ -109,13 +134,13 @@ def choose_encoder(
         encoder, spec = load_encoder(Path(name))
         if spec.patch_px != (found := _patch_px(bags)):
             raise UsageError(
-                f"the bags hold patches of {found} px, the encoder takes {spec.patch_px}; "
+                f"the bags have patches of {found} px, the encoder needs {spec.patch_px}; "
                 f"tile again with --patch-size {spec.patch_px}"
             )
         return encoder, spec
-    if name in OURS:
+    if name in OWN_ENCODERS:
         raise UsageError(
-            f"the {name} CNN is trained with its model: name the model's folder instead"
+            f"the {name} CNN is trained with its model; give the model's folder instead"
         )
     keras.utils.set_random_seed(seed)
     encoder = build_encoder(name, _patch_px(bags), None if weights == "random" else weights)
@@ -127,17 +152,17 @@ def choose_encoder(
     )
 
 
-def _patch_px(bags: Sequence[SlideEntry]) -> int:
+def _patch_px(bags: Sequence[WorkItem]) -> int:
     reason: StoredFileError | None = None
-    for entry in bags:
+    for item in bags:
         try:
-            with Bag(entry.path) as bag:
+            with Bag(item.path) as bag:
                 return bag.grid.patch_px
         except StoredFileError as error:
             reason = error
     raise UsageError(f"no readable bag: {reason}")
 
 
-def find_bags(folder: Path) -> list[SlideEntry]:
-    """The bags of a folder, as entries whose path is the bag."""
-    return [SlideEntry(path, path.stem) for path in sorted(folder.glob("*.h5"))]
+def find_bags(folder: Path) -> list[WorkItem]:
+    """List the bags of a folder."""
+    return [WorkItem(path, path.stem) for path in list_bags(folder)]

@@ -1,4 +1,4 @@
-"""Fitting: one model learns from bags, and keeps the epoch that was best on others."""
+"""Fitting: train one model on bags and keep the epoch that is best on validation bags."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from numpy.typing import NDArray
 from milpath.errors import UsageError
 from milpath.nn.data import Augment, BagSequence, TrainingBag
 from milpath.nn.mil import Member
-from milpath.nn.step import Step, begin, compile_model, copy_variables
+from milpath.nn.step import Step, build_or_reset_optimizer, compile_model, copy_variables
 from milpath.params import TrainParams
 
 VAL_PER_BAG = 256
-"""Patches of a bag that the stopping criterion sees each epoch."""
+"""Patches per bag that validation uses each epoch."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is to learn."""
+    """What a model is trained to do."""
 
     instance_shape: tuple[int, ...]
-    """(P, P, channels) to learn encoder and head together, (D,) to learn the head alone."""
+    """(P, P, channels) to train encoder and head together, (D,) to train the head alone."""
     classes: int
     negative: int | None = None
-    """Index of the class whose bags hold no instance of any other, if there is one."""
+    """Index of the negative class, if there is one."""
     augment: Augment | None = None
-    """What is done to the instances of a training bag, see `milpath.nn.augment`."""
+    """Augmentation of the instances of a training bag, see `milpath.nn.augment`."""
 
 
 def train_member(
@@ -46,9 +46,9 @@ def train_member(
 
     Parameters
     ----------
-    train, val : disjoint sets of bags; without any in `val` all epochs are trained, the last kept
-    task, params : what to learn, and how
-    seed : of weights, order, drawing and augmentation; the same seed gives the same weights
+    train, val : disjoint sets of bags; with an empty `val` all epochs are trained and the last kept
+    task, params : what to train, and how
+    seed : of weights, order, sampling and augmentation; the same seed gives the same weights
 
     Returns
     -------
@@ -62,7 +62,7 @@ def train_member(
     shape = task.instance_shape
     per_bag = params.patches_per_bag if len(shape) == 3 else params.features_per_bag
     weight = class_weights([bag.label for bag in train], task.classes, params.class_weight)
-    form: Any = {"negative": task.negative, "attended": params.instance_loss > 0}
+    form: Any = {"negative": task.negative, "instance_loss": params.instance_loss > 0}
     drawn = BagSequence(train, weight, params.bag_batch, per_bag, seed, task.augment, **form)
     fixed = None
     if val:
@@ -86,7 +86,7 @@ def _fit(
     params: TrainParams,
     on_epoch: Callable[[int, dict[str, float]], None],
 ) -> dict[str, list[float]]:
-    """Train until the patience is at its end and put the best epoch back; the history."""
+    """Train until early stopping, restore the best epoch, and return the history."""
 
     def after_epoch(epoch: int, logs: dict[str, float] | None = None) -> None:
         losses = _of_bags(logs or {})
@@ -104,7 +104,7 @@ def _fit(
         )
         callbacks.insert(0, stop)
     try:
-        begin(model, drawn)
+        build_or_reset_optimizer(model, drawn)
         history = model.fit(
             drawn,
             validation_data=fixed,
@@ -119,17 +119,19 @@ def _fit(
             raise
         raise error from None
     history = _of_bags(history)
-    sound = sum(map(_all_finite, zip(*history.values(), strict=True)))  # only the last may not be
+    sound = sum(
+        map(_all_finite, zip(*history.values(), strict=True))
+    )  # only the last epoch may be invalid
     if not sound:
         raise UsageError(
-            "training ran away in its first epoch (its loss is not a number); "
+            "training diverged in its first epoch (the loss is not finite); "
             "give a lower --learning-rate"
         )
     return {name: [float(value) for value in values[:sound]] for name, values in history.items()}
 
 
 def _of_bags(logs: dict[str, Any]) -> dict[str, Any]:
-    """Keras' figures of the bags under their plain names, without those of the other answers."""
+    """Select the losses of the bag output and give them their plain names."""
     if "bag_loss" not in logs:
         return dict(logs)
     return {name.replace("bag_", ""): logs[name] for name in logs if "bag_" in name}
@@ -140,12 +142,12 @@ def _all_finite(values: Iterable[float]) -> bool:
 
 
 def seed_of(seed: int, place: int) -> int:
-    """A seed for each member, far from those of its neighbours."""
+    """Derive a seed for each member, unrelated to those of its neighbours."""
     return int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
 
 
 def class_weights(labels: Sequence[int], classes: int, how: str) -> NDArray[np.float32]:
-    """Weight of each class in the loss: inverse to its share, mean 1 over the slides; or all 1."""
+    """Compute each class's weight in the loss: inverse to its share, mean 1 over slides; or 1."""
     if how == "none":
         return np.ones(classes, np.float32)
     counts = np.bincount(labels, minlength=classes)

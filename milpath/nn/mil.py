@@ -15,7 +15,7 @@ from milpath.params import HeadParams
 
 @keras.saving.register_keras_serializable("milpath")
 class MILHead(keras.layers.Layer):
-    """From a bag of embeddings to the logits of its classes.
+    """Map a bag of embeddings to the logits of its classes.
 
     ``z = Σ_k a_k h_k`` and ``logits = Wᵀ z + b``. The head is linear in z, so that instance k adds
     exactly ``a_k (w_c · h_k)`` to the logit of class c.
@@ -24,9 +24,9 @@ class MILHead(keras.layers.Layer):
     ----------
     classes : C
     attention_dim, gated : of `GatedAttention`
-    projection_dim : width of a dense ReLU layer before the attention, for embeddings of an encoder
-        that does not learn along; None for none
-    dropout : share of the embeddings' entries dropped while training
+    projection_dim : width of a dense ReLU layer before the attention, for features of a frozen
+        encoder; None for no such layer
+    dropout : fraction of the embeddings' entries dropped during training
 
     Call
     ----
@@ -45,7 +45,7 @@ class MILHead(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.supports_masking = True  # it takes the mask itself; see compute_mask
+        self.supports_masking = True  # the mask is an argument of call; see compute_mask
         self.classes = classes
         self.projection_dim = projection_dim
         self.projection = (
@@ -68,13 +68,13 @@ class MILHead(keras.layers.Layer):
         self.built = True
 
     def hidden(self, instances: Any, training: bool | None = None) -> Any:
-        """h: what is pooled, (..., N, D')."""
+        """Compute h, the embeddings that are pooled, (..., N, D')."""
         if self.projection is not None:
             instances = self.projection(instances)
         return self.dropout(instances, training=training)
 
     def pool(self, hidden: Any, attention: Any) -> Any:
-        """From h, (B, N, D'), and attention, (B, N), to the logits of the bags, (B, C)."""
+        """Pool h, (B, N, D'), by attention, (B, N), into the logits of the bags, (B, C)."""
         attention = ops.cast(attention, hidden.dtype)
         return self.classifier(ops.einsum("bn,bnd->bd", attention, hidden))
 
@@ -83,10 +83,10 @@ class MILHead(keras.layers.Layer):
         return self.pool(hidden, self.attention(hidden, mask=mask))
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
-        return None  # a bag's logits are not masked, its instances were
+        return None  # the logits of a bag have no mask
 
     def evidence(self, instances: Any) -> tuple[Any, Any]:
-        """What each instance would bring, whatever bag it is in.
+        """Compute what each instance contributes before pooling, independent of its bag.
 
         Parameters
         ----------
@@ -94,8 +94,8 @@ class MILHead(keras.layers.Layer):
 
         Returns
         -------
-        attention scores (n,) and class evidence ``w_c · h_k`` (n, C): all that a bag of any size
-        needs to be pooled exactly as a stream.
+        attention scores (n,) and class evidence ``w_c · h_k`` (n, C): enough to pool a bag of any
+        size exactly, as a stream.
         """
         hidden = self.hidden(instances, training=False)
         hidden = ops.cast(hidden, "float32")
@@ -117,14 +117,14 @@ class MILHead(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("milpath")
 class PerInstance(keras.layers.Layer):
-    """One network applied to every instance of every bag: (B, N, ...) to (B, N, D)."""
+    """Apply one network to every instance of every bag: (B, N, ...) to (B, N, D)."""
 
     def __init__(self, network: keras.Model, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.network = network
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.built = True  # the network comes built
+        self.built = True  # the network is built already
 
     def call(self, bags: Any, training: bool | None = None) -> Any:
         count = ops.shape(bags)[1]
@@ -146,7 +146,7 @@ class PerInstance(keras.layers.Layer):
 
 
 def build_head(classes: int, params: HeadParams, projected: bool) -> MILHead:
-    """The head that `params` describe; `projected` for embeddings of a frozen encoder."""
+    """Build the head that `params` describe; `projected` for features of a frozen encoder."""
     return MILHead(
         classes,
         params.attention_dim,
@@ -162,41 +162,41 @@ def build_mil(
     head: MILHead,
     encoder: keras.Model | None = None,
     *,
-    presence: bool = False,
-    attended: bool = False,
+    negative_class: bool = False,
+    instance_loss: bool = False,
 ) -> keras.Model:
-    """The model that is trained: a batch of padded bags to logits.
+    """Build the model that is trained: from a batch of padded bags to logits.
 
     Parameters
     ----------
-    instance_shape : (P, P, 3) of a patch, or (D,) of an embedding when there is no encoder
-    head : on top
-    encoder : P x P x 3 to D, shared by all instances; None when the instances are embeddings
-    presence : for learning under the standard assumption of multiple-instance learning, that a
-        bag is of the negative class unless it holds an instance of another: answer for every
-        instance too, as for a bag that holds it alone, and for every bag joined with its neighbour
-        in the batch
-    attended : for learning that every instance attended to is of its bag's class: answer with the
-        instances' log-probabilities, too, their mean by attention, ``Σ_k a_k log p_k``, in which
-        attention is taken as given (Shi et al. 2020, "Loss-based attention for deep multiple
-        instance learning", let such a loss teach it)
+    instance_shape : (P, P, 3) of a patch, or (D,) of features when there is no encoder
+    head : gated attention and classifier
+    encoder : P x P x 3 to D, shared by all instances; None when the instances are features
+    negative_class : train under the standard assumption of multiple-instance learning, that a bag
+        belongs to the negative class unless it holds an instance of another class: also give the
+        logits of every instance as a bag of its own, and of every bag joined with its neighbour in
+        the batch
+    instance_loss : train every attended instance to be of its bag's class: also give the
+        attention-weighted mean of the instances' log-probabilities, ``Σ_k a_k log p_k``, with no
+        gradient through the attention (Shi et al. 2020, "Loss-based attention for deep multiple
+        instance learning", let such a loss train the attention)
 
     Returns
     -------
     A model of ``{"instances": (B, N, *instance_shape), "mask": (B, N)}`` that gives (B, C) logits,
-    or a dict of them and more: "bag" (B, C), with `presence` "instance" (B, N, C) and "joint"
-    (B, C), with `attended` "attended" (B, C). N may differ from batch to batch.
+    or a dict: "bag" (B, C), with `negative_class` "instance" (B, N, C) and "pair" (B, C), with
+    `instance_loss` "attention_weighted" (B, C). N may differ from batch to batch.
 
-    Without `presence` attention may learn that what is *absent* makes a bag positive (Raff & Holt
-    2023, "Reproducibility in multiple instance learning: a case for algorithmic unit tests"). With
-    it, it is trained not to: a bag's logits are a mean of its instances', so that a model which
-    calls every instance of the negative bags negative calls no bag of such instances positive; and
-    what is negative is to leave a positive bag positive when the two are joined.
+    Without `negative_class`, attention may learn that the *absence* of something makes a bag
+    positive (Raff & Holt 2023, "Reproducibility in multiple instance learning: a case for
+    algorithmic unit tests"). With it, a bag's logits are a mean of its instances' logits, so a
+    model that calls every instance of the negative bags negative calls no bag of such instances
+    positive; and a positive bag stays positive when it is joined with a negative one.
     """
     instances = keras.Input((None, *instance_shape), name="instances")
     mask = keras.Input((None,), dtype="bool", name="mask")
     embeddings = instances if encoder is None else PerInstance(encoder, name="encoder")(instances)
-    if not (presence or attended):
+    if not (negative_class or instance_loss):
         logits: Any = head(embeddings, mask=mask)
         return keras.Model({"instances": instances, "mask": mask}, logits, name="mil")
     if not head.built:
@@ -205,24 +205,24 @@ def build_mil(
     attention = head.attention(hidden, mask=mask)
     logits = {"bag": head.pool(hidden, attention)}
     each = head.classifier(hidden)
-    if presence:
+    if negative_class:
         both = _join(hidden)
         joined = head.attention(both, mask=_join(mask))
-        logits |= {"instance": each, "joint": head.pool(both, joined)}
-    if attended:
+        logits |= {"instance": each, "pair": head.pool(both, joined)}
+    if instance_loss:
         given = ops.stop_gradient(attention)
-        logits["attended"] = ops.einsum("bn,bnc->bc", given, ops.log_softmax(each))
+        logits["attention_weighted"] = ops.einsum("bn,bnc->bc", given, ops.log_softmax(each))
     return keras.Model({"instances": instances, "mask": mask}, logits, name="mil")
 
 
 def _join(bags: Any) -> Any:
-    """Every bag of a batch and the one before it as one, (B, N, ...) to (B, 2N, ...)."""
+    """Join every bag of a batch with the one before it, (B, N, ...) to (B, 2N, ...)."""
     return ops.concatenate([bags, ops.roll(bags, 1, axis=0)], axis=1)
 
 
 @dataclass(frozen=True)
 class Member:
-    """One model of an ensemble: its head, and its own encoder when that was trained along."""
+    """One model of an ensemble: its head, and its own encoder if that was trained with it."""
 
     head: MILHead
     encoder: keras.Model | None = None
@@ -233,13 +233,13 @@ def build_evidence(
     members: Sequence[Member],
     encoder: keras.Model | None = None,
 ) -> keras.Model:
-    """The weights of a whole ensemble, seen instance by instance.
+    """Build a model that applies a whole ensemble to single instances.
 
     Parameters
     ----------
-    instance_shape : (P, P, 3) of a patch, or (D,) of an embedding
+    instance_shape : (P, P, 3) of a patch, or (D,) of features
     members : M models
-    encoder : one that all members share, for patches when the members have none of their own
+    encoder : the one that all members share; None when each has its own, or for features
 
     Returns
     -------
@@ -260,9 +260,9 @@ def build_evidence(
 
 
 class _Evidence(keras.layers.Layer):
-    """`MILHead.evidence` as a layer, the member's own encoder within.
+    """`MILHead.evidence` as a layer that contains the member's own encoder.
 
-    Within, because the encoders of all members bear one name, which a model allows once.
+    The encoders of all members have the same name, which a model allows only once at its top level.
     """
 
     def __init__(self, member: Member, **kwargs: Any) -> None:
@@ -271,7 +271,7 @@ class _Evidence(keras.layers.Layer):
         self.head = member.head
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.built = True  # encoder and head come built
+        self.built = True  # encoder and head are built already
 
     def call(self, instances: Any) -> tuple[Any, Any]:
         if self.encoder is not None:
@@ -283,7 +283,7 @@ class _Evidence(keras.layers.Layer):
 
 
 class _Stack(keras.layers.Layer):
-    """The members' answers side by side on axis 1."""
+    """Stack the members' outputs on axis 1."""
 
     def call(self, parts: list[Any]) -> Any:
         return ops.stack(parts, axis=1)

@@ -1,4 +1,4 @@
-"""The training step: what a model does with a batch of bags, traced once and taken by many."""
+"""The training step: traced once, and shared by every member, fold and seed."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ import keras
 from keras import ops
 
 from milpath.nn.data import BagSequence
-from milpath.nn.encoder import OURS
+from milpath.nn.encoders import OWN_ENCODERS
 from milpath.nn.mil import Member, build_head, build_mil
 from milpath.params import TrainParams
 
 
 @dataclass(frozen=True)
 class Step:
-    """All that a training step is, but for weights and bags."""
+    """Everything that defines a training step, except weights and bags."""
 
     instance_shape: tuple[int, ...]
     classes: int
-    presence: bool
-    """Whether it learns under the standard assumption, see `milpath.nn.mil.build_mil`."""
+    negative_class: bool
+    """Whether there is a negative class, see `milpath.nn.mil.build_mil`."""
     params: TrainParams
     per_epoch: int
-    """Steps in an epoch."""
+    """Steps per epoch."""
     widths: tuple[int, int | None]
-    """Instances in a bag of training and, if there are any, of validation: a step traced for one
-    number is not taken with another, so that no weight depends on what was trained before."""
+    """Instances per bag in training and, if there is any, in validation: a step that was traced
+    for one number is not used with another, so that weights never depend on earlier trainings."""
 
     def draw_member(self) -> Member:
-        """A member with new weights."""
+        """Create a member with new random weights."""
         shape = self.instance_shape
-        encoder = OURS[self.params.encoder](shape) if len(shape) == 3 else None
+        encoder = OWN_ENCODERS[self.params.encoder](shape) if len(shape) == 3 else None
         head = build_head(self.classes, self.params.head, projected=encoder is None)
         return Member(head, encoder)
 
     def build_model(self, member: Member) -> keras.Model:
-        """The model that trains a member."""
+        """Build the model that trains a member."""
         return build_mil(
             self.instance_shape,
             member.head,
             member.encoder,
-            presence=self.presence,
-            attended=self.params.instance_loss > 0,
+            negative_class=self.negative_class,
+            instance_loss=self.params.instance_loss > 0,
         )
 
 
 @lru_cache(maxsize=2)
 def compile_model(step: Step) -> keras.Model:
-    """The model that takes such steps, one for every member, fold and seed.
+    """Build and compile the model of a step, shared by every member, fold and seed.
 
-    TensorFlow traces a step for more than a second, and never forgets it.
+    TensorFlow takes more than a second to trace a step, and never frees the graph.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -65,9 +65,11 @@ def compile_model(step: Step) -> keras.Model:
     weights = None
     if isinstance(model.output, dict):
         loss, metrics = dict.fromkeys(model.output, loss), {"bag": metrics}
-        if "attended" in loss:
-            loss["attended"] = negative_log_likelihood
-            weights = {name: params.instance_loss if name == "attended" else 1.0 for name in loss}
+        if "attention_weighted" in loss:
+            loss["attention_weighted"] = negative_log_likelihood
+            weights = {
+                name: params.instance_loss if name == "attention_weighted" else 1.0 for name in loss
+            }
     steps = params.epochs * step.per_epoch
     rate = WarmupCosine(params.learning_rate, steps, 5 * step.per_epoch)
     model.compile(
@@ -80,16 +82,16 @@ def compile_model(step: Step) -> keras.Model:
 
 
 def negative_log_likelihood(labels: Any, log_probs: Any) -> Any:
-    """Of labels (B,) under log-probabilities (B, C): (B,)."""
+    """Compute the loss (B,) of labels (B,) under log-probabilities (B, C)."""
     classes = log_probs.shape[-1]
     chosen = ops.one_hot(ops.reshape(labels, (-1,)), classes, dtype=log_probs.dtype)
     return -ops.sum(chosen * log_probs, axis=-1)
 
 
-def begin(model: keras.Model, bags: BagSequence) -> None:
-    """Have loss, metrics and optimizer make their variables, or the optimizer forget what it knew.
+def build_or_reset_optimizer(model: keras.Model, bags: BagSequence) -> None:
+    """Create the variables of loss, metrics and optimizer, or reset those of the optimizer.
 
-    Where the first training step makes them, TensorFlow traces it a second time.
+    If the first training step created them, TensorFlow would trace it a second time.
     """
     if not model.optimizer.built:
         inputs, labels, weights = bags[0]
@@ -102,22 +104,22 @@ def begin(model: keras.Model, bags: BagSequence) -> None:
 
 
 def copy_variables(source: keras.Model, target: keras.Model) -> None:
-    """Weights, statistics and the state of dropout, from a model to one like it."""
+    """Copy weights, statistics and dropout state to a model of the same architecture."""
     for new, old in zip(source.variables, target.variables, strict=True):
         old.assign(new)
 
 
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """A short warm-up from a tenth of the learning rate, then a cosine down to a hundredth.
+    """A warm-up from a tenth of the peak learning rate, then a cosine decay to a hundredth.
 
-    That of Keras asks whether it is still warming up, and is asked anew for every variable: half a
-    second of tracing.
+    Keras' own schedule has a conditional that is traced for every variable, which takes half a
+    second longer.
 
     Parameters
     ----------
-    rate : the highest
-    total : steps in all
-    most : steps of warm-up at most; otherwise they are a twentieth of all
+    rate : peak learning rate
+    total : number of steps
+    most : maximum number of warm-up steps; there are at most `total` / 20
     """
 
     def __init__(self, rate: float, total: int, most: int) -> None:

@@ -10,12 +10,12 @@ import keras
 from milpath.cohort.cohort import Cohort, SlideEntry
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.bag import Bag
+from milpath.formats.layout import bag_path
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
 from milpath.nn.data import Content, LabelledBag
-from milpath.nn.encoder import digest_weights
+from milpath.nn.encoders import fingerprint_weights
 from milpath.params import TileParams, compare_params
-from milpath.tile import bag_path
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def frozen_encoder(folder: Path, found: tuple[str, str] | None) -> tuple[keras.M
         encoder, spec = load_encoder(folder / "encoder")
     except StoredFileError as error:
         raise UsageError(f"the encoder of these embeddings is not at hand: {error}") from None
-    if digest_weights(encoder) != found[1]:
+    if fingerprint_weights(encoder) != found[1]:
         raise UsageError(
             f"the bags in {folder} hold embeddings of another encoder than {folder / 'encoder'}; "
             "run milpath embed again"

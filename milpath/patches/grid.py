@@ -1,22 +1,22 @@
-"""PatchGrid: where the patches of a slide lie. The only frame arithmetic of milpath.
-
-Slide positions are (x, y) in level-0 pixels; masks are [row, col]. Nowhere else are they swapped,
-but in `milpath.figures.heatmap`, which goes the other way.
-"""
+"""PatchGrid: where the patches of a slide lie."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milpath.errors import UnsupportedSlideError
 from milpath.params import GridParams
+from milpath.slides.lattice import Lattice
 from milpath.slides.slide import Slide
-from milpath.slides.tissue import TissueMask
 
-_ROUNDING = 1e-6  # what the sums of a large mask may lose; a patch all of tissue must count as 1
+if TYPE_CHECKING:
+    from milpath.slides.tissue import TissueMask  # SciPy, which milpath info does without
+
+_ROUNDING = 1e-6  # rounding error of a large mask's sums: a patch full of tissue must count as 1
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class PatchGrid:
     ----------
     coords : int64 array (N, 2), level-0 (x, y) of each patch's top-left corner
     patch_px : side of a patch as the encoder sees it, pixels
-    patch_size_l0 : side of a patch on the slide, level-0 pixels (rounded once, here)
-    stride_l0 : distance of neighbouring patches, level-0 pixels
+    patch_size_l0 : side of a patch on the slide, level-0 pixels (rounded once, in `plan_grid`)
+    stride_l0 : distance between neighbouring patches, level-0 pixels
     origin_l0 : (x, y) of the grid's corner; every coordinate is origin + a multiple of the stride
-    patch_mpp : the µm per pixel that the rounding leaves, `patch_size_l0 * mpp / patch_px`
+    patch_mpp : µm per pixel after that rounding, `patch_size_l0 * mpp / patch_px`
     level : the pyramid level the patches are read from
     """
 
@@ -45,16 +45,21 @@ class PatchGrid:
     def __len__(self) -> int:
         return len(self.coords)
 
+    @property
+    def lattice(self) -> Lattice:
+        """The cells of one stride that the patches start at."""
+        return Lattice(self.origin_l0, (self.stride_l0, self.stride_l0))
+
     def select(self, rows: NDArray[np.int64]) -> PatchGrid:
-        """The same grid with some of its patches."""
+        """Return the same grid with only the patches of these rows."""
         return replace(self, coords=self.coords[rows])
 
 
 def plan_grid(slide: Slide, tissue: TissueMask, params: GridParams) -> PatchGrid:
-    """The patches of `slide` that hold enough tissue, on a regular grid.
+    """Plan the patches of `slide` that contain enough tissue, on a regular grid.
 
-    The grid is centred in the slide's bounds, whole patches only: no patch is padded, and what does
-    not fit is shared by the two edges.
+    The grid is centred in the slide's bounds and has whole patches only: no patch is padded, and
+    the remaining margin is split between the two edges.
 
     Raises
     ------
@@ -67,13 +72,13 @@ def plan_grid(slide: Slide, tissue: TissueMask, params: GridParams) -> PatchGrid
     x0, y0, width, height = slide.bounds_l0
     if min(width, height) < side:
         raise UnsupportedSlideError(
-            f"{slide.name}: {width} x {height} px is smaller than one patch of "
-            f"{side} px ({params.patch_px} px at {params.mpp:g} µm); give a smaller --patch-size"
+            f"{slide.name}: {width} x {height} px is smaller than one patch of {side} px "
+            f"({params.patch_px} px at {params.mpp:g} µm per pixel); give a smaller --patch-size"
         )
     xs, ys = _starts(x0, width, side, stride), _starts(y0, height, side, stride)
     every = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
-    share = tissue_share(tissue, every, side)
-    kept = every[share >= params.min_tissue - _ROUNDING]
+    fraction = tissue_fraction(tissue, every, side)
+    kept = every[fraction >= params.min_tissue - _ROUNDING]
     return PatchGrid(
         coords=kept,
         patch_px=params.patch_px,
@@ -86,59 +91,67 @@ def plan_grid(slide: Slide, tissue: TissueMask, params: GridParams) -> PatchGrid
 
 
 def _starts(low: int, length: int, side: int, stride: int) -> NDArray[np.int64]:
-    """Starts of the whole patches along one axis, the rest shared by both ends."""
+    """Return the starts of the whole patches along one axis, the margin split between both ends."""
     count = (length - side) // stride + 1
     rest = length - side - (count - 1) * stride
     return low + rest // 2 + stride * np.arange(count, dtype=np.int64)
 
 
-def tissue_share(
+def tissue_fraction(
     tissue: TissueMask, coords: NDArray[np.int64], patch_size_l0: int
 ) -> NDArray[np.float64]:
-    """The share of each patch that is tissue, exact to the area of the mask's cells.
+    """Return the fraction of each patch that is tissue, with mask cells weighted by covered area.
 
     Parameters
     ----------
-    tissue : the mask, its own frame included
+    tissue : the mask and its lattice
     coords : (N, 2), level-0 (x, y) of the patches' top-left corners
     patch_size_l0 : their side, level-0 pixels
 
     Returns
     -------
-    (N,) array in 0..1; what lies outside the mask is not tissue.
+    float64 array (N,) in 0..1; the area outside the mask is not tissue.
     """
-    return box_mean(tissue.mask, tissue.origin_l0, tissue.cell_l0, coords, patch_size_l0)
+    return box_mean(tissue.mask, tissue.lattice, coords, patch_size_l0)
 
 
 def box_mean(
-    mask: NDArray[np.bool_],
-    origin_l0: tuple[float, float],
-    cell_l0: tuple[float, float],
-    coords: NDArray[np.int64],
-    size_l0: int,
+    mask: NDArray[np.bool_], lattice: Lattice, coords: NDArray[np.int64], size_l0: int
 ) -> NDArray[np.float64]:
-    """Mean of a mask over squares given in level-0 pixels, cells weighted by their covered area.
+    """Return the mean of a mask over squares, with its cells weighted by covered area.
 
-    A summed-area table, interpolated linearly, is exact for boxes that cut cells.
+    A summed-area table, interpolated linearly, is exact for squares that cut cells.
+
+    Parameters
+    ----------
+    mask : boolean array (rows, cols)
+    lattice : where its cells lie
+    coords : (N, 2), level-0 (x, y) of the squares' top-left corners
+    size_l0 : their side, level-0 pixels
+
+    Returns
+    -------
+    float64 array (N,) in 0..1; the mask is False outside its array.
     """
     table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
     table[1:, 1:] = mask.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
-    low = (coords - np.asarray(origin_l0)) / np.asarray(cell_l0)
-    high = low + size_l0 / np.asarray(cell_l0)
+    side = lattice.size_to_cells(size_l0)
+    low = lattice.to_cells(coords)
+    high = low + side
     total = (
-        _lookup(table, high[:, 1], high[:, 0])
-        - _lookup(table, low[:, 1], high[:, 0])
-        - _lookup(table, high[:, 1], low[:, 0])
-        + _lookup(table, low[:, 1], low[:, 0])
+        _lookup(table, high[:, 0], high[:, 1])
+        - _lookup(table, low[:, 0], high[:, 1])
+        - _lookup(table, high[:, 0], low[:, 1])
+        + _lookup(table, low[:, 0], low[:, 1])
     )
-    share: NDArray[np.float64] = total / np.prod(size_l0 / np.asarray(cell_l0))
-    return share.clip(0, 1)
+    fraction: NDArray[np.float64] = total / np.prod(side)
+    return fraction.clip(0, 1)
 
 
 def _lookup(
     table: NDArray[np.float64], rows: NDArray[np.float64], cols: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The table at fractional places, linear in both directions, constant beyond its edges."""
+    """Interpolate the table at fractional positions, linearly; constant beyond its edges."""
     rows = rows.clip(0, table.shape[0] - 1)
     cols = cols.clip(0, table.shape[1] - 1)
     top = np.minimum(rows.astype(np.intp), table.shape[0] - 2)

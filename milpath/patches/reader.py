@@ -1,4 +1,4 @@
-"""The pixels of a grid, read from the slide as a stream."""
+"""Reading: the pixels of a grid as a stream of patches."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from milpath.slides.slide import Slide
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 8  # patches a thread reads at a time
-_BLOCKS_AHEAD = 4  # blocks a thread may be ahead: this bounds the memory
+_BLOCK = 8  # patches that a thread reads at a time
+_BLOCKS_AHEAD = 4  # blocks per thread that are read ahead: this limits the memory
 
 Pixels = NDArray[np.uint8]
 Patch = tuple[int, Pixels]
@@ -34,37 +34,37 @@ Made = TypeVar("Made")
 
 
 def stream_patches(
-    slide: Slide, grid: PatchGrid, treat: Callable[[Pixels], Made], threads: int = 1
+    slide: Slide, grid: PatchGrid, process: Callable[[Pixels], Made], threads: int = 1
 ) -> Iterator[tuple[int, Made]]:
-    """Read the patches of `grid` in its order, several threads reading ahead.
+    """Read the patches of `grid` in its order, with several threads reading ahead.
 
-    Patches that the damaged file cannot give are left out, up to `MAX_UNREADABLE` of all. Memory
-    does not grow with the grid: some 32 patches a thread, and the tiles that a `TileCache` keeps.
+    Unreadable patches of a damaged file are left out, up to a fraction of `MAX_UNREADABLE`. Memory
+    does not grow with the grid: about 32 patches per thread, and the tiles of a `TileCache`.
 
     Parameters
     ----------
     slide, grid : what to read
-    treat : what the threads do to each patch, uint8 array (P, P, 3)
-    threads : that read, resample and treat
+    process : called by the threads on each patch, uint8 array (P, P, 3)
+    threads : number of threads that read, resample and process
 
     Yields
     ------
-    (row of the grid, what `treat` has made)
+    (row of the grid, result of `process`)
 
     Raises
     ------
-    SlideReadError : more patches are unreadable than that
+    SlideReadError : more patches are unreadable
     """
     bad: list[SlideReadError] = []
-    for row, made in enumerate(_read_ahead(slide, grid, treat, threads)):
+    for row, made in enumerate(_read_ahead(slide, grid, process, threads)):
         if not isinstance(made, SlideReadError):
             yield row, made
             continue
         bad.append(made)
         if len(bad) > MAX_UNREADABLE * len(grid):
             raise SlideReadError(
-                f"{bad[0]}; {len(bad)} of its first {row + 1} patches are unreadable, "
-                f"at most {MAX_UNREADABLE:.0%} of {len(grid)} may be"
+                f"{bad[0]}; {len(bad)} of the first {row + 1} patches are unreadable; "
+                f"expected at most {MAX_UNREADABLE:.0%} of {len(grid)}"
             )
     if bad:
         log.warning(
@@ -73,12 +73,12 @@ def stream_patches(
 
 
 def _read_ahead(
-    slide: Slide, grid: PatchGrid, treat: Callable[[Pixels], Made], threads: int
+    slide: Slide, grid: PatchGrid, process: Callable[[Pixels], Made], threads: int
 ) -> Iterator[Made | SlideReadError]:
     def make_block(start: int) -> list[Made | SlideReadError]:
         rows = range(start, min(start + _BLOCK, len(grid)))
         found = reader.read(rows)
-        return [each if isinstance(each, SlideReadError) else treat(each) for each in found]
+        return [each if isinstance(each, SlideReadError) else process(each) for each in found]
 
     starts = iter(range(0, len(grid), _BLOCK))
     waiting: deque[Future[list[Made | SlideReadError]]] = deque()
@@ -99,22 +99,22 @@ def _read_ahead(
 
 
 class _Reader:
-    """Reads the patches of a grid for several threads: from the file's own tiles where it can."""
+    """Reads the patches of a grid in several threads, from the file's tiles where possible."""
 
     def __init__(self, slide: Slide, grid: PatchGrid) -> None:
         self._slide = slide
         self._grid = grid
-        self._own = threading.local()  # a handle a thread: OpenSlide's errors are not shared
+        self._local = threading.local()  # one slide per thread: OpenSlide's errors are not shared
         self._stack = ExitStack()
         self._size = grid.patch_px, grid.patch_px
         side = float(grid.patch_size_l0)
         downsample = slide.level_downsamples[grid.level]
         self._windows = frame_windows(grid.coords, (side, side), self._size, downsample, False)
         level = open_tiff_level(slide, grid.level) if len(grid) else None
-        self._mosaic: TileCache | None = None
+        self._cache: TileCache | None = None
         if level is not None:
             self._stack.enter_context(level)
-            self._mosaic = TileCache(level, self._windows, slide.background)
+            self._cache = TileCache(level, self._windows, slide.background)
 
     def __enter__(self) -> Self:
         return self
@@ -128,28 +128,28 @@ class _Reader:
         self._stack.close()
 
     def read(self, rows: Sequence[int]) -> Iterator[Pixels | SlideReadError]:
-        """The patches of some rows, each to be read once; or the error where one is damaged."""
+        """Read the patches of some rows, each only once; yield the error where one is damaged."""
         for row in rows:
-            window = None if self._mosaic is None else self._mosaic.read(row)
+            window = None if self._cache is None else self._cache.read(row)
             if window is None:
-                yield read_patch(self._handle(), self._grid, row)
+                yield read_patch(self._thread_slide(), self._grid, row)
             else:
                 yield resample(window, self._windows.box(row), self._size)
-        if self._mosaic is not None:
-            self._mosaic.release(rows)
+        if self._cache is not None:
+            self._cache.release(rows)
 
-    def _handle(self) -> Slide:
-        if not hasattr(self._own, "slide"):
-            self._own.slide = self._stack.enter_context(self._slide.reopen())
-        handle: Slide = self._own.slide
-        return handle
+    def _thread_slide(self) -> Slide:
+        if not hasattr(self._local, "slide"):
+            self._local.slide = self._stack.enter_context(self._slide.reopen())
+        slide: Slide = self._local.slide
+        return slide
 
 
 def read_patch(slide: Slide, grid: PatchGrid, row: int) -> Pixels | SlideReadError:
-    """One patch through OpenSlide, uint8 array (P, P, 3); or, where the file is damaged, the error.
+    """Read one patch through OpenSlide, uint8 array (P, P, 3); return the error if it is damaged.
 
     A `TileCache` gives the same pixels, except at a fractional downsample: there OpenSlide
-    interpolates between the level's pixels before milpath does, and a cache does not.
+    interpolates between the level's pixels before milpath does, and the cache does not.
     """
     x, y = (int(value) for value in grid.coords[row])
     side, patch = grid.patch_size_l0, grid.patch_px

@@ -1,9 +1,9 @@
-"""TiffLevel: a pyramid level whose tiles are decoded straight from its TIFF file.
+"""TiffLevel: a pyramid level whose tiles are decoded directly from its TIFF file.
 
-OpenSlide remains the reference: a level is read directly only after some of its tiles, those that
-hold the most detail, have come out exactly as OpenSlide gives them (to two grey levels where a
-downsample is no whole number, as OpenSlide then interpolates). What cannot be decoded here is for
-OpenSlide to read or to refuse.
+OpenSlide remains the reference: a level is read directly only if some of its tiles, those with the
+most detail, decode to exactly what OpenSlide returns (within two grey levels if the downsample is
+not a whole number, as OpenSlide then interpolates). What cannot be decoded here is left to
+OpenSlide.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from milpath.slides.slide import Slide
 
 log = logging.getLogger(__name__)
 
-_RGB_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"  # of Adobe's: no YCbCr
+_RGB_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"  # Adobe segment: RGB, not YCbCr
 _COMPRESSIONS = (COMPRESSION.NONE, COMPRESSION.JPEG, COMPRESSION.ADOBE_DEFLATE)
-_PROBES = 3  # tiles that are compared
-_ALIGNED = 1 / 256  # of a level's pixel; OpenSlide interpolates what is further off the pixels
+_PROBES = 3  # number of tiles that are compared
+_ALIGNED = 1 / 256  # of a level's pixel; OpenSlide interpolates at larger offsets
 
 Pixels = NDArray[np.uint8]
 
 
 class TiffLevel:
-    """One level of a tiled RGB TIFF; may be read by several threads at a time.
+    """One level of a tiled RGB TIFF; several threads may read it at the same time.
 
     Attributes
     ----------
     size : (width, height) of the level
     tile : (width, height) of a tile
-    counts : array (rows, cols), bytes of each tile in the file, 0 where a tile is missing
+    counts : array (rows, cols), bytes of each tile in the file, 0 if the tile is missing
     """
 
     def __init__(self, path: Path, page: TiffPage) -> None:
@@ -50,10 +50,10 @@ class TiffLevel:
         self._offsets = page.dataoffsets
         self._decode = _choose_decoder(page)
         self._file = path.open("rb", buffering=0)
-        self._turn = threading.Lock()
+        self._file_lock = threading.Lock()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -63,35 +63,35 @@ class TiffLevel:
         self.close()
 
     def read_tile(self, row: int, col: int) -> Pixels | None:
-        """A tile (height, width, 3), uncut at the level's edge; None where it is not to be had."""
+        """Read a tile (height, width, 3), complete at the level's edge; None if not available."""
         index = row * self.counts.shape[1] + col
         count = int(self.counts[row, col])
-        with self._turn:
+        with self._file_lock:
             self._file.seek(self._offsets[index])
             data = self._file.read(count)
         if count == 0 or len(data) < count:
             return None
         try:
             pixels = self._decode(data)
-        except Exception:  # every codec has its own
+        except Exception:  # every codec raises its own
             return None
         return pixels if pixels.shape == (self.tile[1], self.tile[0], 3) else None
 
 
 def _choose_decoder(page: TiffPage) -> Callable[[bytes], Pixels]:
-    """From a tile's bytes to its pixels; the decoder raises where the bytes are damaged."""
+    """Return a function from a tile's bytes to its pixels that raises if they are damaged."""
     if page.compression != COMPRESSION.JPEG:
         decode = page.decode
         return lambda data: np.asarray(decode(data, 0, _fullsize=True)[0])[0]
-    # an abbreviated stream: start of image, then the tables that all tiles share, then the tile
+    # an abbreviated stream: start of image, the tables that all tiles share, then the tile
     head = b"\xff\xd8" + (_RGB_MARKER if page.photometric == PHOTOMETRIC.RGB else b"")
     head += (page.jpegtables or b"")[2:-2]
-    # strict, as OpenSlide is: libjpeg only warns of most damage and goes on with invented pixels
+    # strict like OpenSlide: libjpeg only warns about most damage and returns made-up pixels
     return lambda data: np.asarray(decode_jpeg(head + data[2:], strict=True))
 
 
 def open_tiff_level(slide: Slide, level: int) -> TiffLevel | None:
-    """A level to be read directly; None where only OpenSlide can be trusted with it."""
+    """Open a level for direct reading; None if only OpenSlide reads it reliably."""
     try:
         with TiffFile(slide.path) as tiff:
             size = slide.level_dimensions[level]
@@ -100,18 +100,18 @@ def open_tiff_level(slide: Slide, level: int) -> TiffLevel | None:
             ]
             if len(found) != 1:
                 return None
-            native = TiffLevel(slide.path, found[0])
-    except Exception:  # not a TIFF, or one that tifffile stumbles over in one of its many ways
+            tiff_level = TiffLevel(slide.path, found[0])
+    except Exception:  # not a TIFF, or one that tifffile cannot read
         return None
-    if _agrees(slide, level, native):
-        return native
-    native.close()
+    if _agrees(slide, level, tiff_level):
+        return tiff_level
+    tiff_level.close()
     log.info("%s: level %d is read through OpenSlide", slide.slide_id, level)
     return None
 
 
 def _fits(page: TiffPage, size: tuple[int, int]) -> bool:
-    """Whether a page is a level of this size and holds plain tiles of RGB."""
+    """Return whether a page is a level of this size with plain RGB tiles."""
     return (
         page.is_tiled
         and (page.imagewidth, page.imagelength) == size
@@ -121,20 +121,23 @@ def _fits(page: TiffPage, size: tuple[int, int]) -> bool:
     )
 
 
-def _agrees(slide: Slide, level: int, native: TiffLevel) -> bool:
-    """Whether the tiles with the most detail are those that OpenSlide shows."""
+def _agrees(slide: Slide, level: int, tiff_level: TiffLevel) -> bool:
+    """Return whether the tiles with the most detail are the same as OpenSlide's."""
     downsample = slide.level_downsamples[level]
     tolerance = 0 if downsample.is_integer() else 2
-    starts = [_aligned(downsample, *each) for each in zip(native.size, native.tile, strict=True)]
-    detail = native.counts * np.outer(starts[1] >= 0, starts[0] >= 0)
+    starts = [
+        _find_aligned(downsample, *each)
+        for each in zip(tiff_level.size, tiff_level.tile, strict=True)
+    ]
+    detail = tiff_level.counts * np.outer(starts[1] >= 0, starts[0] >= 0)
     compared = 0
     for index in np.argsort(detail, axis=None)[::-1][:_PROBES]:
         row, col = (int(each) for each in np.unravel_index(index, detail.shape))
         x, y = int(starts[0][col]), int(starts[1][row])
-        tile = native.read_tile(row, col) if detail[row, col] else None
+        tile = tiff_level.read_tile(row, col) if detail[row, col] else None
         if tile is None:
-            continue  # damaged or missing: left to OpenSlide whenever a patch needs it
-        own = _cut(tile, native, x, y)
+            continue  # damaged or missing: OpenSlide reads it if a patch needs it
+        own = _crop(tile, tiff_level, x, y)
         try:
             at = round(x * downsample), round(y * downsample)
             shown = slide.read_level(at, level, (own.shape[1], own.shape[0]))
@@ -146,15 +149,15 @@ def _agrees(slide: Slide, level: int, native: TiffLevel) -> bool:
     return compared > 0
 
 
-def _cut(tile: Pixels, native: TiffLevel, x: int, y: int) -> Pixels:
-    """The part of a tile from a pixel of the level on, without what lies beyond the level."""
-    (width, height), (across, down) = native.tile, native.size
+def _crop(tile: Pixels, tiff_level: TiffLevel, x: int, y: int) -> Pixels:
+    """Crop a tile to start at a pixel (x, y) of the level and to end at the level's edge."""
+    (width, height), (across, down) = tiff_level.tile, tiff_level.size
     part = tile[y % height :, x % width :]
     return part[: down - y, : across - x]
 
 
-def _aligned(downsample: float, size: int, tile: int) -> NDArray[np.int64]:
-    """For each tile along an axis its first pixel that begins at a level-0 pixel; -1 for none."""
+def _find_aligned(downsample: float, size: int, tile: int) -> NDArray[np.int64]:
+    """Return for each tile along an axis its first pixel aligned with level 0; -1 for none."""
     pixels = np.arange(size)
     off = np.rint(pixels * downsample) / downsample - pixels
     good = pixels[(off > -1e-6) & (off < _ALIGNED)]

@@ -1,8 +1,8 @@
-"""TileCache: windows of a level put together from its tiles, each of them decoded about once.
+"""TileCache: windows of a level assembled from its tiles, each of them decoded about once.
 
-A tile is kept from the first window that needs it until the last one has been read, so that it does
-not matter how the windows lie on the tiles. What is kept between two rows of windows is about one
-row of tiles, and never more than `KEPT_BYTES`: beyond that, tiles are decoded again.
+A tile is kept from the first window that needs it until the last one has been read, however the
+windows lie on the tiles. Between two rows of windows about one row of tiles is kept, and never more
+than `MAX_KEPT_BYTES`: beyond that, tiles are decoded again.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from milpath.patches.tiff import TiffLevel
 from milpath.slides.resample import Windows
 
-KEPT_BYTES = 96 << 20
-"""Of decoded tiles kept for later windows: a row of tiles over 130,000 px of tissue."""
+MAX_KEPT_BYTES = 96 << 20
+"""Size of the decoded tiles kept for later windows: a row of tiles across 130,000 px of tissue."""
 
 Pixels = NDArray[np.uint8]
 _Cell = tuple[int, int]
 
 
 class TileCache:
-    """The windows of a grid on one level; may be read by several threads at a time.
+    """The windows of a grid on one level; several threads may read them at the same time.
 
     Parameters
     ----------
     level : where the tiles come from
-    windows : all that will be read, about in this order
-    background : RGB of what lies outside the level
+    windows : all windows that will be read, roughly in this order
+    background : RGB of the area outside the level
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class TileCache:
         begin, end = windows.first.clip(0, size), (windows.first + windows.extent).clip(0, size)
         self._from = begin // tile
         self._to = np.where(end > begin, -(-end // tile), self._from)
-        self._awaited = self._count_windows(level.counts.shape)
+        self._pending = self._count_windows(level.counts.shape)
 
     def _count_windows(self, shape: tuple[int, ...]) -> NDArray[np.int32]:
-        """How many windows need each tile: the sum of a step up and a step down for each."""
+        """Count the windows that need each tile, by a step up and a step down for each window."""
         steps = np.zeros((shape[0] + 1, shape[1] + 1), np.int32)
         for cols, rows, step in (
             (self._from[:, 0], self._from[:, 1], 1),
@@ -63,7 +63,7 @@ class TileCache:
         return steps.cumsum(axis=0).cumsum(axis=1).astype(np.int32)
 
     def read(self, window: int) -> Pixels | None:
-        """The pixels of a window (height, width, 3); None where one of its tiles is not to be had.
+        """Read a window (height, width, 3); None if one of its tiles is not available.
 
         Parameters
         ----------
@@ -89,31 +89,31 @@ class TileCache:
         return pixels
 
     def release(self, windows: Sequence[int]) -> None:
-        """Say that windows will not be read again; tiles that no other one needs are let go."""
+        """Mark windows as read; tiles that no other window needs are dropped."""
         with self._lock:
             for window in windows:
                 (left, top), (right, bottom) = self._from[window], self._to[window]
-                self._awaited[top:bottom, left:right] -= 1
+                self._pending[top:bottom, left:right] -= 1
             for cell in {cell for window in windows for cell in self._cells(window)}:
-                if self._awaited[cell] <= 0 or self._kept_bytes() > KEPT_BYTES:
+                if self._pending[cell] <= 0 or self._kept_bytes() > MAX_KEPT_BYTES:
                     self._tiles.pop(cell, None)
 
     def _kept_bytes(self) -> int:
         return len(self._tiles) * self._level.tile[0] * self._level.tile[1] * 3
 
     def _cells(self, window: int) -> Iterator[_Cell]:
-        """(row, col) of the tiles that a window touches."""
+        """Return (row, col) of the tiles that a window touches."""
         (left, top), (right, bottom) = self._from[window].tolist(), self._to[window].tolist()
         return product(range(top, bottom), range(left, right))
 
     def _tile(self, row: int, col: int) -> Pixels | None:
-        """A tile, decoded by whoever asks first; the others wait for it."""
+        """Return a tile, decoded by the first thread that needs it; the others wait."""
         with self._lock:
             cell = self._tiles.get((row, col))
-            asked = cell is not None
+            requested = cell is not None
             if cell is None:
                 cell = self._tiles[row, col] = Future()
-        if not asked:
+        if not requested:
             try:
                 cell.set_result(self._level.read_tile(row, col))
             except BaseException as error:

@@ -1,61 +1,77 @@
-"""One job over many slides: in this process, in several, or on a Dask cluster."""
+"""Runs: one job over many slides, in this process, in several, or on a Dask cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from milpath.cohort.cohort import SlideEntry
 from milpath.runs.local import Inline, Processes
-from milpath.runs.outcome import Backend, Job, Outcome, Status, Stop, never_stop, plan_outcome
+from milpath.runs.outcome import (
+    Backend,
+    Facts,
+    Item,
+    Job,
+    Outcome,
+    RequireFolder,
+    Status,
+    Stop,
+    describe_redo,
+    never_stop,
+    planned_outcome,
+    skipped_outcome,
+)
 from milpath.runs.shard import Shard
 
 __all__ = [
     "Backend",
+    "Facts",
     "Inline",
     "Job",
     "Outcome",
     "Processes",
+    "RequireFolder",
     "Shard",
     "Status",
     "Stop",
     "choose_local",
-    "plan_outcome",
+    "describe_redo",
+    "planned_outcome",
     "run_job",
+    "skipped_outcome",
 ]
 
 
 def run_job(
-    job: Job,
-    entries: Sequence[SlideEntry],
+    job: Job[Item],
+    items: Sequence[Item],
     workers: int | Backend = 1,
     stop: Stop = never_stop,
 ) -> Iterator[Outcome]:
-    """Do `job` for every slide and give the outcomes as they come.
+    """Process every item and yield the outcomes as they come.
 
     Parameters
     ----------
-    job : called once a slide; where that is in another process it must be picklable, and light
-    entries : the slides
-    workers : processes on this machine, 1 being this one; or any other backend
-    stop : asked before each slide
+    job : called once per item; for another process it must be picklable, and small
+    items : slides or bags
+    workers : processes on this machine, 1 for this process alone; or any other backend
+    stop : called before each item
 
     Raises
     ------
-    OutputError : results cannot be written, which no further slide would change
-    UsageError : the job itself is wrong, as a model that cannot be loaded is
+    OutputError : results cannot be written, which would fail every item
+    UsageError : the job itself is wrong, such as a model that cannot be loaded
     """
-    backend = choose_local(workers, len(entries)) if isinstance(workers, int) else workers
-    return backend.run(job, entries, stop)
+    backend = choose_local(workers, len(items)) if isinstance(workers, int) else workers
+    return backend.run(job, items, stop)
 
 
 def choose_local(workers: int, slides: int, processors: int = 1) -> Backend:
-    """This process or several, as many as are of use.
+    """Return this process or several, no more than there are slides.
 
     Parameters
     ----------
-    workers : processes that are wanted
-    slides : to be done
-    processors : of this machine, to be shared among them
+    workers : number of processes wanted
+    slides : number of slides to process
+    processors : CPUs of this machine, shared among the processes
     """
     processes = max(1, min(workers, slides))
     threads = max(1, processors // processes)

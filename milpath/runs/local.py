@@ -1,4 +1,4 @@
-"""The slides on this machine: one after the other, or in processes of their own."""
+"""Backends of this machine: this process, or several processes."""
 
 from __future__ import annotations
 
@@ -14,51 +14,58 @@ from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 
-from milpath.cohort.cohort import SlideEntry
-from milpath.runs.outcome import Job, Outcome, Stop, attempt_slide, crashed_outcome, never_stop
+from milpath.runs.outcome import (
+    Item,
+    Job,
+    Outcome,
+    Stop,
+    attempt_slide,
+    crashed_outcome,
+    never_stop,
+)
 
 
 @dataclass(frozen=True)
 class Inline:
-    """This very process."""
+    """This process."""
 
     threads: int = 1
 
     def run(
-        self, job: Job, entries: Sequence[SlideEntry], stop: Stop = never_stop
+        self, job: Job[Item], items: Sequence[Item], stop: Stop = never_stop
     ) -> Iterator[Outcome]:
-        """One slide after the other."""
-        for entry in entries:
+        """Process one item after the other."""
+        for item in items:
             if stop():
                 return
-            yield attempt_slide(job, entry)
+            yield attempt_slide(job, item)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes of this machine, started afresh: nothing is shared, so nothing is forked."""
+    """Processes of this machine; they are spawned, and share nothing."""
 
     workers: int
     threads: int = 1
 
     def run(
-        self, job: Job, entries: Sequence[SlideEntry], stop: Stop = never_stop
+        self, job: Job[Item], items: Sequence[Item], stop: Stop = never_stop
     ) -> Iterator[Outcome]:
-        """As many slides at a time as there are workers."""
-        waiting = deque(entries)
+        """Process as many items at a time as there are workers."""
+        waiting = deque(items)
         while waiting and not stop():
-            # a worker that dies takes its pool along: the slides then in hand are each done alone,
-            # so that the one that kills its worker is the one that is blamed, and the rest goes on
+            # a worker that dies breaks its pool: each item that was in progress is then processed
+            # alone, so that the one that kills its worker is the only one that fails
             for retry in (yield from _run_pool(job, waiting, self.workers, stop)):
                 if (yield from _run_pool(job, deque([retry]), 1, stop)):
                     yield crashed_outcome(retry)
 
 
 def _run_pool(
-    job: Job, waiting: deque[SlideEntry], workers: int, stop: Stop
-) -> Generator[Outcome, None, list[SlideEntry]]:
-    """Take slides from `waiting` until none is left or a worker dies; those then in hand."""
-    running: dict[Future[Outcome], SlideEntry] = {}
+    job: Job[Item], waiting: deque[Item], workers: int, stop: Stop
+) -> Generator[Outcome, None, list[Item]]:
+    """Process `waiting` until it is empty or a worker dies; return the items then in progress."""
+    running: dict[Future[Outcome], Item] = {}
     with ProcessPoolExecutor(
         workers, mp_context=_Spawn(), initializer=_ignore_signals_and_watch_parent
     ) as pool:
@@ -74,7 +81,7 @@ def _run_pool(
                         yield future.result()
                 if any(future in running for future in done):
                     break
-        except BrokenProcessPool:  # found out on submitting
+        except BrokenProcessPool:  # raised by submit
             pass
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -83,22 +90,22 @@ def _run_pool(
 
 
 class _Worker(SpawnProcess):
-    """A process that a pool can end though it does not heed SIGTERM."""
+    """A process that a pool can end although it ignores SIGTERM."""
 
     def terminate(self) -> None:
-        """As the pool does with those that are left when one has died."""
+        """End the process; a pool does this with the others when one has died."""
         self.kill()
 
 
 class _Spawn(SpawnContext):
-    """Starts processes afresh: TensorFlow and OpenSlide do not survive a fork."""
+    """Spawns processes: TensorFlow and OpenSlide do not survive a fork."""
 
     Process = _Worker
 
 
 def _ignore_signals_and_watch_parent() -> None:
-    """Leave Ctrl-C and SIGTERM to the parent, and go when it is gone, however it went."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # which may be sent to all processes of a job
+    """Leave Ctrl-C and SIGTERM to the parent, and exit when the parent has ended."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # often sent to all processes of a job
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

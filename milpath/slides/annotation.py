@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from shapely import STRtree, contains_xy, points, prepare
 from shapely import Polygon as Region
+from shapely import STRtree, contains_xy, points, prepare
 from skimage.measure import approximate_polygon, find_contours
 
 from milpath.errors import AnnotationError
@@ -73,8 +73,7 @@ def trace_tissue(tissue: TissueMask) -> list[Polygon]:
     for contour in find_contours(padded, 0.5):
         simple = approximate_polygon(contour, _TOLERANCE)
         if len(simple) >= 4:
-            # a cell's centre is at its index and a half; the padding is one cell
-            vertices = (simple[:, ::-1] - 0.5) * tissue.cell_l0 + tissue.origin_l0
+            vertices = tissue.lattice.from_index(simple - 1)  # the padding is one cell
             rings.append(vertices[:-1])
     return nest_rings(rings)
 
@@ -134,11 +133,7 @@ def rasterize_annotation(
     """
     mask = np.zeros(thumbnail.rgb.shape[:2], np.bool_)
     for polygon in polygons:
-        rings = [
-            (ring - thumbnail.origin_l0) / thumbnail.cell_l0
-            - 0.5  # a cell's centre is at its index
-            for ring in (polygon.ring, *polygon.holes)
-        ]
+        rings = [thumbnail.lattice.to_index(ring) for ring in (polygon.ring, *polygon.holes)]
         where, inside = _fill_rings(mask.shape, rings)
         mask[where] |= inside
     if not mask.any():
@@ -163,20 +158,20 @@ def _fill_rings(
     Parameters
     ----------
     shape : (rows, cols) of the whole array
-    rings : (n, 2) each, x and y in array indices; the exterior ring, then the holes
+    rings : (n, 2) each, [row, col] in array indices; the exterior ring, then the holes
 
     Returns
     -------
     The slices of the bounding box, and the mask in it.
     """
-    size = np.array(shape[::-1])
+    size = np.array(shape)
     low = np.floor(rings[0].min(axis=0)).clip(0, size).astype(np.int64)
     high = np.ceil(rings[0].max(axis=0) + 1).clip(low, size).astype(np.int64)
-    cols, rows = (high - low).tolist()
+    rows, cols = (high - low).tolist()
     inside, *holes = (_fill_ring(ring - low, rows, cols) for ring in rings)
     for hole in holes:
         inside &= ~hole
-    return np.s_[low[1] : high[1], low[0] : high[0]], inside
+    return np.s_[low[0] : high[0], low[1] : high[1]], inside
 
 
 def _fill_ring(ring: Ring, rows: int, cols: int) -> NDArray[np.bool_]:
@@ -196,7 +191,7 @@ def _fill_ring(ring: Ring, rows: int, cols: int) -> NDArray[np.bool_]:
 def _crossings(ring: Ring, rows: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
     """Yield where the edges of a ring cross the centre lines of rows: (row, x), in batches."""
     start, end = ring, np.roll(ring, -1, axis=0)
-    top, bottom = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
+    top, bottom = np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0])
     first = np.ceil(top).clip(0, rows).astype(np.int64)
     count = np.ceil(bottom).clip(0, rows).astype(np.int64) - first
     step = max(1, _MAX_CROSSINGS // max(1, rows))
@@ -205,7 +200,7 @@ def _crossings(ring: Ring, rows: int) -> Iterator[tuple[NDArray[np.int64], NDArr
         edge = np.repeat(np.arange(len(ring))[part], count[part])
         before = np.repeat(count[part].cumsum() - count[part], count[part])
         row = first[edge] + np.arange(len(edge)) - before
-        (x0, y0), (x1, y1) = start[edge].T, end[edge].T
+        (y0, x0), (y1, x1) = start[edge].T, end[edge].T
         yield row, x0 + (row - y0) * ((x1 - x0) / (y1 - y0))
 
 

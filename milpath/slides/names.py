@@ -1,4 +1,4 @@
-"""Names that people and files give: what may be printed, and what may become a file's name."""
+"""Names: which text may be printed, and which may become the name of a file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ MAX_NAME_BYTES = 200
 _RESERVED = {"con", "prn", "aux", "nul"} | {
     f"{port}{n}" for port in ("com", "lpt") for n in "123456789"
 }
-"""Files of these names, whatever their suffix, are devices on Windows."""
+"""Files of these names, with any suffix, are devices on Windows."""
 
 
 def is_printable(text: str) -> bool:
-    """Whether a text is short and holds nothing that a terminal would obey."""
+    """Return whether a text is short and has no control characters."""
     controls = any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
     return len(text.encode(errors="replace")) <= MAX_NAME_BYTES and not controls
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a name can be a file's in any folder of any system, and no option of a program."""
+    """Return whether a name is a valid file name on every system, and not a command-line option."""
     return (
         bool(name)
         and name.isprintable()
@@ -32,5 +32,5 @@ def is_file_name(name: str) -> bool:
 
 
 def folded(name: str) -> str:
-    """Equal for names that some file system takes for one."""
+    """Fold a name so that names which some file system treats as the same are equal."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -1,9 +1,9 @@
-"""Resampling: a rectangle of one pyramid level becomes a picture of another size.
+"""Resampling: convert a rectangle of one pyramid level to a picture of another size.
 
-A cubic filter as wide as the coarser of the two grids, from a box of fractions of a pixel: the
-filter sees the pixels around the box, so that neighbouring pictures join without a seam and a
-downsample of 4.0003 shifts nothing. The same pixels give the same bytes on every machine: weights
-are whole multiples of 2⁻¹⁵, so that every sum is exact in float32, in whatever order it is taken.
+A cubic filter as wide as the coarser of the two grids is applied to a box with fractional edges.
+The filter sees the pixels around the box, so that neighbouring pictures join without a seam and a
+downsample of 4.0003 causes no shift. The same pixels give the same bytes on every machine: weights
+are whole multiples of 2⁻¹⁵, so that every sum is exact in float32 in any order.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
-_REACH = 2  # of the cubic, in pixels of the coarser grid
-_UNIT = 1 << 15  # Σ|w| · 2¹⁵ · 287 < 2²⁴, 287 being what a cubic can make of 255
-_ROWS = 256  # result rows at a time: this bounds the memory
-_BLOCK = 4  # rows or columns made together; few enough that BLAS stays in its thread
-_MAX_APART = 8  # blocks between two that share a product
-_SLACK = 1  # source pixels that they may be off an even spacing
+_REACH = 2  # of the cubic filter, in pixels of the coarser grid
+_UNIT = 1 << 15  # Σ|w| · 2¹⁵ · 287 < 2²⁴; a cubic filter can raise 255 to 287
+_ROWS = 256  # result rows computed at a time: this limits the memory
+_BLOCK = 4  # rows or columns computed together; few enough that BLAS uses one thread
+_MAX_APART = 8  # distance in blocks between two that share a product
+_SLACK = 1  # source pixels by which their spacing may be uneven
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Rectangles of a level's pixels that hold all a filter sees of some regions.
+    """Rectangles of a level's pixels that contain everything the filter needs for some regions.
 
     Attributes
     ----------
     start_l0 : array (N, 2), level-0 (x, y) of their top-left corners
     first : int64 array (N, 2), the same in whole pixels of the level
     extent : int64 array (N, 2), their width and height, pixels of the level
-    low, high : arrays (N, 2), where the regions begin and end in them, fractions of a pixel
+    low, high : arrays (N, 2), start and end of the regions in them, fractions of a pixel
     """
 
     start_l0: NDArray[np.float64]
@@ -48,7 +48,7 @@ class Windows:
     high: NDArray[np.float64]
 
     def box(self, row: int) -> Box:
-        """(left, top, right, bottom) of a region in its window."""
+        """Return (left, top, right, bottom) of a region in its window."""
         (left, top), (right, bottom) = self.low[row].tolist(), self.high[row].tolist()
         return left, top, right, bottom
 
@@ -60,25 +60,25 @@ def frame_windows(
     downsample: float,
     snapped: bool,
 ) -> Windows:
-    """Where to read so that regions can be resampled.
+    """Compute which windows to read so that regions can be resampled.
 
     Parameters
     ----------
     locations_l0 : (N, 2), level-0 (x, y) of the regions' top-left corners
     size_l0 : (width, height) they cover, level-0 pixels
-    size_px : (width, height) they will have
+    size_px : (width, height) of the results
     downsample : of the level that is read
-    snapped : windows begin at whole level-0 pixels, as OpenSlide counts; else at whole pixels of
-        the level
+    snapped : start windows at whole level-0 pixels, as OpenSlide does; else at whole pixels of the
+        level
     """
     covered = np.asarray(size_l0) / downsample
     margin = np.ceil(_REACH * np.maximum(covered / size_px, 1.0))
     if (covered == size_px).all() and not (locations_l0 % downsample).any():
-        margin = np.zeros(2)  # whole pixels are copied: a damaged neighbour is none of their matter
+        margin = np.zeros(2)  # whole pixels are copied: damaged neighbours do not matter
     first = np.floor(locations_l0 / downsample) - margin
     start = np.rint(first * downsample) if snapped else first * downsample
     origin = start / downsample
-    if snapped:  # OpenSlide puts what lies before the slide's edge at a whole number of pixels
+    if snapped:  # OpenSlide places the area before the slide's edge at a whole number of pixels
         origin = np.where(start < 0, np.ceil(origin), origin)
     low = locations_l0 / downsample - origin
     high = low + covered
@@ -87,13 +87,17 @@ def frame_windows(
 
 
 def resample(pixels: Pixels, box: Box, size_px: tuple[int, int]) -> Pixels:
-    """A box of a picture at another size.
+    """Resample a box of a picture to another size.
 
     Parameters
     ----------
     pixels : uint8 array (rows, cols, 3)
     box : (left, top, right, bottom), fractions of its pixels
     size_px : (width, height) of the result
+
+    Returns
+    -------
+    uint8 array (height, width, 3).
     """
     left, top, right, bottom = box
     width, height = size_px
@@ -109,7 +113,7 @@ def resample(pixels: Pixels, box: Box, size_px: tuple[int, int]) -> Pixels:
         inner = slice((used.start - across.first) * 3, (used.stop - across.first) * 3)
         squeezed[:, : inner.start] = squeezed[:, inner.stop :] = 0
         _squeeze(_pad(flat, down.first, down.end), down, squeezed[:, inner])
-        # rounded between the passes, as the second one's sums are exact for whole numbers only
+        # round between the passes: the sums of the second are exact for whole numbers only
         np.rint(squeezed, out=squeezed)
         strip = np.empty((down.count, across.count * 3), np.float32)
         _squeeze(squeezed.T, across, strip.T)
@@ -120,7 +124,7 @@ def resample(pixels: Pixels, box: Box, size_px: tuple[int, int]) -> Pixels:
 
 
 def _pad(rows: Pixels, first: int, end: int) -> NDArray[np.float32]:
-    """Some rows; zeros for those that lie beyond the picture."""
+    """Return some rows as float32, with zeros for those outside the picture."""
     padded = np.empty((end - first, rows.shape[1]), np.float32)
     inner = slice(max(first, 0), min(end, len(rows)))
     padded[: inner.start - first] = padded[inner.stop - first :] = 0
@@ -130,15 +134,15 @@ def _pad(rows: Pixels, first: int, end: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class _Product:
-    """Blocks of results whose sources are evenly spaced: one stacked product makes them all.
+    """Blocks of results whose sources are evenly spaced, computed by one stacked product.
 
-    With a call for each block, threads would wait for each other in Python between them.
+    With one call per block, threads would wait for Python's lock between the calls.
 
     Attributes
     ----------
-    blocks : which
-    source : where the source of each of them begins
-    weights : array (blocks, made, taps), what each source pixel adds to each result
+    blocks : which blocks
+    source : start of each block's source
+    weights : array (blocks, results, taps), weight of each source pixel in each result
     """
 
     blocks: slice
@@ -148,15 +152,15 @@ class _Product:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How results along an axis are made.
+    """How results along an axis are computed.
 
     Attributes
     ----------
-    first, end : the source pixels, of which some may lie beyond the picture
-    count : of results, the surplus of the last block included
-    taps : source values that each block is made of
-    products : that make all blocks; with several channels side by side, the weights between
-        different ones are zero
+    first, end : range of the source pixels; some may lie outside the picture
+    count : number of results, including the padding of the last block
+    taps : number of source values per block
+    products : compute all blocks; with several channels side by side, the weights between
+        different channels are zero
     """
 
     first: int
@@ -167,9 +171,9 @@ class _Plan:
 
 
 def _squeeze(source: NDArray[np.float32], plan: _Plan, out: NDArray[np.float32]) -> None:
-    """Carry out a plan along the first axis."""
+    """Apply a plan along the first axis."""
     (row, step), width = source.strides, source.shape[1]
-    # a sliding_window_view without its checks, which take a sixth of the time
+    # as sliding_window_view, without its checks, which take a sixth of the time
     shape = len(source) - plan.taps + 1, plan.taps, width
     windows = as_strided(source, shape, (row, row, step), writeable=False)
     made = plan.products[0].weights.shape[1]
@@ -182,10 +186,10 @@ def _squeeze(source: NDArray[np.float32], plan: _Plan, out: NDArray[np.float32])
 def _plan(
     low: float, high: float, length: int, count: int, channels: int, most: int
 ) -> tuple[_Plan, ...]:
-    """Plans for all results along an axis, for `most` of them each."""
+    """Plan all results along an axis, at most `most` of them per plan."""
     weights = _weights(low, high, length, count)
     pace = _BLOCK * (high - low) / count
-    # the number of blocks that comes nearest to whole pixels
+    # the number of blocks whose sources span most nearly a whole number of pixels
     every = min(range(1, _MAX_APART + 1), key=lambda n: abs(n * pace - round(n * pace)))
     step = max(1, round(every * pace))
     return tuple(
@@ -195,7 +199,7 @@ def _plan(
 
 
 def _plan_blocks(weights: NDArray[np.float32], every: int, step: int, channels: int) -> _Plan:
-    """Join blocks that are `every` blocks apart, where their sources are `step` pixels apart."""
+    """Group blocks that are `every` blocks apart if their sources are `step` pixels apart."""
     length = weights.shape[1]
     blocks = np.pad(weights, ((0, -len(weights) % _BLOCK), (0, 0))).reshape(-1, _BLOCK, length)
     used = np.asarray(blocks.any(axis=1))
@@ -221,16 +225,16 @@ def _plan_blocks(weights: NDArray[np.float32], every: int, step: int, channels: 
             _Product(
                 blocks=slice(int(numbers[0]), int(numbers[-1]) + 1, every),
                 source=slice(channels * int(at[0]), channels * int(at[-1]) + 1, channels * step),
-                weights=made.swapaxes(1, 2),  # in memory the other way about: BLAS wants it so
+                weights=made.swapaxes(1, 2),  # transposed in memory, as BLAS needs it
             )
         )
     return _Plan(first, end, _BLOCK * len(blocks), channels * taps, tuple(products))
 
 
 def _runs(begins: NDArray[np.int64], ends: NDArray[np.int64]) -> Iterator[slice]:
-    """Neighbours among some blocks, by where their sources begin and end but for an even spacing.
+    """Split blocks into runs whose sources, shifted onto each other, are hardly wider than one.
 
-    Put over each other, these are hardly wider than each alone.
+    `begins` and `ends` are the sources' ranges less the even spacing.
     """
     most = int((ends - begins).max()) + _SLACK
     start = 0
@@ -242,7 +246,7 @@ def _runs(begins: NDArray[np.int64], ends: NDArray[np.int64]) -> Iterator[slice]
 
 
 def _weights(low: float, high: float, length: int, count: int) -> NDArray[np.float32]:
-    """(count, length), each row's sum exactly 1: what each source pixel adds to each result one."""
+    """Compute the weight of each source pixel in each result, (count, length); rows sum to 1."""
     scale = (high - low) / count
     width = max(scale, 1.0)
     centres = low + (np.arange(count) + 0.5) * scale
@@ -260,7 +264,7 @@ def _weights(low: float, high: float, length: int, count: int) -> NDArray[np.flo
 
 
 def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cubic convolution kernel with a = -1/2 (Keys 1981): exact for parabolas."""
+    """Evaluate the cubic convolution kernel with a = -1/2 (Keys 1981): exact for parabolas."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2

@@ -1,4 +1,4 @@
-"""Slide: a whole-slide image opened with OpenSlide, read at an exact resolution.
+"""Slide: a whole-slide image, read at an exact resolution.
 
 Every public position is (x, y) in level-0 pixels of the whole canvas, as OpenSlide counts them.
 Only an allow-list of properties leaves this module; label and macro images are never opened.
@@ -15,12 +15,18 @@ from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
-import openslide
 from numpy.typing import NDArray
-from PIL import Image, ImageColor
+from PIL import Image
 
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
 from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
+from milpath.slides.reader import (
+    FileProperties,
+    ReaderError,
+    SlideReader,
+    UnknownFormatError,
+    open_reader,
+)
 from milpath.slides.redaction import name_slide, redact_path
 from milpath.slides.resample import frame_windows, resample
 from milpath.slides.validation import check_pixel_count, check_tile_size, guess_content
@@ -30,7 +36,18 @@ MppSource = Literal["slide", "cohort", "option"]
 
 @dataclass(frozen=True)
 class SlideFacts:
-    """What may be told of a slide: the allow-list that is written into results."""
+    """The allow-list of a slide's properties that may be written into results.
+
+    Attributes
+    ----------
+    slide_id : the slide's name in every result
+    vendor : manufacturer of the scanner
+    width_l0, height_l0 : size of level 0, pixels
+    mpp_x, mpp_y : µm per pixel at level 0
+    mpp_source : where `mpp` comes from
+    objective : magnification; None if the file does not say
+    quickhash : hash of the slide's contents
+    """
 
     slide_id: str
     vendor: str
@@ -51,11 +68,11 @@ class Slide:
     path : the slide's file (for DICOM, any one of its files)
     slide_id : its name in every result; the file's stem by default
     mpp : µm per pixel at level 0 that overrides the file's own
-    mpp_source : who gave `mpp`
+    mpp_source : where `mpp` comes from
 
     Raises
     ------
-    UnsupportedSlideError : missing, empty, or not a slide OpenSlide reads
+    UnsupportedSlideError : missing, empty, or not a slide that OpenSlide can read
     """
 
     def __init__(
@@ -67,56 +84,59 @@ class Slide:
     ) -> None:
         self.path = Path(path)
         self.slide_id = slide_id or self.path.stem
-        self._handle = self._open()
+        self._reader = self._open()
         check_pixel_count(self.path, self.name)
         self._mpp = mpp
         self._mpp_source: MppSource = "slide" if mpp is None else mpp_source
 
     @property
     def name(self) -> str:
-        """What messages call it: its file's name, but the id alone where the user gave another."""
+        """Its name in messages: the file's, or only the id if the user gave a different one."""
         return name_slide(self.path, self.slide_id)
 
-    def _open(self) -> openslide.OpenSlide:
+    def _open(self) -> SlideReader:
         name = self.name
         try:
             if not self.path.exists():
-                raise UnsupportedSlideError(f"{name}: there is no such file; check the path")
+                raise UnsupportedSlideError(f"{name}: no such file; check the path")
             if self.path.is_dir():
-                raise UnsupportedSlideError(f"{name}: a folder, not a slide; name a file in it")
+                raise UnsupportedSlideError(f"{name}: a folder, not a slide; give a file in it")
             with self.path.open("rb") as file:
                 if not file.read(1):
                     raise UnsupportedSlideError(f"{name}: the file is empty; copy it again")
         except OSError as error:
-            raise UnsupportedSlideError(f"{name}: cannot be read ({error.strerror})") from None
+            raise UnsupportedSlideError(
+                f"{name}: cannot be read ({error.strerror}); check the path and its permissions"
+            ) from None
         try:
-            handle = openslide.OpenSlide(self.path)
-        except openslide.OpenSlideUnsupportedFormatError:
+            reader = open_reader(self.path)
+        except UnknownFormatError:
             raise UnsupportedSlideError(
                 f"{name}: not a slide that OpenSlide can read ({guess_content(self.path)}); "
-                "expected SVS, NDPI, MIRAX, DICOM, tiled pyramidal TIFF or the like"
-            ) from None
-        except openslide.OpenSlideError as error:
-            raise UnsupportedSlideError(
-                f"{name}: cannot be opened as a slide ({self._said(error)}); "
+                "expected SVS, NDPI, MIRAX, DICOM, tiled pyramidal TIFF or similar; "
                 "copy it again or convert it"
             ) from None
+        except ReaderError as error:
+            raise UnsupportedSlideError(
+                f"{name}: cannot be opened as a slide ({self._redact(error)}); expected a complete "
+                "file of a format that OpenSlide can read; copy it again or convert it"
+            ) from None
         try:
-            check_tile_size(handle, name)
+            check_tile_size(reader.tile_sizes, name)
         except UnsupportedSlideError:
-            handle.close()
+            reader.close()
             raise
-        return handle
+        return reader
 
     def reopen(self) -> Slide:
-        """The same slide with a handle of its own, for another thread."""
+        """Open the same slide again, for another thread."""
         other = copy.copy(self)
-        other._handle = self._open()
+        other._reader = self._open()
         return other
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._handle.close()
+        """Close the file."""
+        self._reader.close()
 
     def __enter__(self) -> Self:
         return self
@@ -129,67 +149,62 @@ class Slide:
     ) -> None:
         self.close()
 
-    def _said(self, error: openslide.OpenSlideError) -> str:
+    def _redact(self, error: ReaderError) -> str:
         return " ".join(redact_path(str(error), self.path, self.slide_id).split())
 
-    # -- what the file says of itself ------------------------------------------------------------
+    # -- what the file says about itself ---------------------------------------------------------
+
+    @property
+    def _properties(self) -> FileProperties:
+        return self._reader.properties
 
     @property
     def vendor(self) -> str:
-        """The scanner's maker as OpenSlide names it, such as "aperio"."""
-        return str(self._handle.properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"))
+        """Manufacturer of the scanner as OpenSlide names it, such as "aperio"."""
+        return self._properties.vendor
 
     @property
     def dimensions(self) -> tuple[int, int]:
         """(width, height) of level 0."""
-        width, height = self._handle.dimensions
-        return int(width), int(height)
+        return self._reader.level_dimensions[0]
 
     @property
     def level_dimensions(self) -> tuple[tuple[int, int], ...]:
         """(width, height) of every level, the largest first."""
-        return tuple((int(w), int(h)) for w, h in self._handle.level_dimensions)
+        return self._reader.level_dimensions
 
     @property
     def level_downsamples(self) -> tuple[float, ...]:
-        """Size of level 0 over that of each level; never rounded."""
-        return tuple(float(d) for d in self._handle.level_downsamples)
+        """Size of level 0 divided by that of each level; never rounded."""
+        return self._reader.level_downsamples
 
     @property
     def objective(self) -> float | None:
-        """Magnification of the objective, when the file names it."""
-        return self._number(openslide.PROPERTY_NAME_OBJECTIVE_POWER)
+        """Magnification of the objective; None if the file does not say."""
+        return self._properties.objective
 
     @property
     def bounds_l0(self) -> tuple[int, int, int, int]:
-        """(x, y, width, height) of the scanned part; the whole canvas unless the file says less."""
-        names = (
-            openslide.PROPERTY_NAME_BOUNDS_X,
-            openslide.PROPERTY_NAME_BOUNDS_Y,
-            openslide.PROPERTY_NAME_BOUNDS_WIDTH,
-            openslide.PROPERTY_NAME_BOUNDS_HEIGHT,
-        )
-        found = [self._number(name) for name in names]
+        """(x, y, width, height) of the scanned area; the whole canvas if the file does not say."""
         width, height = self.dimensions
-        if any(value is None for value in found):
+        bounds = self._properties.bounds_l0
+        if bounds is None:
             return 0, 0, width, height
-        x, y, w, h = (round(value) for value in found if value is not None)
+        x, y, w, h = (round(value) for value in bounds)
         x, y = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
         return x, y, min(max(w, 1), width - x), min(max(h, 1), height - y)
 
     @property
     def background(self) -> tuple[int, int, int]:
         """RGB of what was not scanned."""
-        colour = self._handle.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "FFFFFF")
-        red, green, blue = ImageColor.getrgb(f"#{colour}")[:3]
-        return red, green, blue
+        return self._properties.background_rgb
 
     @property
     def quickhash(self) -> str:
-        """OpenSlide's identity of the slide's contents, or one of our own where it has none."""
-        given = self._handle.properties.get(openslide.PROPERTY_NAME_QUICKHASH1)
+        """OpenSlide's hash of the slide's contents, or a hash of our own where it has none."""
+        given = self._properties.quickhash
         if given:
-            return str(given)
+            return given
         with self.path.open("rb") as file:
             head = file.read(1 << 20)
         facts = f"{self.path.stat().st_size} {self.level_dimensions}".encode()
@@ -201,33 +216,32 @@ class Slide:
 
         Raises
         ------
-        ResolutionError : missing, outside `MPP_RANGE`, or not square to `MPP_ANISOTROPY`
+        ResolutionError : missing, outside `MPP_RANGE`, or not square within `MPP_ANISOTROPY`
         """
         x, y = (self._mpp, self._mpp) if self._mpp is not None else self.mpp_of_file
-        remedy = "give it with --slide-mpp, or in an mpp column of the cohort CSV"
+        remedy = "give the value with --slide-mpp, or in an mpp column of the cohort CSV"
         if x is None or y is None:
-            hint = f"; its objective is {self.objective:g}x" if self.objective else ""
+            hint = f" (its objective is {self.objective:g}x)" if self.objective else ""
             raise ResolutionError(
-                f"{self.name}: the slide does not say its µm per pixel{hint}; {remedy}"
+                f"{self.name}: the file does not contain its µm per pixel{hint}; {remedy}"
             )
         low, high = MPP_RANGE
         if not (low <= x <= high and low <= y <= high):
             raise ResolutionError(
-                f"{self.name}: {x:g} x {y:g} µm per pixel cannot be right "
-                f"(expected {low:g} to {high:g}); {remedy}"
+                f"{self.name}: {x:g} x {y:g} µm per pixel is not plausible; "
+                f"expected {low:g} to {high:g}; {remedy}"
             )
         if abs(x - y) > MPP_ANISOTROPY * min(x, y):
             raise ResolutionError(
-                f"{self.name}: pixels are not square ({x:g} x {y:g} µm, more than "
-                f"{MPP_ANISOTROPY:.0%} apart); {remedy}"
+                f"{self.name}: pixels are not square ({x:g} x {y:g} µm); expected a difference of "
+                f"at most {MPP_ANISOTROPY:.0%}; {remedy}"
             )
         return x, y
 
     @property
     def mpp_of_file(self) -> tuple[float | None, float | None]:
-        """(x, y) µm per pixel as the file says, unchecked; None where it does not."""
-        x = self._number(openslide.PROPERTY_NAME_MPP_X)
-        return x, self._number(openslide.PROPERTY_NAME_MPP_Y)
+        """(x, y) µm per pixel in the file, unchecked; None where missing."""
+        return self._properties.mpp
 
     @property
     def facts(self) -> SlideFacts:
@@ -254,20 +268,13 @@ class Slide:
 
     @property
     def mpp_source(self) -> MppSource:
-        """Who said `mpp`: the slide itself, the cohort's CSV, or an option."""
+        """Where `mpp` comes from: the slide itself, the cohort CSV, or an option."""
         return self._mpp_source
-
-    def _number(self, name: str) -> float | None:
-        try:
-            value = float(self._handle.properties[name])
-        except (KeyError, ValueError):
-            return None
-        return value if math.isfinite(value) else None
 
     # -- pixels ----------------------------------------------------------------------------------
 
     def level_for(self, mpp: float) -> int:
-        """The coarsest level that is at least as fine as `mpp` (1 % slack for rounded tags).
+        """Return the coarsest level at least as fine as `mpp` (1 % tolerance for rounded tags).
 
         Raises
         ------
@@ -276,8 +283,9 @@ class Slide:
         finest = self.mpp_mean
         if finest > mpp * MAX_UPSAMPLING:
             raise ResolutionError(
-                f"{self.name}: scanned at {finest:.4g} µm per pixel, coarser than the "
-                f"{mpp:g} asked for; detail cannot be invented: give --mpp {finest:.2g} or more"
+                f"{self.name}: scanned at {finest:.4g} µm per pixel, coarser than the requested "
+                f"{mpp:g}; expected at most {MAX_UPSAMPLING:g} times that; "
+                f"give --mpp {finest:.2g} or more"
             )
         fine_enough = [
             level
@@ -293,10 +301,10 @@ class Slide:
         size_px: tuple[int, int],
         level: int,
     ) -> NDArray[np.uint8]:
-        """A rectangle of the slide, resampled from one level with an antialiasing filter.
+        """Read a rectangle of the slide, resampled from one level with an antialiasing filter.
 
         The source box is fractional and the filter sees the pixels around it, so that neighbouring
-        rectangles join without a seam and a downsample of 4.0003 shifts nothing.
+        rectangles join without a seam and a downsample of 4.0003 causes no shift.
 
         Parameters
         ----------
@@ -307,7 +315,7 @@ class Slide:
 
         Returns
         -------
-        uint8 array (height, width, 3), what lies outside the scan painted in `background`.
+        uint8 array (height, width, 3); what was not scanned has the colour `background`.
 
         Raises
         ------
@@ -323,7 +331,7 @@ class Slide:
     def read_level(
         self, location_l0: tuple[int, int], level: int, size: tuple[int, int]
     ) -> NDArray[np.uint8]:
-        """Pixels of a level as OpenSlide gives them, over `background`.
+        """Read pixels of a level without resampling, over `background`.
 
         Parameters
         ----------
@@ -331,20 +339,24 @@ class Slide:
         level : the pyramid level
         size : (width, height), pixels of the level
 
+        Returns
+        -------
+        uint8 array (height, width, 3).
+
         Raises
         ------
         SlideReadError : the file is damaged there
         """
         try:
-            rgba = self._handle.read_region(location_l0, level, size)
-        except openslide.OpenSlideError as error:
-            # OpenSlide fails every later call on a handle after its first error: take a new one.
-            self._handle.close()
-            self._handle = self._open()
+            rgba = self._reader.read_rgba(location_l0, level, size)
+        except ReaderError as error:
+            # OpenSlide fails every later call on a handle after its first error: open a new one
+            self._reader.close()
+            self._reader = self._open()
             x, y = location_l0
             raise SlideReadError(
                 f"{self.name}: cannot be read at level {level}, x {x}, y {y} "
-                f"({self._said(error)}); copy the slide again"
+                f"({self._redact(error)}); copy the slide again"
             ) from None
         alpha = rgba.getchannel("A")
         if alpha.getextrema() == (255, 255):

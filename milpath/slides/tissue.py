@@ -1,10 +1,10 @@
-"""Tissue told from glass, on the slide's thumbnail: optical density against the glass's own colour.
+"""Tissue detection on the thumbnail: optical density against the background's own colour.
 
-One global Otsu threshold [1]_ sits between the dark tissue and everything else, so a pale fragment
-beside a dark one is lost. Here the question is not "which of two classes" but "is this glass": the
-glass's colour and noise are measured, and whatever absorbs or colours the light by more than a
-multiple of that noise is tissue. Beer and Lambert's optical density makes stain amounts additive
-[2]_ and cancels the tint and the brightness of the lamp.
+One global Otsu threshold [1]_ separates dark tissue from everything else, so a pale fragment beside
+a dark one is lost. Here the colour and the noise of the background are measured, and tissue is
+what absorbs or colours the light by more than a multiple of that noise. Optical density (Beer and
+Lambert) makes stain amounts additive [2]_ and cancels the colour and the brightness of the
+illumination.
 
 .. [1] N. Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979).
 .. [2] A. C. Ruifrok, D. A. Johnston, "Quantification of histochemical staining by color
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from milpath.params import TissueParams
+from milpath.slides.lattice import Lattice
 from milpath.slides.thumbnail import Thumbnail
 
 Background = Literal["bright", "dark"]
@@ -33,18 +34,18 @@ Labels = NDArray[np.int32]
 
 _SMOOTH_UM = 5.0  # sigma of the smoothing before a threshold: about a nucleus
 _CLOSE_UM = 16.0  # gaps thinner than twice this (clefts, the inside of small glands) are tissue
-_PEN_WIDTH_UM = 48.0  # strokes of a felt tip are wider than this; goblet cells are narrower
+_PEN_WIDTH_UM = 48.0  # marker strokes are wider than this; goblet cells are narrower
 _PEN_RIM_UM = 16.0  # the blurred edge of a stroke
-_PEN_AREA_UM2 = 15_000.0  # and hold at least this much dense ink
+_MIN_PEN_AREA_UM2 = 15_000.0  # area of dense ink that a stroke has at least
 _NOISE_SIGMAS = 6.0
-_SURE = 2.0  # a piece must reach this many times the threshold somewhere
-_OD_BOUNDS = (0.012, 0.025)  # the threshold stays here, whatever the noise: pale tissue has 0.04
-_DARK_BOUNDS = (0.03, 0.06)  # the same for fluorescence, as a share of full scale
-_DARKEST = 0.2  # black is no brighter than this: a camera's offset, autofluorescence of the glass
+_SEED_FACTOR = 2.0  # a piece must reach this many times the threshold somewhere
+_OD_BOUNDS = (0.012, 0.025)  # limits of the threshold for any noise: pale tissue has 0.04
+_DARK_BOUNDS = (0.03, 0.06)  # the same for fluorescence, as a fraction of full scale
+_MAX_BLACK = 0.2  # greatest level of a dark background: camera offset and autofluorescence
 _GREY = 0.15  # chroma over darkness; shadows, dust and carbon have less, every stain has more
-_OPAQUE = 0.25  # optical density above which even grey counts: a fold, a tattoo, ink on a margin
-_NEUTRAL = 0.7  # of its brightest channel, at least, has every channel of real glass
-_STRIP = 64  # rows done at a time where that saves memory
+_OPAQUE = 0.25  # optical density above which even grey is tissue: a fold, a tattoo, ink on a margin
+_MIN_NEUTRAL = 0.7  # minimum ratio of the darkest to the brightest channel of a real background
+_STRIP = 64  # rows processed at a time to limit memory
 _SAMPLE = 1_000_000  # cells that estimates are made from
 
 
@@ -55,90 +56,90 @@ class TissueMask:
     Attributes
     ----------
     mask : boolean array (rows, cols), True = tissue
-    origin_l0 : (x, y) of the mask's top-left corner, level-0 pixels
-    cell_l0 : (width, height) of a mask cell, level-0 pixels
-    background : `bright` (bright field: H&E, IHC) or `dark` (fluorescence)
-    pen : boolean array (rows, cols), what was taken for marker pen and left out
-    glass : RGB of the empty slide in bright field; None where no glass is to be seen
+    lattice : where its cells lie on the slide
+    background : `bright` (brightfield: H&E, IHC) or `dark` (fluorescence)
+    pen : boolean array (rows, cols), True = excluded as marker pen
+    background_rgb : RGB of the empty slide in brightfield; None if no empty area is visible
     """
 
     mask: Mask
-    origin_l0: tuple[int, int]
-    cell_l0: tuple[float, float]
+    lattice: Lattice
     background: Background
     pen: Mask
-    glass: tuple[int, int, int] | None = None
+    background_rgb: tuple[int, int, int] | None = None
 
     @property
     def has_colour_cast(self) -> bool:
-        """Whether the glass has a colour that no lamp has: the file's colours are then wrong."""
-        return self.glass is not None and min(self.glass) <= _NEUTRAL * max(self.glass)
+        """Whether the background has a colour unlikely for brightfield: the colours are wrong."""
+        rgb = self.background_rgb
+        return rgb is not None and min(rgb) <= _MIN_NEUTRAL * max(rgb)
 
     @property
-    def share(self) -> float:
-        """Share of the thumbnail that is tissue, 0 to 1."""
+    def fraction(self) -> float:
+        """Fraction of the thumbnail that is tissue, 0 to 1."""
         return float(self.mask.mean()) if self.mask.size else 0.0
 
 
 def segment_tissue(thumbnail: Thumbnail, params: TissueParams) -> TissueMask:
-    """Tell tissue from glass.
+    """Separate tissue from background.
 
     Parameters
     ----------
     thumbnail : the slide as one small picture
-    params : what to turn when the default goes wrong
+    params : settings to adjust when the default is wrong
 
     Returns
     -------
-    TissueMask in the thumbnail's frame; empty where there is no tissue.
+    TissueMask on the thumbnail's lattice; empty if there is no tissue.
     """
     mpp = thumbnail.mpp
     planes = np.ascontiguousarray(np.moveaxis(thumbnail.rgb, 2, 0))
-    painted = _painted(planes)
-    valid = ~(thumbnail.unreadable | painted)
-    glass = _glass_colour(planes, valid)
+    saturated = _find_saturated(planes)
+    valid = ~(thumbnail.unreadable | saturated)
+    empty = _measure_background(planes, valid)
     pen = np.zeros(valid.shape, np.bool_)
     background: Background = "bright"
-    if glass is None and _looks_fluorescent(planes, valid):
+    if empty is None and _looks_fluorescent(planes, valid):
         background = "dark"
         mask = _above_noise(_emission(planes, valid), valid, _DARK_BOUNDS, mpp, params)
     else:
-        white = _reference(glass, planes, painted)
-        # Under a strong tint (a wrong colour space) inks cannot be named.
-        if params.exclude_pen and np.min(white) > _NEUTRAL * np.max(white):
+        white = _choose_white(empty, planes, saturated)
+        # Under a strong colour cast (a wrong colour space) inks cannot be recognised.
+        if params.exclude_pen and np.min(white) > _MIN_NEUTRAL * np.max(white):
             pen = _find_pen(planes, white, valid, mpp)
             valid &= ~pen
-        bounds = _OD_BOUNDS if glass is not None else _OD_BOUNDS[:1] * 2  # no glass, no noise of it
+        bounds = _OD_BOUNDS if empty is not None else _OD_BOUNDS[:1] * 2  # noise is not measurable
         mask = _above_noise(_stain(planes, white), valid, bounds, mpp, params)
-    mask = _tidy(mask, mpp, params) & valid
-    colour = None if glass is None else (int(glass[0]), int(glass[1]), int(glass[2]))
-    return TissueMask(mask, thumbnail.origin_l0, thumbnail.cell_l0, background, pen, colour)
+    mask = _clean_up(mask, mpp, params) & valid
+    rgb = None if empty is None else (int(empty[0]), int(empty[1]), int(empty[2]))
+    return TissueMask(mask, thumbnail.lattice, background, pen, rgb)
 
 
-# -- what the background is ------------------------------------------------------------------------
+# -- background ------------------------------------------------------------------------------------
 
-_FLAT = 4  # grey levels between neighbours; glass is flatter than any tissue
+_FLAT = 4  # grey levels between neighbours; background is flatter than any tissue
 _BIN = 8  # grey levels of a bin of the colour histogram
-_PAINT = 253  # white from here up
+_SATURATED = 253  # white from this level up
 
 
-def _painted(planes: Pixels) -> Mask:
-    """White or black over 3 x 3 cells: painted by the scanner, or glass beyond its range."""
-    flat: Mask = (planes.min(axis=0) >= _PAINT) | (planes.max(axis=0) == 0)
+def _find_saturated(planes: Pixels) -> Mask:
+    """Find areas of white or black, 3 x 3 cells or more: not scanned, or out of range."""
+    flat: Mask = (planes.min(axis=0) >= _SATURATED) | (planes.max(axis=0) == 0)
     if not flat.any():
         return flat
-    painted: Mask = ndimage.binary_opening(flat, np.ones((3, 3), np.bool_))
-    return painted
+    saturated: Mask = ndimage.binary_opening(flat, np.ones((3, 3), np.bool_))
+    return saturated
 
 
-def _glass_colour(planes: Pixels, valid: Mask) -> Pixels | None:
-    """The colour of the empty slide, (3,), or None where the picture shows no glass.
+def _measure_background(planes: Pixels, valid: Mask) -> Pixels | None:
+    """Measure the colour of the empty slide, (3,); None if the picture shows no empty area.
 
-    Glass is the brightest of the frequent colours of wide flat areas. A strong tint (a wrong colour
-    space, a lamp) is believed only of a large part of the picture: it could be smooth tissue.
+    It is the brightest of the frequent colours of wide flat areas. A strong colour cast (a wrong
+    colour space, the illumination) must cover a large part of the picture: it could be smooth
+    tissue.
     """
     flat = valid & (planes.max(axis=0) >= 100)
-    flat[[0, -1]] = flat[:, [0, -1]] = False  # the last cells may be half outside the scan
+    flat[[0, -1]] = flat[:, [0, -1]] = False  # the outer cells may lie half outside the scan
     for plane in planes:
         flat[:-1] &= np.maximum(plane[1:], plane[:-1]) - np.minimum(plane[1:], plane[:-1]) <= _FLAT
         right, left = plane[:, 1:], plane[:, :-1]
@@ -161,18 +162,18 @@ def _glass_colour(planes: Pixels, valid: Mask) -> Pixels | None:
     return colour if neutral or near.sum() > 0.1 * counted else None
 
 
-def _reference(glass: Pixels | None, planes: Pixels, painted: Mask) -> Pixels:
-    """What optical density is measured against; white or a usual grey where there is no glass."""
-    if glass is not None:
-        return glass
-    white = painted & (planes[0] > 0)
+def _choose_white(empty: Pixels | None, planes: Pixels, saturated: Mask) -> Pixels:
+    """Choose the reference of optical density; white or a common grey without a background."""
+    if empty is not None:
+        return empty
+    white = saturated & (planes[0] > 0)
     return np.full(3, 255 if white.mean() > 0.005 else 240, np.uint8)
 
 
 def _looks_fluorescent(planes: Pixels, valid: Mask) -> bool:
-    """Whether a picture without glass was taken against black.
+    """Return whether a picture without a bright background shows fluorescence.
 
-    Dim, or with much green: stained tissue lets more red or more blue than green through.
+    It does if it is dim or has much green: stained tissue transmits more red or blue than green.
     """
     lit = planes[:, valid & (planes.max(axis=0) > 24)].astype(np.int16)
     if not lit.size:
@@ -182,7 +183,7 @@ def _looks_fluorescent(planes: Pixels, valid: Mask) -> bool:
 
 
 def _sampled(cells: Mask) -> tuple[slice, slice]:
-    """An even choice of about `_SAMPLE` cells."""
+    """Return the slices of an even subset of about `_SAMPLE` cells."""
     step = slice(None, None, max(1, round(math.sqrt(cells.size / _SAMPLE))))
     return step, step
 
@@ -191,7 +192,7 @@ def _sampled(cells: Mask) -> tuple[slice, slice]:
 
 
 def _optical_density(levels: Pixels, white: Pixels) -> Field:
-    """-log10 of the light that passes, (3, ...), 0 = glass; never below 0."""
+    """Compute -log10 of the transmitted light, (3, ...), 0 = background; never below 0."""
     known = np.maximum(np.arange(256, dtype=np.float32), 1)
     od = np.empty(levels.shape, np.float32)
     for plane, full, out in zip(levels, white, od, strict=True):
@@ -200,9 +201,9 @@ def _optical_density(levels: Pixels, white: Pixels) -> Field:
 
 
 def _strips(planes: Pixels, white: Pixels) -> Iterator[tuple[slice, Field]]:
-    """Some rows at a time, and their optical density (3, n, cols).
+    """Yield some rows at a time and their optical density (3, n, cols).
 
-    That of the whole picture would be the largest array here, and leave the processor's cache.
+    That of the whole picture would be the largest array here and would not fit the CPU cache.
     """
     for top in range(0, planes.shape[1], _STRIP):
         rows = slice(top, top + _STRIP)
@@ -210,7 +211,7 @@ def _strips(planes: Pixels, white: Pixels) -> Iterator[tuple[slice, Field]]:
 
 
 def _stain(planes: Pixels, white: Pixels) -> Field:
-    """What a grey shadow has not: colour beyond a trace, or opacity; (rows, cols), density."""
+    """Compute what distinguishes stain from a grey shadow: colour, or opacity; (rows, cols)."""
     stain = np.empty(planes.shape[1:], np.float32)
     for rows, od in _strips(planes, white):
         stain[rows] = _stain_of(od)
@@ -225,23 +226,23 @@ def _stain_of(od: Field) -> Field:
 
 
 def _emission(planes: Pixels, valid: Mask) -> Field:
-    """Light of the brightest channel above the darkest cells, (rows, cols), share of full scale."""
+    """Compute the brightest channel above the darkest cells, (rows, cols), 1 = full scale."""
     light: Field = planes.max(axis=0).astype(np.float32)
     light /= 255
-    light -= min(float(np.percentile(light[valid], 5)), _DARKEST)
+    light -= min(float(np.percentile(light[valid], 5)), _MAX_BLACK)
     return light
 
 
 def _above_noise(
     signal: Field, valid: Mask, bounds: tuple[float, float], mpp: float, params: TissueParams
 ) -> Mask:
-    """Cells above a multiple of the background's noise that touch cells well above it.
+    """Find cells above a multiple of the background noise, connected to cells well above it.
 
     Parameters
     ----------
-    signal : what tissue has more of than the background, (rows, cols); smoothed in place
+    signal : higher in tissue than in the background, (rows, cols); smoothed in place
     valid : cells that may be tissue
-    bounds : least and greatest threshold
+    bounds : minimum and maximum threshold
     """
     signal[~valid] = 0
     smooth: Field = ndimage.gaussian_filter(signal, _SMOOTH_UM / mpp, truncate=2.0, output=signal)
@@ -254,21 +255,21 @@ def _above_noise(
         spread = 1.4826 * float(np.median(np.abs(quiet - centre)))
         limit = min(max(centre + _NOISE_SIGMAS * spread, low), high)
     limit /= params.sensitivity
-    return _touching(smooth > limit, smooth > _SURE * limit) & valid
+    return _keep_seeded(smooth > limit, smooth > _SEED_FACTOR * limit) & valid
 
 
-def _touching(weak: Mask, sure: Mask) -> Mask:
-    """The pieces of `weak` that hold a cell of `sure` (hysteresis)."""
+def _keep_seeded(weak: Mask, strong: Mask) -> Mask:
+    """Keep the pieces of `weak` that contain a cell of `strong` (hysteresis)."""
     labels, count = ndimage.label(weak)
     keep = np.zeros(count + 1, np.bool_)
-    keep[labels[sure & weak]] = True
+    keep[labels[strong & weak]] = True
     return _pick(labels, keep)
 
 
-def _tidy(mask: Mask, mpp: float, params: TissueParams) -> Mask:
-    """Close clefts, drop specks, fill small holes; all by physical size.
+def _clean_up(mask: Mask, mpp: float, params: TissueParams) -> Mask:
+    """Close clefts, remove specks and fill small holes, all by physical size.
 
-    A ring of background around the picture keeps a gap at its edge from being a hole.
+    A ring of background around the picture prevents a gap at its edge from counting as a hole.
     """
     size = max(1, round(_CLOSE_UM / mpp))
     closed = ndimage.binary_closing(np.pad(mask, size, mode="edge"), _disk(size))
@@ -284,7 +285,7 @@ def _tidy(mask: Mask, mpp: float, params: TissueParams) -> Mask:
 
 
 def _areas(labels: Labels, count: int) -> NDArray[np.int64]:
-    """Cells of each label, (count + 1,); in strips, since NumPy counts in a copy of eight bytes."""
+    """Count the cells of each label, (count + 1,); in strips, as NumPy converts them to int64."""
     areas = np.zeros(count + 1, np.int64)
     for top in range(0, len(labels), _STRIP):
         areas += np.bincount(labels[top : top + _STRIP].ravel(), minlength=count + 1)
@@ -292,7 +293,7 @@ def _areas(labels: Labels, count: int) -> NDArray[np.int64]:
 
 
 def _pick(labels: Labels, wanted: Mask) -> Mask:
-    """The cells whose label is wanted; in strips for the same reason."""
+    """Return the cells whose label is wanted; in strips for the same reason."""
     picked = np.empty(labels.shape, np.bool_)
     for top in range(0, len(labels), _STRIP):
         picked[top : top + _STRIP] = wanted[labels[top : top + _STRIP]]
@@ -309,11 +310,12 @@ def _disk(radius: int) -> Mask:
 
 
 def _find_pen(planes: Pixels, white: Pixels, valid: Mask, mpp: float) -> Mask:
-    """Strokes of a felt tip: wide, dense, and of a colour that no stain has.
+    """Find strokes of a felt-tip pen: wide, dense, and of a colour that no stain has.
 
-    Against haematoxylin, eosin and DAB: blue ink absorbs far more red than green, green ink least
-    green, red ink blue nearly as much as green but hardly red, black ink all alike. The faded rest
-    of a stroke is what touches it and absorbs in the same proportion.
+    Unlike haematoxylin, eosin and DAB, blue ink absorbs far more red than green, green ink absorbs
+    green least, red ink absorbs blue nearly as much as green but hardly red, and black ink absorbs
+    all channels equally. The faded part of a stroke touches its dense part and absorbs in the same
+    proportion.
     """
     pen = np.zeros(valid.shape, np.bool_)
     square = np.ones((max(1, round(_PEN_WIDTH_UM / mpp)),) * 2, np.bool_)
@@ -322,18 +324,18 @@ def _find_pen(planes: Pixels, white: Pixels, valid: Mask, mpp: float) -> Mask:
         dense = valid[rows] & (od.max(axis=0) > 0.3)
         inks[:, rows][:, dense] = _ink_colours(*od[:, dense])
     for core in inks:
-        if core.sum() * mpp * mpp < _PEN_AREA_UM2:
+        if core.sum() * mpp * mpp < _MIN_PEN_AREA_UM2:
             continue
         core = ndimage.binary_opening(core, square)
-        if core.sum() * mpp * mpp >= _PEN_AREA_UM2:
+        if core.sum() * mpp * mpp >= _MIN_PEN_AREA_UM2:
             ink = _optical_density(planes[:, core], white).mean(axis=1)
-            alike = core.copy()
+            similar = core.copy()
             for rows, od in _strips(planes, white):
                 norm = np.sqrt((od * od).sum(axis=0))
                 faded = (norm > 0.06) | (_stain_of(od) > _OD_BOUNDS[0])
                 along = np.tensordot(ink / np.linalg.norm(ink), od, 1)
-                alike[rows] |= faded & (along > 0.98 * norm)
-            pen |= _touching(valid & alike, core)
+                similar[rows] |= faded & (along > 0.98 * norm)
+            pen |= _keep_seeded(valid & similar, core)
     if pen.any():
         pen = ndimage.binary_dilation(pen, _disk(max(1, round(_PEN_RIM_UM / mpp))))
     return pen
@@ -343,7 +345,7 @@ _INKS = 4
 
 
 def _ink_colours(red: Field, green: Field, blue: Field) -> tuple[Mask, ...]:
-    """Black, blue, green and red ink by the optical density of each channel, all (N,)."""
+    """Classify black, blue, green and red ink by each channel's optical density, all (N,)."""
     mean = (red + green + blue) / 3
     spread = np.ptp(np.stack([red, green, blue]), axis=0)
     return (

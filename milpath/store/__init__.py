@@ -1,4 +1,4 @@
-"""All that is written or read back: whole or not at all, whoever wrote it."""
+"""Atomic writing of results, and checked reading of HDF5 files that need not be trusted."""
 
 import hashlib
 import json
@@ -38,6 +38,6 @@ __all__ = [
 
 
 def fingerprint(*parts: object) -> str:
-    """A short digest of JSON-able values: equal exactly when the values are."""
+    """Return 32 hexadecimal digits that are equal exactly when the JSON-serialisable values are."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

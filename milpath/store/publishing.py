@@ -1,4 +1,4 @@
-"""Files that exist complete or not at all."""
+"""Atomic writing of files: each exists complete or not at all."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ from milpath.errors import OutputError
 from milpath.store.temporary import create_temp, remove_stale_temps
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
-"""What file systems answer that cannot make a rename durable; others do it unasked."""
+"""Errors of file systems on which a folder cannot be synchronised; ignored."""
 
 
 @contextmanager
 def publish(path: Path, verify: Callable[[Path], None] = lambda part: None) -> Iterator[IO[bytes]]:
-    """Write a file beside its place and move it in whole when the block ends without an error.
+    """Write a temporary file, and rename it to `path` when the block ends without an error.
 
     Parameters
     ----------
-    path : where the file goes
-    verify : looks at the file before it gets its name; raises `OSError` if it is not sound
+    path : final path of the file; its folder is created
+    verify : checks the temporary file before it is renamed; raises `OSError` if it is not valid
+
+    Yields
+    ------
+    The temporary file, open for reading and writing.
 
     Raises
     ------
@@ -36,7 +40,7 @@ def publish(path: Path, verify: Callable[[Path], None] = lambda part: None) -> I
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with create_temp(path.parent) as part:
-            with part.open("w+b") as file:  # by its name: tifffile asks a file for it
+            with part.open("w+b") as file:  # tifffile needs a file with a name
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -45,20 +49,20 @@ def publish(path: Path, verify: Callable[[Path], None] = lambda part: None) -> I
             part.replace(path)
     except OSError as error:
         raise OutputError(
-            f"{path.name}: cannot be written ({_reason(error)}); nothing was left"
+            f"{path.name}: cannot be written ({_reason(error)}); nothing was left behind"
         ) from error
     try:
         _sync_folder(path.parent)
     except OSError as error:
         raise OutputError(
-            f"{path.name}: is written, but may not outlive a power cut ({_reason(error)})"
+            f"{path.name}: was written, but may not survive a power failure ({_reason(error)})"
         ) from error
 
 
 def require_writable(folder: Path) -> None:
-    """Find out before hours of work whether `folder` can be written; raises `OutputError`.
+    """Create `folder` and check that files can be written in it; raises `OutputError`.
 
-    What killed runs have left in it, and in its folders, is removed on the way.
+    Temporary files that killed runs have left in it, or in its folders, are removed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,23 +74,26 @@ def require_writable(folder: Path) -> None:
 
 
 def require_permission(folder: Path) -> None:
-    """As `require_writable`, but by looking alone: nothing is made, written or removed."""
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    """Check permissions as `require_writable`, without creating, writing or removing anything."""
+    nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(f"{folder}: results cannot be written there")
 
 
 def require_folder(folder: Path, mark: Path | None = None) -> None:
-    """Raise `OutputError` when a folder is gone, or its disk is.
+    """Raise `OutputError` if a folder no longer exists.
 
-    Where `mark`, a file that was put into it, is given, another folder in its place will not do.
+    Parameters
+    ----------
+    folder : folder of results
+    mark : file that was written to it; without this file it is another folder of the same name
     """
     if not (mark or folder).exists():
-        raise OutputError(f"{folder}: the folder of results is gone, with all that it held")
+        raise OutputError(f"{folder}: the folder of results is gone, with all results in it")
 
 
 def discard(path: Path) -> None:
-    """Remove a file that may be there; raises `OutputError` where that cannot be done."""
+    """Remove a file if it exists; raises `OutputError` if it cannot be removed."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -94,18 +101,18 @@ def discard(path: Path) -> None:
 
 
 def publish_bytes(path: Path, data: bytes) -> None:
-    """`publish` for what is ready."""
+    """Write bytes, complete or not at all; raises as `publish`."""
     with publish(path) as file:
         file.write(data)
 
 
 def publish_text(path: Path, text: str) -> None:
-    """`publish` for a text, encoded as UTF-8."""
+    """Write text as UTF-8, complete or not at all; raises as `publish`."""
     publish_bytes(path, text.encode())
 
 
 def publish_json(path: Path, value: object) -> None:
-    """`publish` for a JSON document."""
+    """Write a JSON document, complete or not at all; raises as `publish`."""
     publish_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -120,7 +127,7 @@ def _umask() -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system lets a folder be opened."""
+    """Make a rename durable, where the system can open a folder."""
     if os.name != "posix":
         return
     try:
@@ -135,21 +142,21 @@ def _sync_folder(folder: Path) -> None:
 
 
 def publish_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table, whole or not at all.
+    """Write a CSV table, complete or not at all; raises as `publish`.
 
-    A text that a spreadsheet would run as a formula is written with a leading apostrophe.
+    Text that a spreadsheet would evaluate as a formula gets a leading apostrophe.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_harmless(value) for value in header])
-    writer.writerows([_harmless(value) for value in row] for row in rows)
+    writer.writerow([_escape_formula(value) for value in header])
+    writer.writerows([_escape_formula(value) for value in row] for row in rows)
     publish_text(path, text.getvalue())
 
 
-def _harmless(value: object) -> object:
+def _escape_formula(value: object) -> object:
     if not isinstance(value, str):
         return value
-    value = value.replace("\r", "\n")  # the csv module does not quote the one, but the other
+    value = value.replace("\r", "\n")  # the csv module quotes \n, but not \r
     if value[:1] in {"=", "+", "-", "@", "\t", "\n"}:
         try:
             float(value)

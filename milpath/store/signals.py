@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM are kept out of code that cannot bear an exception."""
+"""Deferred signals, for code in which an exception must not be raised."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from types import CodeType, FrameType
 
-_AGAIN_SECONDS = 0.01
+_RETRY_SECONDS = 0.01
 
 
 @contextmanager
-def defer_signals(fragile: Set[CodeType]) -> Iterator[None]:
-    """Let no signal's handler run while one of some functions does; it runs soon after.
+def defer_signals(functions: Set[CodeType]) -> Iterator[None]:
+    """Run no handler of SIGINT or SIGTERM inside certain functions; run it soon after.
 
-    HDF5 calls Python to write. An exception that comes up there, as Ctrl-C's does anywhere, may be
-    lost together with the bytes, or turned into another.
+    HDF5 calls Python functions to write. An exception raised in one of them, such as the
+    `KeyboardInterrupt` of Ctrl-C, may be lost together with the bytes, or turned into another.
+
+    Parameters
+    ----------
+    functions : code objects of the functions
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # handlers run in the main thread alone
+        yield  # Python runs signal handlers in the main thread only
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if _runs(fragile, frame):
-            threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+        if _is_running(functions, frame):
+            threading.Timer(_RETRY_SECONDS, os.kill, (os.getpid(), number)).start()
         elif callable(handler := before[signal.Signals(number)]):
             handler(number, frame)
 
@@ -40,9 +44,9 @@ def defer_signals(fragile: Set[CodeType]) -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def _runs(fragile: Set[CodeType], frame: FrameType | None) -> bool:
+def _is_running(functions: Set[CodeType], frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code in fragile:
+        if frame.f_code in functions:
             return True
         frame = frame.f_back
     return False

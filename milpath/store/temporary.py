@@ -1,10 +1,10 @@
-"""What is not yet a result: parts that are being written, and what killed runs left of them.
+"""Temporary files of results that are being written, and their removal after killed runs.
 
-A part is removed by whoever starts a run in its folder later, but never under a living writer. Its
-writer holds an advisory lock on it, which the system lets go when the process ends, however it
-ends. Locks may be missing, or be known to one machine alone (many network disks): so a free lock
-counts only for parts of this very machine since it was started, and of this very mount, which their
-names tell; all others are left alone until nothing has been written to them for a week.
+A later run in the same folder removes them, but never while they are being written. The writer
+holds an advisory lock, which the system releases when the process ends, however it ends. Some file
+systems have no locks, and on many network disks one machine does not see the locks of another. So a
+free lock counts only for files whose name says that they were created on this machine, since its
+last start, through this mount. All others are kept until they have not been modified for a week.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _STALE_SECONDS = 7 * 24 * 3600.0
 
 @contextmanager
 def create_temp(folder: Path) -> Iterator[Path]:
-    """An empty file in `folder` that is this block's alone; gone at its end, unless moved away.
+    """Create an empty locked file in `folder`; it is removed at the end, unless it was renamed.
 
     Raises `OSError`.
     """
-    part, lock = _make_part(folder)
+    part, lock = _create_part(folder)
     try:
         yield part
     finally:
-        with suppress(OSError):  # a later run sweeps what cannot be removed now
+        with suppress(OSError):  # a later run removes it
             part.unlink(missing_ok=True)
         if lock is not None:
             with suppress(OSError):
@@ -48,52 +48,53 @@ def create_temp(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def create_temp_folder(folder: Path) -> Iterator[Path]:
-    """A folder in `folder` that is this run's, and that all may write in; gone at its end."""
-    made = Path(tempfile.mkdtemp(prefix=_PREFIX + _RUN, dir=folder))
+    """Create a folder in `folder` that every user may write in; it is removed at the end."""
+    path = Path(tempfile.mkdtemp(prefix=_PREFIX + _RUN, dir=folder))
     try:
-        made.chmod(0o777)  # workers may run under another name
-        yield made
+        path.chmod(0o777)  # workers may run as another user
+        yield path
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_stale_temps(folder: Path) -> None:
-    """Remove what dead processes have left in a folder, and in the folders in it."""
-    with suppress(OSError):  # no more than tidying up
-        for place in (folder, *(each for each in folder.iterdir() if each.is_dir())):
-            for part in place.glob(f"{_PREFIX}*{_SUFFIX}"):
+    """Remove temporary files of ended processes in a folder and its direct subfolders."""
+    with suppress(OSError):  # the run can go on without it
+        subfolders = [each for each in folder.iterdir() if each.is_dir()]
+        for holder in (folder, *subfolders):
+            for part in holder.glob(f"{_PREFIX}*{_SUFFIX}"):
                 _remove_if_dead(part)
         for run in folder.glob(f"{_PREFIX}{_RUN}*"):
             if _age(run) > _STALE_SECONDS:
                 shutil.rmtree(run, ignore_errors=True)
 
 
-def _make_part(folder: Path) -> tuple[Path, int | None]:
-    """A new part, and the descriptor that holds its lock if there are locks here."""
+def _create_part(folder: Path) -> tuple[Path, int | None]:
+    """Create a part; return it and the descriptor that holds its lock, None without locks."""
     while True:
         number, name = tempfile.mkstemp(
-            prefix=f"{_PREFIX}{_host_tag(folder)}-", suffix=_SUFFIX, dir=folder
+            prefix=f"{_PREFIX}{host_tag(folder)}-", suffix=_SUFFIX, dir=folder
         )
         part = Path(name)
-        locked = _take_lock(number)
+        locked = take_lock(number)
         if locked and part.exists():
             return part, number
         os.close(number)
-        if locked is None:  # it must not look like one whose lock is free
+        if locked is None:  # without locks its name must not have the host tag
             number, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder)
             os.close(number)
             part.unlink(missing_ok=True)
             return Path(name), None
-        # else a sweeper came between its making and its lock
+        # else another run removed it before it was locked
 
 
 def _remove_if_dead(part: Path) -> None:
     with suppress(OSError):
         number = os.open(part, os.O_RDWR)
         try:
-            locked = _take_lock(number)  # held until it is removed: its writer sees that
-            place = _host_tag(part.parent)
-            ours = place != "" and part.name.startswith(f"{_PREFIX}{place}-")
+            locked = take_lock(number)  # held while it is removed
+            tag = host_tag(part.parent)
+            ours = tag != "" and part.name.startswith(f"{_PREFIX}{tag}-")
             if (locked and ours) or (locked is not False and _age(part) > _STALE_SECONDS):
                 part.unlink()
         finally:
@@ -104,8 +105,14 @@ def _age(path: Path) -> float:
     return time.time() - path.stat().st_mtime
 
 
-def _take_lock(number: int) -> bool | None:
-    """Lock an open file: True when that is done, False when another has it, None without locks."""
+def take_lock(number: int) -> bool | None:
+    """Lock an open file.
+
+    Returns
+    -------
+    True if it is locked now, False if another process holds the lock, None if the file system has
+    no locks.
+    """
     if sys.platform == "win32":
         return None
     try:
@@ -117,10 +124,11 @@ def _take_lock(number: int) -> bool | None:
     return True
 
 
-def _host_tag(folder: Path) -> str:
-    """A word for this machine since its start, and the mount that a folder lies on; "" for none.
+def host_tag(folder: Path) -> str:
+    """Return a short name of this machine's current boot and of a folder's mount.
 
-    Two mounts of one disk on one machine may not see each other's locks.
+    Two mounts of one disk on one machine may not see each other's locks. The name is "" on systems
+    that have no boot id.
     """
     if not (boot := _boot_id()):
         return ""
@@ -129,7 +137,7 @@ def _host_tag(folder: Path) -> str:
 
 @cache
 def _boot_id() -> str:
-    """What another machine, or this one started anew, calls differently; "" where there is none."""
+    """Return the system's id of its current boot; "" if it has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

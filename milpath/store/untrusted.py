@@ -1,8 +1,8 @@
-"""Weights files that Keras wrote, looked at before Keras reads them.
+"""Check of HDF5 files without an integrity footer, before another library reads them.
 
-They are HDF5 without milpath's seal, and Keras takes memory for whatever they declare: eleven
-kilobytes are enough to ask for eleven gigabytes. A process of its own looks, so that a damaged file
-harms nobody.
+Keras allocates whatever a weights file declares: 11 KiB are enough to request 11 GiB. The check
+runs in a child process with limits on memory and time, since a damaged file can crash the HDF5
+library or make it loop for ever.
 """
 
 from __future__ import annotations
@@ -16,29 +16,37 @@ import h5py
 
 from milpath.errors import UsageError
 
-_SECONDS = 20
+_MAX_SECONDS = 20
 _MAX_OBJECTS = 20_000
 _MAX_DEPTH = 32
-_ADDRESS_SPACE = 4 << 30
+_MAX_ADDRESS_SPACE = 4 << 30
 
 
 def check_untrusted_hdf5(path: Path) -> None:
-    """Raise `UsageError` unless a file is HDF5 that plainly holds all the numbers it declares."""
-    command = [sys.executable, "-m", "milpath.store.untrusted", str(path)]
+    """Check that an HDF5 file of Keras weights holds only plain numbers, and all it declares.
+
+    Raises
+    ------
+    UsageError : not HDF5, damaged, or with links, filters, other types, or undefined data
+    """
+    # -P: modules in the current folder are not imported
+    command = [sys.executable, "-P", "-m", __name__, str(path.absolute())]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_SECONDS, check=False
+            command, capture_output=True, text=True, timeout=_MAX_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        raise UsageError(f"weights {path.name}: damaged (no end of reading it)") from None
+        raise UsageError(
+            f"weights {path.name}: damaged (not read within {_MAX_SECONDS} s)"
+        ) from None
     if done.returncode:
         fact = done.stdout.strip() or "damaged, or no HDF5 file"
-        raise UsageError(f"weights {path.name}: {fact}; expected a weights file of Keras")
+        raise UsageError(f"weights {path.name}: {fact}; expected a Keras weights file")
 
 
 def find_problem(path: Path) -> str | None:
-    """What is not plain about an HDF5 file; raises whatever h5py does where it is damaged."""
-    held, count = 0, 0
+    """Return what is wrong with an HDF5 file, None if nothing is; any error means damage."""
+    declared, count = 0, 0
     with h5py.File(path, "r", locking=False) as h5:
         groups: list[tuple[Any, int]] = [(h5, 0)]
         while groups:
@@ -46,17 +54,17 @@ def find_problem(path: Path) -> str | None:
             for name in group:
                 count += 1
                 if count > _MAX_OBJECTS or depth > _MAX_DEPTH:
-                    return "holds too many parts"
+                    return "holds too many groups and datasets"
                 if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                     return "holds a link"
                 item = group[name]
                 if isinstance(item, h5py.Group):
                     groups.append((item, depth + 1))
                 elif not _is_plain(item):
-                    return "holds something else than plain numbers"
+                    return "holds data other than plain numbers"
                 else:
-                    held += item.nbytes
-    return None if held <= path.stat().st_size else "declares more numbers than it holds"
+                    declared += item.nbytes
+    return None if declared <= path.stat().st_size else "declares more numbers than it holds"
 
 
 def _is_plain(item: Any) -> bool:
@@ -72,15 +80,15 @@ def _limit_memory() -> None:
     if sys.platform != "win32":
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
+        resource.setrlimit(resource.RLIMIT_AS, (_MAX_ADDRESS_SPACE, _MAX_ADDRESS_SPACE))
 
 
 if __name__ == "__main__":
     _limit_memory()
     try:
-        fault = find_problem(Path(sys.argv[1]))
-    except Exception:  # h5py raises nearly anything on damage
+        problem = find_problem(Path(sys.argv[1]))
+    except Exception:  # on damage h5py raises errors of many types
         sys.exit(1)
-    if fault is not None:
-        print(fault)
+    if problem is not None:
+        print(problem)
         sys.exit(2)

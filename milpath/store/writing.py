@@ -1,4 +1,4 @@
-"""HDF5 files written whole or not at all, and the same contents as the same bytes."""
+"""Atomic writing of HDF5 files; the same contents give the same bytes."""
 
 from __future__ import annotations
 
@@ -12,53 +12,63 @@ from typing import IO, Any
 
 import h5py
 
-from milpath import __version__
 from milpath.store.integrity import CheckedPages, ChecksumError, add_checksums, read_footer
 from milpath.store.publishing import publish
 from milpath.store.signals import defer_signals
+from milpath.version import __version__
 
 FORMAT_VERSION = 2
-"""Of the files below: 2 since they are sealed; another one is refused."""
+"""Format of all HDF5 files; 2 added the integrity footer. Other formats are refused."""
 
 
 @contextmanager
 def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
-    """`publish` for an HDF5 file, stamped with kind, format and milpath's version, and sealed.
+    """Write an HDF5 file with an integrity footer, complete or not at all.
 
-    It holds plain numbers in its root, and attributes of one value; anything else is a ValueError.
+    The attributes `milpath_kind`, `milpath_format` and `milpath_version` are set.
 
     Parameters
     ----------
-    path : where the file goes
-    kind : what it is: "bag", "prediction", "weights"
+    path : final path of the file
+    kind : "bag", "prediction" or "weights"
+
+    Yields
+    ------
+    The open file. It may hold datasets of plain numbers in its root group, and attributes with a
+    single value.
+
+    Raises
+    ------
+    ValueError : it holds anything else
+    OutputError : it cannot be written; nothing is left behind
     """
-    with publish(path, partial(_require_whole, kind)) as file:
-        steady = _SteadyFile(file)
-        with defer_signals(_CALLED_BY_HDF5), _create_h5(steady) as h5:
+    with publish(path, partial(_verify, kind)) as file:
+        buffer = _ErrorKeepingFile(file)
+        with defer_signals(_CALLED_BY_HDF5), _create_h5(buffer) as h5:
             h5.attrs["milpath_kind"] = kind
             h5.attrs["milpath_format"] = FORMAT_VERSION
             h5.attrs["milpath_version"] = __version__
             yield h5
-            steady.check()
-        steady.check()
+            buffer.check()
+        buffer.check()
         add_checksums(file)
 
 
-def _require_whole(kind: str, part: Path) -> None:
-    """Raise `OSError` unless every byte is as it was sealed, and says what it is."""
+def _verify(kind: str, part: Path) -> None:
+    """Raise `OSError` unless all checksums match and the file is of this kind."""
     try:
         with part.open("rb") as file:
-            seal = read_footer(file)
-            CheckedPages(file, seal).check_all()
-        sound = seal.index.attrs.get("milpath_kind") == kind
+            footer = read_footer(file)
+            CheckedPages(file, footer).check_all()
+        valid = footer.index.attrs.get("milpath_kind") == kind
     except ChecksumError as error:
         raise OSError(f"what was written cannot be read back: {error}") from None
-    if not sound:
+    if not valid:
         raise OSError("what was written cannot be read back")
 
 
 def _create_h5(file: io.RawIOBase) -> h5py.File:
-    """A new HDF5 file that holds no times: the same contents are the same bytes."""
+    """Create an HDF5 file without timestamps, so that the same contents give the same bytes."""
     ordered = h5py.h5p.CRT_ORDER_TRACKED | h5py.h5p.CRT_ORDER_INDEXED
     create = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     create.set_obj_track_times(False)
@@ -71,12 +81,12 @@ def _create_h5(file: io.RawIOBase) -> h5py.File:
     return h5py.File(h5py.h5f.create(b"new", h5py.h5f.ACC_TRUNC, fapl=access, fcpl=create))
 
 
-class _SteadyFile(io.RawIOBase):
-    """A file that keeps its first error for later instead of raising it into the HDF5 library.
+class _ErrorKeepingFile(io.RawIOBase):
+    """File that keeps its first error until `check`, instead of raising it into the HDF5 library.
 
-    HDF5 cannot unwind from a failed write: on a full disk it leaves readable files with zeroed rows
-    and may take the process down at exit. Here it never sees the failure; `check` raises it. A
-    buffered file may fail in any call, also when it seeks or reads: so all of them are guarded.
+    HDF5 cannot recover from a failed write: on a full disk it leaves readable files with zeroed
+    rows, and may crash the process at exit. A buffered file can fail in any call, also in a seek or
+    a read, so all of them are guarded.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -87,6 +97,7 @@ class _SteadyFile(io.RawIOBase):
         self._error: OSError | ValueError | None = None
 
     def check(self) -> None:
+        """Raise the first error, if there was one."""
         if self._error is not None:
             raise self._error
 
@@ -94,7 +105,7 @@ class _SteadyFile(io.RawIOBase):
         if self._error is None:
             try:
                 action()
-            except (OSError, ValueError) as error:  # the second when it is closed already
+            except (OSError, ValueError) as error:  # ValueError: already closed
                 self._error = error
 
     def readable(self) -> bool:
@@ -145,7 +156,7 @@ class _SteadyFile(io.RawIOBase):
 _CALLED_BY_HDF5 = frozenset(
     method.__code__
     for method in (
-        *(_SteadyFile.seek, _SteadyFile.tell, _SteadyFile.readinto),
-        *(_SteadyFile.write, _SteadyFile.truncate, _SteadyFile.flush),
+        *(_ErrorKeepingFile.seek, _ErrorKeepingFile.tell, _ErrorKeepingFile.readinto),
+        *(_ErrorKeepingFile.write, _ErrorKeepingFile.truncate, _ErrorKeepingFile.flush),
     )
 )

@@ -54,9 +54,10 @@ class SyntheticSlide:
         self, mask: NDArray[np.bool_], coords: NDArray[np.int64], patch_size_l0: int
     ) -> NDArray[np.float64]:
         from milpath.patches.grid import box_mean
+        from milpath.slides.lattice import Lattice
 
-        cell = (float(self.cell_l0), float(self.cell_l0))
-        return box_mean(mask, (0, 0), cell, np.asarray(coords).reshape(-1, 2), patch_size_l0)
+        lattice = Lattice((0, 0), (self.cell_l0, self.cell_l0))
+        return box_mean(mask, lattice, np.asarray(coords).reshape(-1, 2), patch_size_l0)
 
 
 def draw_slide(  # noqa: PLR0913 (each keyword is one thing that a test needs to vary)

@@ -1,4 +1,4 @@
-"""Disks that are full at a random byte, and folders that are taken away; see bench_faults.py."""
+"""Disks that fill up at a random byte, and folders that are removed; see bench_faults.py."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from faults.stage import Stage, begin, faults_of, files_in, measure, parts_of, results_of, tell
+from faults.stage import (
+    Stage,
+    begin,
+    faults_of,
+    files_in,
+    measure,
+    parts_of,
+    report_figure,
+    results_of,
+)
 
-_SEMAPHORE = 32  # bytes of one in shared memory, which a limit holds for too
+_SEMAPHORE = 32  # bytes of a semaphore in shared memory, to which the limit applies too
 
 
 def fill(
     stage: Stage, command: str, out: Path, points: int, rng: random.Random, *, by_limit: bool
 ) -> int:
-    """At each point: exit 5, one line, nothing half written, and what was done before untouched."""
+    """Fill the disk at random bytes; check exit code 5, one message, unchanged earlier files."""
     if not points:
         return 0
     found: list[str] = []
@@ -35,54 +44,54 @@ def fill(
             most = max(_SEMAPHORE, int(max(sizes) ** rng.random()))
             child = begin(stage.words(command, out), partial(limit_files, most))
             code, said = child.end()
-            found += judge_full(out, old, code, said)
+            found += check_full(out, old, code, said)
         else:
             with mounted(out, 2 * sum(sizes) + 2 * sum(sizes_in(stage.right("tile"))) + (1 << 20)):
                 target = out / "results"
                 stage.start(command, target)
                 old = prefill(stage, command, target)
-                # embedding makes bags anew, each in place of a larger one: the first must not fit
+                # embedding rewrites each bag in turn: the first must not fit
                 bag = (stage.right(command) / "s1.h5").stat().st_size if command == "embed" else 0
                 leave_free(out, rng.randrange(bag or sum(sizes) - sum(sizes_in(target))))
                 code, said = begin(stage.words(command, target)).end()
-                found += judge_full(target, old, code, said)
+                found += check_full(target, old, code, said)
     how = "limit" if by_limit else "tmpfs"
-    return tell("full disk", began, found, command=command, how=how, points=points)
+    return report_figure("full disk", began, found, command=command, how=how, points=points)
 
 
 def sizes_in(folder: Path) -> list[int]:
-    """Of every result, bytes."""
+    """Return the size of every result, bytes."""
     return [path.stat().st_size for path in files_in(folder)]
 
 
 def limit_files(most: int) -> None:
-    """Let no file of this process grow beyond so many bytes; Python makes an error of it."""
+    """Limit the size of files that this process writes; beyond it, writing raises `OSError`."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
 
 
 def prefill(stage: Stage, command: str, out: Path) -> dict[str, str]:
-    """Put the results of the first slide there, as an earlier run would; name and digest."""
+    """Copy the results of the first slide to `out`; return their names and digests."""
     if command in ("tile", "classify", "embed"):
         for path in stage.right(command).rglob("s0.*"):
-            place = out / path.relative_to(stage.right(command))
-            place.parent.mkdir(exist_ok=True)
-            shutil.copy2(path, place)
+            target = out / path.relative_to(stage.right(command))
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy2(path, target)
     return {name: digest for name, digest in results_of(out).items() if "s0." in name}
 
 
-def judge_full(out: Path, old: dict[str, str], code: int, said: str) -> list[str]:
-    """What is wrong about a run whose disk was full."""
+def check_full(out: Path, old: dict[str, str], code: int, said: str) -> list[str]:
+    """Return what is wrong about a run whose disk was full."""
     found = faults_of(out) + [f"{part.name} is left" for part in parts_of(out)]
     lines = [line for line in said.splitlines() if line.startswith("milpath: ")]
     if code != 5 or len(lines) != 1 or "Traceback" in said:
         found.append(f"exit {code}: {said[-400:]}")
     now = results_of(out)
-    return found + [f"{name} was touched" for name in old if now.get(name) != old[name]]
+    return found + [f"{name} was changed" for name in old if now.get(name) != old[name]]
 
 
 @contextmanager
 def mounted(folder: Path, size: int) -> Iterator[None]:
-    """A disk of its own, of so many bytes, in memory."""
+    """Mount a disk of this size in memory, bytes."""
     folder.mkdir(exist_ok=True)
     options = ["-t", "tmpfs", "-o", f"size={size}", "milpath-faults", str(folder)]
     subprocess.run(["mount", *options], check=True, capture_output=True)
@@ -93,7 +102,7 @@ def mounted(folder: Path, size: int) -> Iterator[None]:
 
 
 def tmpfs_mounts() -> bool:
-    """Whether this user may mount a disk in memory."""
+    """Return whether this user can mount a disk in memory."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             with mounted(Path(folder), 1 << 16):
@@ -103,17 +112,17 @@ def tmpfs_mounts() -> bool:
 
 
 def leave_free(disk: Path, free: int) -> None:
-    """Fill a disk up to so many bytes, to the page."""
+    """Fill a disk until about `free` bytes are free."""
     with (disk / "ballast").open("wb", buffering=0) as file:
         ballast = max(0, shutil.disk_usage(disk).free - free)
         file.write(bytes(ballast))
 
 
-# -- folders that vanish ---------------------------------------------------------------------------
+# -- folders that are removed ----------------------------------------------------------------------
 
 
 def vanish(stage: Stage, out: Path, points: int, rng: random.Random) -> int:
-    """Take the folder of results away at random moments of tiling: exit 5, and one line."""
+    """Remove the folder of results at random moments of tiling; check exit code 5, one message."""
     found: list[str] = []
     began = time.monotonic()
     count: Counter[str] = Counter(taken=0, ended_before=0)
@@ -137,4 +146,4 @@ def vanish(stage: Stage, out: Path, points: int, rng: random.Random) -> int:
         found += faults_of(gone)
         shutil.rmtree(gone)
         shutil.rmtree(out, ignore_errors=True)
-    return tell("vanishing folder", began, found, **count)
+    return report_figure("vanishing folder", began, found, **count)

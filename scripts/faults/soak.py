@@ -1,4 +1,4 @@
-"""Many slides classified in one process, some of them bad; see bench_faults.py."""
+"""Many slides classified in one process, some of them invalid; see bench_faults.py."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from faults.stage import Stage, faults_of, tell
+from faults.stage import Stage, faults_of, report_figure
 from milpath.runs.runlog import read_runlogs
 from milpath.synthetic import draw_slide
 
 
 def soak(folder: Path, stage: Stage, slides: int, rng: random.Random) -> int:
-    """Classify many slides, one in twenty of them bad, in one process; watch its memory."""
+    """Classify many slides in one process, one in twenty invalid, and record its memory."""
     began = time.monotonic()
     kinds = draw_many(folder / "slides", slides, rng)
     out = folder / "out"
@@ -41,7 +41,7 @@ def soak(folder: Path, stage: Stage, slides: int, rng: random.Random) -> int:
     code = process.wait()
     listener.join()
     found = [
-        f"{name}, {kind}, came to {outcomes.get(name)}"
+        f"{name}, {kind}, has outcome {outcomes.get(name)}"
         for name, kind in kinds.items()
         if outcomes.get(name) not in EXPECTED[kind]
     ]
@@ -57,41 +57,41 @@ def soak(folder: Path, stage: Stage, slides: int, rng: random.Random) -> int:
     growth = last / first - 1
     if growth > 0.05:
         found.append(f"memory grew by {growth:.1%}")
-    return tell(
+    return report_figure(
         "soak", began, found, slides=slides, **Counter(kinds.values()),
         first_fifth_mb=round(first), last_fifth_mb=round(last), growth=round(growth, 4),
     )  # fmt: skip
 
 
 EXPECTED = {
-    "sound": {"ok"},
+    "valid": {"ok"},
     "no_tissue": {"no_tissue"},
-    "truncated": {"failed", "ok"},  # where only what lies on glass is cut off
-    "corrupt": {"failed", "ok", "no_tissue"},  # by how many of its tiles are hit
+    "truncated": {"failed", "ok"},  # if only background is cut off
+    "corrupt": {"failed", "ok", "no_tissue"},  # depends on the number of damaged tiles
     "unreadable": {"failed"},
 }
 
 
 def draw_many(folder: Path, count: int, rng: random.Random) -> dict[str, str]:
-    """So many files of ten drawn slides, one in twenty of them bad; the kind of each."""
+    """Write `count` files of ten synthetic slides, one in twenty invalid; return their kinds."""
     folder.mkdir(parents=True)
-    drawn = []
+    slides = []
     for number in range(10):
-        path = folder / f"drawn-{number}"
+        path = folder / f"slide-{number}"
         draw_slide(
             path.with_suffix(".tif"), seed=number, tumour=bool(number % 2), size_px=(384, 384)
         )
-        drawn.append(path.with_suffix(".tif").read_bytes())
+        slides.append(path.with_suffix(".tif").read_bytes())
         path.with_suffix(".tif").unlink()
     blank = folder / "blank.tif"
     draw_slide(blank, seed=0, tumour=False, tissue=False, artefacts=False, size_px=(384, 384))
-    glass = blank.read_bytes()
+    background = blank.read_bytes()
     blank.unlink()
     kinds = {}
     bad = set(rng.sample(range(count), count // 20))
     for number in range(count):
-        kind = rng.choice(sorted(EXPECTED.keys() - {"sound"})) if number in bad else "sound"
-        data = bytearray(glass if kind == "no_tissue" else drawn[number % 10])
+        kind = rng.choice(sorted(EXPECTED.keys() - {"valid"})) if number in bad else "valid"
+        data = bytearray(background if kind == "no_tissue" else slides[number % 10])
         if kind == "truncated":
             del data[rng.randrange(len(data)) :]
         elif kind == "corrupt":

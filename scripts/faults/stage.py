@@ -1,8 +1,8 @@
-"""What bench_faults.py works with: a small cohort, commands that can be killed, a look at files.
+"""Small cohort, commands that can be killed, and checks of files, for bench_faults.py.
 
-A command begins in a fork of this process, in which all libraries are loaded but nothing has been
-opened: it is the whole command line, `milpath.cli.main`, without its seconds of start. Commands of
-a Python of their own are begun with `fresh`.
+A command runs `milpath.cli.main` in a fork of this process, in which all libraries are loaded but
+nothing has been opened: this saves the seconds of start. With `fresh` it runs in a new Python
+process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from milpath.synthetic import draw_slide
 
 GRID = ("--mpp", "1", "--patch-size", "32")
 COMMANDS = ("tile", "train", "embed", "classify")
-"""In the order in which they need each other's results."""
+"""Each needs the results of an earlier one."""
 LATE = ("milpath.runs.runlog", "milpath.tile", "rich.console", "rich.progress")
 NETWORK = (
     *("matplotlib.backends.backend_agg", "matplotlib.figure", "matplotlib.font_manager"),
@@ -45,23 +45,23 @@ NETWORK = (
 
 
 def nothing() -> None:
-    """What a child does first, where nothing is to be done."""
+    """Do nothing before the command."""
 
 
 @dataclass(frozen=True)
 class Child:
-    """A command that was begun; what it says comes through a pipe."""
+    """A running command, and a pipe with its output."""
 
     pid: int
     said: int
     began: float
 
     def ended(self) -> bool:
-        """Whether it is over, though not yet waited for."""
+        """Return whether the command has ended; it is still to be waited for."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def kill_after(self, seconds: float) -> bool:
-        """Kill it so long after its beginning; False when it was over by then."""
+        """Kill the command so many seconds after its start; return False if it had ended before."""
         while (left := self.began + seconds - time.monotonic()) > 0:
             if self.ended():
                 return False
@@ -72,7 +72,7 @@ class Child:
         return True
 
     def end(self) -> tuple[int, str]:
-        """Its exit code, negative for a signal, and all that it said."""
+        """Wait for the command; return its exit code, negative for a signal, and its output."""
         with os.fdopen(self.said, "rb") as pipe:
             said = pipe.read().decode("utf-8", "replace")
         _, status = os.waitpid(self.pid, 0)
@@ -80,7 +80,7 @@ class Child:
 
 
 def load_early(commands: Sequence[str]) -> None:
-    """Import all that some commands import late, so that children need not."""
+    """Import the modules that commands import late, so that children need not."""
     network = set(commands) != {"tile"}
     if network:
         import_keras()
@@ -89,7 +89,7 @@ def load_early(commands: Sequence[str]) -> None:
 
 
 def begin(words: Sequence[str | Path], first: Callable[[], None] = nothing) -> Child:
-    """A command in a fork of this process, after something else was done there."""
+    """Start a command in a fork of this process, after calling `first` there."""
     read, write = os.pipe()
     began = time.monotonic()
     pid = os.fork()
@@ -109,7 +109,7 @@ def begin(words: Sequence[str | Path], first: Callable[[], None] = nothing) -> C
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(bool(end.code))
-    except BaseException as error:  # what Python itself would end with 1 and a traceback
+    except BaseException as error:  # Python would exit with 1 and a traceback
         os.write(2, f"Traceback: {type(error).__name__}: {error}\n".encode())
         code = 1
     finally:
@@ -117,14 +117,14 @@ def begin(words: Sequence[str | Path], first: Callable[[], None] = nothing) -> C
 
 
 def begin_fresh(words: Sequence[str | Path]) -> Child:
-    """A command in a Python of its own."""
+    """Start a command in a new Python process."""
     read, write = os.pipe()
     began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "milpath", *map(str, words)], stdout=write, stderr=write
     )
     os.close(write)
-    process.returncode = 0  # it is waited for by its number
+    process.returncode = 0  # `Child.end` waits for it
     return Child(process.pid, read, began)
 
 
@@ -133,7 +133,7 @@ def begin_fresh(words: Sequence[str | Path]) -> Child:
 
 @dataclass(frozen=True)
 class Stage:
-    """Drawn slides, and what undisturbed commands make of them: for each a folder of its name."""
+    """Synthetic slides, and the results of each command in an undisturbed run."""
 
     folder: Path
 
@@ -142,11 +142,11 @@ class Stage:
         return self.folder / "slides"
 
     def right(self, command: str) -> Path:
-        """The results of an undisturbed run."""
+        """Return the folder with the results of an undisturbed run."""
         return self.folder / f"right-{command}"
 
     def words(self, command: str, out: Path) -> list[str | Path]:
-        """A command over all slides."""
+        """Return the arguments of a command for all slides."""
         return {
             "tile": ["tile", self.slides, "--out", out, *GRID, "-w", "1"],
             "embed": ["embed", out, "--encoder", self.right("train")],
@@ -158,7 +158,7 @@ class Stage:
         }[command]
 
     def start(self, command: str, out: Path) -> Path:
-        """An empty folder of results, or what the command starts from."""
+        """Create an empty folder of results, or the bags to embed."""
         shutil.rmtree(out, ignore_errors=True)
         if command == "embed":
             shutil.copytree(self.right("tile"), out, ignore=shutil.ignore_patterns("runlog"))
@@ -168,7 +168,7 @@ class Stage:
 
 
 def set_stage(folder: Path, slides: int, commands: Sequence[str]) -> Stage:
-    """Draw slides, every other with a tumour, and run commands over them undisturbed."""
+    """Draw slides, every other one with a tumour, and run the commands undisturbed."""
     stage = Stage(folder)
     stage.slides.mkdir(parents=True)
     rows = ["slide,label"]
@@ -184,11 +184,11 @@ def set_stage(folder: Path, slides: int, commands: Sequence[str]) -> Stage:
     return stage
 
 
-# -- what is on the disk ---------------------------------------------------------------------------
+# -- files on the disk -----------------------------------------------------------------------------
 
 
 def results_of(folder: Path) -> dict[str, str]:
-    """Name and digest of every result, without the seconds that went by."""
+    """Return name and digest of every result, without the seconds of training."""
     found = {}
     for path in files_in(folder):
         data = path.read_bytes()
@@ -199,7 +199,7 @@ def results_of(folder: Path) -> dict[str, str]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Every result: no runlogs, no hidden parts."""
+    """List all results, without run logs and temporary files."""
     return [
         path
         for path in sorted(folder.rglob("*"))
@@ -208,7 +208,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """What is not yet a result."""
+    """List all temporary files."""
     return [path for path in folder.rglob("*") if is_part(path)]
 
 
@@ -217,7 +217,7 @@ def is_part(path: Path) -> bool:
 
 
 def faults_of(folder: Path) -> list[str]:
-    """Files under their final names that are not complete; every byte of them is read."""
+    """Return the results that are not complete; every byte of each is read."""
     found = []
     for path in folder.rglob("*"):
         if is_part(path) or path.is_dir():
@@ -232,7 +232,7 @@ def faults_of(folder: Path) -> list[str]:
 
 
 def read_whole(path: Path) -> None:
-    """Read a file to its end; whatever is raised says that it is not complete."""
+    """Read a file to its end; raises any exception if it is not complete."""
     match path.suffix:
         case ".h5":
             _read_h5(path)
@@ -245,7 +245,7 @@ def read_whole(path: Path) -> None:
             assert len({len(row) for row in csv.reader(io.StringIO(text))}) == 1, "cut short"
         case ".json":
             json.loads(path.read_text())
-        case ".jsonl":  # the last line may be torn
+        case ".jsonl":  # the last line may be incomplete
             for line in path.read_text("utf-8", "replace").splitlines(keepends=True):
                 if line.endswith("\n"):
                     json.loads(line)
@@ -269,9 +269,9 @@ def _read_h5(path: Path) -> None:
 
 
 def done_in(command: str, folder: Path) -> dict[str, tuple[int, int]]:
-    """What a command has wholly done, each with what tells whether it was done again.
+    """Return the finished results of a command, with inode and time to detect a rewrite.
 
-    Training is told to replace what it has done: so of a model only whether there is one.
+    Training runs with --overwrite, so of a model only its existence is recorded.
     """
     found = {}
     if command == "train":
@@ -294,29 +294,29 @@ def done_in(command: str, folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def unlike(stage: Stage, command: str, out: Path) -> list[str]:
-    """What differs from the results of an undisturbed run, and what is left over."""
+    """Return what differs from the results of an undisturbed run, and temporary files."""
     right, found = results_of(stage.right(command)), results_of(out)
     differ = [
-        f"{name} is not that of an undisturbed run"
+        f"{name} differs from that of an undisturbed run"
         for name in sorted(right.keys() | found.keys())
         if right.get(name) != found.get(name)
     ]
     return differ + [f"{part.name} is left" for part in parts_of(out)]
 
 
-# -- figures --------------------------------------------------------------------------------------
+# -- figures ---------------------------------------------------------------------------------------
 
 
 def measure(stage: Stage, command: str, out: Path, *, fresh: bool) -> float:
-    """Seconds that a command takes undisturbed."""
+    """Return the seconds of an undisturbed command."""
     stage.start(command, out)
     child = (begin_fresh if fresh else begin)(stage.words(command, out))
     assert child.end()[0] == 0
     return time.monotonic() - child.began
 
 
-def tell(figure: str, began: float, found: list[str], **values: object) -> int:
-    """A line of JSON, and the first few faults on stderr; how many there were."""
+def report_figure(figure: str, began: float, found: list[str], **values: object) -> int:
+    """Print a JSON line, and the first five faults to stderr; return their number."""
     for fault in found[:5]:
         print(f"{figure}: {fault}", file=sys.stderr, flush=True)
     seconds = round(time.monotonic() - began, 1)

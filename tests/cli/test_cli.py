@@ -133,10 +133,10 @@ def test_a_second_run_skips_what_is_done_and_says_so(slides: Path, tmp_path: Pat
     before = (tmp_path / "s1.h5").read_bytes()
     second = milpath("tile", slides, *options)
     assert second.returncode == 0
-    assert second.stdout.count("done before with the same parameters") == 2
+    assert second.stdout.count("already done with the same parameters") == 2
     assert (tmp_path / "s1.h5").read_bytes() == before
     third = milpath("tile", slides, *options, "--overlap", "32")
-    assert third.stdout.count("made anew: grid.overlap_px was 0, is 32") == 2
+    assert third.stdout.count("re-tiled: grid.overlap_px changed from 0 to 32") == 2
 
 
 def test_shards_together_are_the_whole(slides: Path, tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_the_whole_way_from_slides_to_a_class_and_its_heatmap(tmp_path: Path) ->
     again = milpath(
         "classify", tmp_path / "slides" / "s0.tif", "--model", tmp_path / "model", "--out", out
     )
-    assert "done before with this model" in again.stdout
+    assert "already done with this model" in again.stdout
     with (out / "predictions.csv").open() as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["ok"]
     picture = milpath(
@@ -355,7 +355,7 @@ def test_the_whole_way_from_slides_to_a_class_and_its_heatmap(tmp_path: Path) ->
     )  # fmt: skip
     assert outlined.returncode == 0, outlined.stderr
     assert " patches" in outlined.stderr
-    assert "done before" not in outlined.stdout
+    assert "already done" not in outlined.stdout
     told = json.loads(milpath("info", tmp_path / "model", "--json").stdout)
     assert told["members"] == 2
     metrics = tmp_path / "model" / "metrics.json"

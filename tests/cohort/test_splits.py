@@ -1,4 +1,4 @@
-"""A split keeps a case on one side, whatever the cohort."""
+"""A split keeps every case in one set, for any cohort."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def _shuffled(sizes: list[list[int]], mixed: int, seed: int) -> Cohort:
     return cohort_of(*slides)
 
 
-# -- laws ------------------------------------------------------------------------------------------
+# -- properties ----------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)
 @given(cohort=cohorts, folds=st.sampled_from([0, 2, 3]), seed=st.integers(0, 9))
-def test_no_case_stands_on_two_sides_and_every_slide_on_one(
+def test_no_case_is_in_two_sets_and_every_slide_is_in_one(
     cohort: Cohort, folds: int, seed: int
 ) -> None:
     try:
@@ -77,9 +77,9 @@ def test_no_case_stands_on_two_sides_and_every_slide_on_one(
     for split in splits:
         rows = [row for part in parts(split) for row in part]
         assert sorted(rows) == list(range(len(cases)))
-        sides = [{cases[row] for row in part} for part in parts(split)]
-        assert all(sides)
-        assert sum(map(len, sides)) == len(set(cases))
+        sets = [{cases[row] for row in part} for part in parts(split)]
+        assert all(sets)
+        assert sum(map(len, sets)) == len(set(cases))
         assert {cohort.entries[row].label for row in split.train} == set(cohort.class_names)
     if folds:
         assert len(splits) == folds
@@ -89,7 +89,7 @@ def test_no_case_stands_on_two_sides_and_every_slide_on_one(
 
 @pytest.mark.parametrize("per_class", [3, 4, 5, 7, 20])
 @pytest.mark.parametrize("slides_per_case", [1, 3])
-def test_an_even_cohort_of_three_cases_a_class_or_more_can_be_split(
+def test_a_balanced_cohort_of_three_or_more_cases_per_class_can_be_split(
     per_class: int, slides_per_case: int
 ) -> None:
     (split,) = split_cohort(even(per_class, "abc", slides_per_case), TrainParams())
@@ -98,7 +98,7 @@ def test_an_even_cohort_of_three_cases_a_class_or_more_can_be_split(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_labels_are_in_proportion_on_every_side(seed: int) -> None:
+def test_labels_are_in_proportion_in_every_set(seed: int) -> None:
     cohort = cohort_of(*(("a" if i % 4 else "b", None, None) for i in range(80)))
     (split,) = split_cohort(cohort, TrainParams(seed=seed))
     assert [len(part) for part in parts(split)] == [51, 13, 16]
@@ -107,36 +107,36 @@ def test_labels_are_in_proportion_on_every_side(seed: int) -> None:
         assert share == pytest.approx(0.25, abs=0.07)
 
 
-def test_the_same_seed_gives_the_same_split_and_another_another() -> None:
+def test_the_same_seed_gives_the_same_split_and_a_different_one_does_not() -> None:
     cohort = even(10)
     assert split_cohort(cohort, TrainParams(seed=1)) == split_cohort(cohort, TrainParams(seed=1))
     assert split_cohort(cohort, TrainParams(seed=1)) != split_cohort(cohort, TrainParams(seed=2))
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.1, 4), (0.2, 8), (0.25, 10), (0.5, 20)])
-def test_the_share_that_is_asked_for_is_held_out(fraction: float, count: int) -> None:
+def test_the_test_fraction_is_held_out(fraction: float, count: int) -> None:
     (split,) = split_cohort(even(20), TrainParams(test_fraction=fraction))
     assert len(split.test) == count
 
 
-# -- a split that is given -------------------------------------------------------------------------
+# -- a given split -------------------------------------------------------------------------
 
 
-def test_a_given_split_is_taken_as_it_is() -> None:
+def test_a_given_split_is_used_unchanged() -> None:
     cohort = cohort_of(("a", None, "test"), ("a", None, "train"), ("b", None, "train"))
     cohort = Cohort("c", (*cohort.entries, SlideEntry(Path("v"), "v", "b", split="val")))
     assert split_cohort(cohort, TrainParams(seed=7)) == [Split((1, 2), (3,), (0,))]
 
 
-def test_a_given_split_that_lacks_a_side_is_refused() -> None:
+def test_a_given_split_without_validation_slides_raises() -> None:
     cohort = cohort_of(("a", None, "test"), ("b", None, "train"))
-    with pytest.raises(UsageError, match="no slide has split val; all three are needed"):
+    with pytest.raises(UsageError, match="no slide has split 'val'; train, val and test are"):
         split_cohort(cohort, TrainParams())
 
 
-def test_a_class_that_is_never_trained_is_refused() -> None:
+def test_a_class_without_training_slides_raises() -> None:
     cohort = cohort_of(("a", None, "train"), ("a", None, "val"), ("b", None, "test"))
-    with pytest.raises(UsageError, match="the training split holds no slide of class 'b'"):
+    with pytest.raises(UsageError, match="the training set has no slide of class 'b'"):
         split_cohort(cohort, TrainParams())
 
 
@@ -144,36 +144,39 @@ def test_a_class_that_is_never_trained_is_refused() -> None:
 
 
 @pytest.mark.parametrize("folds", [0, 2, 5])
-def test_a_class_of_two_cases_is_too_few_however_many_slides(folds: int) -> None:
+def test_a_class_of_two_cases_raises_for_any_number_of_slides(folds: int) -> None:
     slides = [("a", f"a{i}", None) for i in range(9)] + [("b", f"b{i % 2}", None) for i in range(9)]
-    with pytest.raises(UsageError, match=r"class 'b' has 2 case\(s\), needs at least 3"):
+    with pytest.raises(
+        UsageError,
+        match="class 'b' has 2 cases; needs at least 3: one each for training, early stopping and",
+    ):
         split_cohort(cohort_of(*slides), TrainParams(folds=folds))
 
 
-def test_one_fold_is_refused() -> None:
+def test_one_fold_raises() -> None:
     with pytest.raises(UsageError, match="--folds 1 leaves nothing to train on"):
         split_cohort(even(5), TrainParams(folds=1))
 
 
-def test_more_folds_than_cases_are_refused() -> None:
-    with pytest.raises(UsageError, match="--folds 10 needs as many cases, there are 8"):
+def test_more_folds_than_cases_raise() -> None:
+    with pytest.raises(UsageError, match="--folds 10 needs at least 10 cases, there are 8"):
         split_cohort(even(4), TrainParams(folds=10))
 
 
-def test_a_given_split_and_folds_at_once_are_refused() -> None:
+def test_a_given_split_with_folds_raises() -> None:
     cohort = cohort_of(("a", None, "train"), ("a", None, "val"), ("b", None, "test"))
-    with pytest.raises(UsageError, match="its column split says what is held out, and --folds"):
+    with pytest.raises(UsageError, match="its column 'split' and --folds exclude each other"):
         split_cohort(cohort, TrainParams(folds=5))
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.35, 0.4, 0.45, 0.5])
-def test_the_fraction_held_out_is_the_one_asked_for(fraction: float) -> None:
+def test_the_test_fraction_is_met_within_one_case(fraction: float) -> None:
     (split,) = split_cohort(even(50), TrainParams(test_fraction=fraction))
     assert len(split.test) == pytest.approx(100 * fraction, abs=1.1)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_rare_class_of_three_cases_is_on_every_side(seed: int) -> None:
+def test_a_rare_class_of_three_cases_is_in_every_set(seed: int) -> None:
     cohort = cohort_of(
         *(("rare", f"r{i}", None) for i in range(3)), *(("a", f"a{i}", None) for i in range(30))
     )

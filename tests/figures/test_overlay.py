@@ -17,6 +17,7 @@ from milpath.figures.canvas import round_length
 from milpath.figures.heatmap import Heatmap, render_heatmap
 from milpath.figures.overlay import overlay_title, paint, render_overlay, write_overlay
 from milpath.formats.prediction import Prediction
+from milpath.slides.lattice import Lattice
 from milpath.slides.slide import Slide
 from milpath.slides.thumbnail import Thumbnail, fit_thumbnail
 
@@ -72,9 +73,11 @@ def test_a_planted_hot_patch_is_painted_where_it_lies_on_the_slide(
 
 
 def test_each_pixel_takes_the_cell_its_centre_lies_in_also_with_an_origin() -> None:
-    heatmap = Heatmap(np.array([[0.0, 100.0], [np.nan, 0.0]]), (103, 51), 10, "x", False, "raw")
+    heatmap = Heatmap(
+        np.array([[0.0, 100.0], [np.nan, 0.0]]), Lattice((103, 51), (10, 10)), "x", False, "raw"
+    )
     rgb = np.full((30, 40, 3), 255, np.uint8)
-    thumbnail = Thumbnail(rgb, (100, 50), (1.0, 1.0), 1.0, np.zeros((30, 40), bool))
+    thumbnail = Thumbnail(rgb, Lattice((100, 50), (1.0, 1.0)), 1.0, np.zeros((30, 40), bool))
     painted = paint(heatmap, thumbnail)
     changed = (painted != 255).any(axis=-1)
     expected = np.zeros((30, 40), bool)
@@ -127,7 +130,9 @@ def test_tiny_and_elongated_slides_give_a_readable_sheet(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
     rgb = np.full((*size, 3), 200, np.uint8)
-    heatmap = Heatmap(np.array([[0.5, 2.0]]), (0, 0), 8, "attention", False, "relative")
+    heatmap = Heatmap(
+        np.array([[0.5, 2.0]]), Lattice((0, 0), (8, 8)), "attention", False, "relative"
+    )
     with Slide(write_slide(tmp_path / "t.tif", rgb)) as tiny:
         picture = render_overlay(tiny, heatmap, "t", max_px=600)
     assert picture.width >= 640

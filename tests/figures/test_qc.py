@@ -13,13 +13,14 @@ from PIL import Image
 from milpath.figures.canvas import encode_png, write_png
 from milpath.figures.qc import draw_qc
 from milpath.patches.grid import PatchGrid
+from milpath.slides.lattice import Lattice
 from milpath.slides.thumbnail import Thumbnail
 from milpath.slides.tissue import TissueMask
 
 
 def make_overview(rows: int = 300, cols: int = 400, cell: float = 16.0) -> Thumbnail:
     rgb = np.full((rows, cols, 3), 240, np.uint8)
-    return Thumbnail(rgb, (50, 70), (cell, cell), 8.0, np.zeros((rows, cols), bool))
+    return Thumbnail(rgb, Lattice((50, 70), (cell, cell)), 8.0, np.zeros((rows, cols), bool))
 
 
 def make_tissue(thumbnail: Thumbnail, share: float = 0.5, pen: bool = False) -> TissueMask:
@@ -27,7 +28,7 @@ def make_tissue(thumbnail: Thumbnail, share: float = 0.5, pen: bool = False) -> 
     mask[:, : int(mask.shape[1] * share)] = True
     inked = np.zeros_like(mask)
     inked[10:40, -60:-10] = pen
-    return TissueMask(mask, thumbnail.origin_l0, thumbnail.cell_l0, "bright", inked)
+    return TissueMask(mask, thumbnail.lattice, "bright", inked)
 
 
 def make_grid(count: int, side: int = 64) -> PatchGrid:
@@ -115,7 +116,7 @@ def test_the_outline_runs_along_the_border_of_the_tissue() -> None:
     thumbnail = make_overview(400, 400)
     mask = np.zeros((400, 400), bool)
     mask[100:300, 120:] = True
-    tissue = TissueMask(mask, thumbnail.origin_l0, thumbnail.cell_l0, "bright", mask & False)
+    tissue = TissueMask(mask, thumbnail.lattice, "bright", mask & False)
     panel = panel_of(draw_qc(thumbnail, tissue, make_grid(0), "S1"))
     rows, cols = (panel[..., 1] - panel[..., 0] > 60).nonzero()
     assert (cols.min(), cols.max() + 1) == pytest.approx((480, 1600), abs=1)  # 4 pixels a cell

@@ -1,4 +1,4 @@
-"""A prediction explains itself: contributions and bias are the logits, and a file gives it back."""
+"""Contributions and bias of a prediction sum to its logits, and a file preserves them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.drawing import FACTS, grid_of
-from untrusted.tamper import edited
+from support.untrusted.tamper import edited
 
 from milpath.errors import StoredFileError
 from milpath.formats.prediction import Prediction, read_prediction, write_prediction
@@ -40,7 +40,7 @@ def written(folder: Path, prediction: Prediction) -> Path:
     return path
 
 
-# -- laws ------------------------------------------------------------------------------------------
+# -- properties ------------------------------------------------------------------------------------
 
 shapes = st.fixed_dictionaries(
     {
@@ -77,7 +77,7 @@ def test_mean_attention_sums_to_one(shape: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize("patches", [0, 1, 9])
-def test_a_prediction_comes_back_as_it_was(tmp_path: Path, patches: int) -> None:
+def test_a_prediction_is_read_back_unchanged(tmp_path: Path, patches: int) -> None:
     one = predict(patches)
     two = read_prediction(written(tmp_path, one))
     for field in fields(Prediction):
@@ -91,18 +91,18 @@ def test_a_prediction_comes_back_as_it_was(tmp_path: Path, patches: int) -> None
 # -- examples --------------------------------------------------------------------------------------
 
 
-def test_one_member_has_no_spread_and_differing_members_have() -> None:
+def test_the_spread_is_zero_for_one_member_and_positive_for_several() -> None:
     assert (predict(members=1).spread == 0).all()
     assert (predict(members=3).spread > 0).all()
 
 
-def test_even_attention_rests_on_all_patches_and_a_peak_on_one() -> None:
+def test_the_effective_number_of_patches_is_all_for_even_attention_and_one_for_a_peak() -> None:
     one = predict(8, members=1)
     assert replace(one, member_attention=np.full((1, 8), 1 / 8)).effective_patches == 8
     assert replace(one, member_attention=np.eye(8)[:1]).effective_patches == 1
 
 
-def test_without_tissue_there_is_no_answer() -> None:
+def test_a_prediction_without_tissue_has_no_class_and_nan_probabilities() -> None:
     one = predict(0)
     assert one.predicted is None
     assert np.isnan(one.probs).all()
@@ -111,7 +111,7 @@ def test_without_tissue_there_is_no_answer() -> None:
     assert one.effective_patches == 0
 
 
-# -- faults ----------------------------------------------------------------------------------------
+# -- invalid files ---------------------------------------------------------------------------------
 
 
 def _put(name: str, data: Any) -> Callable[[h5py.File], None]:
@@ -141,12 +141,18 @@ FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
         "'member_contributions' has shape",
     ),
     "dtype": (_put("member_bias", np.ones((3, 3), np.float32)), "is float32, expected float64"),
-    "nan": (_put("member_contributions", np.full((3, 9, 3), np.nan)), "not those of a model"),
-    "attention_inf": (_put("member_attention", np.full((3, 9), np.inf)), "not those of a model"),
-    "attention_sum": (_put("member_attention", np.ones((3, 9))), "not those of a model"),
+    "nan": (
+        _put("member_contributions", np.full((3, 9, 3), np.nan)),
+        "cannot be the output of a model",
+    ),
+    "attention_inf": (
+        _put("member_attention", np.full((3, 9), np.inf)),
+        "cannot be the output of a model",
+    ),
+    "attention_sum": (_put("member_attention", np.ones((3, 9))), "cannot be the output of a model"),
     "attention_below": (
         _put("member_attention", np.array([[2, -1, 0, 0, 0, 0, 0, 0, 0]] * 3, float)),
-        "not those of a model",
+        "cannot be the output of a model",
     ),
     "unreadable": (_set("unreadable", "many"), "'unreadable' is not a number of patches"),
     "names_twice": (_set("class_names", '["a", "a", "b"]'), "'class_names' is not a list of names"),
@@ -155,7 +161,7 @@ FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_prediction_whose_parts_do_not_fit_is_refused(tmp_path: Path, fault: str) -> None:
+def test_a_prediction_with_inconsistent_contents_raises(tmp_path: Path, fault: str) -> None:
     change, text = FAULTS[fault]
     path = written(tmp_path, predict())
     with edited(path) as h5:
@@ -164,16 +170,16 @@ def test_a_prediction_whose_parts_do_not_fit_is_refused(tmp_path: Path, fault: s
         read_prediction(path)
 
 
-def test_an_ensemble_of_nobody_is_refused(tmp_path: Path) -> None:
+def test_an_ensemble_without_members_raises(tmp_path: Path) -> None:
     path = written(tmp_path, predict())
     with edited(path) as h5:
         _put("member_bias", np.ones((0, 3)))(h5)
         _put("member_attention", np.ones((0, 9)))(h5)
         _put("member_contributions", np.ones((0, 9, 3)))(h5)
-    with pytest.raises(StoredFileError, match="not those of a model"):
+    with pytest.raises(StoredFileError, match="cannot be the output of a model"):
         read_prediction(path)
 
 
-def test_a_bag_is_no_prediction(drawn_bag: Path) -> None:
+def test_reading_a_bag_as_a_prediction_raises(drawn_bag: Path) -> None:
     with pytest.raises(StoredFileError, match="expected a prediction file, this is a bag file"):
         read_prediction(drawn_bag)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from milpath.formats.scores import BagScores
 from milpath.metrics import auc
 from milpath.nn.data import ArrayBag
 from milpath.nn.fit import Task, class_weights, train_member
-from milpath.nn.predict import BagScores, score_bags
+from milpath.nn.predict import score_bags
 from milpath.params import HeadParams, TrainParams
 
 DIM, SIZE = 16, 10
@@ -53,17 +54,17 @@ def judge(bags: list[ArrayBag], negative: int | None, seed: int) -> list[BagScor
     return score_bags([member], [bag.instances for bag in bags])
 
 
-def auc_of(bags: list[ArrayBag], verdicts: list[BagScores]) -> float:
+def auc_of(bags: list[ArrayBag], bag_scores: list[BagScores]) -> float:
     labels = np.array([bag.label for bag in bags])
-    return auc(labels, np.stack([verdict.probs for verdict in verdicts])) or 0.0
+    return auc(labels, np.stack([scores.probs for scores in bag_scores])) or 0.0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_model_told_the_negative_class_does_not_learn_from_a_negative_witness(seed: int) -> None:
     bags = draw_set(200, 100 + seed, poisoned=True)
-    verdicts = judge(bags, 0, seed)
-    assert auc_of(bags, verdicts) > 0.8
+    bag_scores = judge(bags, 0, seed)
+    assert auc_of(bags, bag_scores) > 0.8
 
 
 @pytest.mark.slow
@@ -90,8 +91,8 @@ def test_class_weights_lift_the_rare_class_of_a_nine_to_one_set() -> None:
     for how in ("none", "balanced"):
         params = HEAD_ALONE.model_copy(update={"class_weight": how, "epochs": 15})
         member, _ = train_member(train, [], Task((2,), 2), params, 0)
-        verdicts = score_bags([member], [bag.instances for bag in test])
-        called[how] = np.array([verdict.probs.argmax() for verdict in verdicts])
+        bag_scores = score_bags([member], [bag.instances for bag in test])
+        called[how] = np.array([scores.probs.argmax() for scores in bag_scores])
     labels = np.array([bag.label for bag in test])
     found = {how: (hard[labels == 1] == 1).mean() for how, hard in called.items()}
     assert class_weights(labels.tolist(), 2, "balanced") == pytest.approx([5 / 9, 5])

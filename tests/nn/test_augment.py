@@ -7,7 +7,8 @@ import pytest
 from skimage.color import hed2rgb, rgb2hed
 from support.nn_tools import Pixels, random_patches
 
-from milpath.nn.augment import augment_tissue, jitter_stain, turn_patches, warp_pictures
+from milpath.nn.augment import augment_tissue, jitter_stain, turn_patches
+from milpath.nn.mnist import warp_pictures
 
 
 def eight_ways(patch: Pixels) -> list[bytes]:

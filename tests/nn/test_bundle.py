@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 from support.nn_tools import make_bundle, make_member, member_file, random_patches, raw_tile
-from untrusted.tamper import edited, tamper
+from support.untrusted.tamper import edited, tamper
 
 from milpath import store
 from milpath.errors import StoredFileError
@@ -29,7 +28,7 @@ from milpath.nn.bundle import (
     save_encoder,
     save_weights,
 )
-from milpath.nn.encoder import SMALL, build_encoder, digest_weights
+from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
 from milpath.nn.mil import Member, build_evidence
 
 
@@ -55,11 +54,9 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def refuse(folder: Path, complaint: str) -> None:
-    start = time.perf_counter()
     with pytest.raises(StoredFileError, match=complaint) as caught:
         load_bundle(folder)
     assert "\n" not in str(caught.value)
-    assert time.perf_counter() - start < 5
 
 
 # -- round trip ----------------------------------------------------------------------------------
@@ -127,7 +124,7 @@ def test_an_encoder_kept_beside_its_embeddings_comes_back(tmp_path: Path) -> Non
     code = save_encoder(tmp_path, encoder, spec)
     again, read = load_encoder(tmp_path)
     assert read == spec
-    assert digest_weights(again) == code == digest_weights(encoder)
+    assert fingerprint_weights(again) == code == fingerprint_weights(encoder)
 
 
 @pytest.mark.parametrize("mode", ["pixels", "features"])
@@ -136,7 +133,7 @@ def test_the_encoder_of_a_bundle_can_be_taken_out(mode: Any, tmp_path: Path) -> 
     expected = bundle.encoder or bundle.members[0].encoder
     encoder, spec = load_encoder(tmp_path)
     assert expected is not None
-    assert digest_weights(encoder) == digest_weights(expected)
+    assert fingerprint_weights(encoder) == fingerprint_weights(expected)
     assert spec == bundle.spec.encoder
 
 
@@ -148,7 +145,7 @@ def test_weights_that_are_whole_numbers_or_scalars_come_back(tmp_path: Path) -> 
     save_weights(tmp_path / "w.h5", [encoder])
     again = build_encoder("efficientnetb0", 32)
     load_weights(tmp_path / "w.h5", [again])
-    assert digest_weights(again) == digest_weights(encoder)
+    assert fingerprint_weights(again) == fingerprint_weights(encoder)
 
 
 # -- damaged weights -----------------------------------------------------------------------------
@@ -221,21 +218,21 @@ def test_a_record_that_is_none_is_refused(copy: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"note": 1}, "note: Extra inputs are not permitted"),
+        ({"note": 1}, "note is not a known name"),
         ({"members": 3}, r"member-2-\w+\.h5: there is no such weights file"),
-        ({"members": 0}, "members: Input should be greater"),
-        ({"members": 10**9}, "members: Input should be less"),
-        ({"mode": "both"}, "mode: Input should be"),
+        ({"members": 0}, "members must be at least 1, got 0"),
+        ({"members": 10**9}, "members must be at most 1000"),
+        ({"mode": "both"}, "mode must be one of pixels, features, got both"),
         ({"mode": "features"}, r"encoder-\w+\.h5: there is no such weights file"),
-        ({"class_names": ["a", "a"]}, "class_names: .*names must differ"),
-        ({"class_names": ["a", "\x1b[2J"]}, "class_names: .*no control characters"),
-        ({"class_names": ["a"]}, "class_names: Tuple should have at least 2"),
+        ({"class_names": ["a", "a"]}, "class_names must be short, different names"),
+        ({"class_names": ["a", "\x1b[2J"]}, "class_names must be .* without control characters"),
+        ({"class_names": ["a"]}, "class_names must have at least 2 items"),
         ({"class_names": ["a", "b", "c"]}, r"has shape \(128, 2\), expected \(128, 3\)"),
-        ({"fingerprint": "../0"}, "fingerprint: String should match"),
+        ({"fingerprint": "../0"}, "fingerprint does not have the expected form"),
         ({"fingerprint": "0" * 32}, r"member-0-0{8}\.h5: there is no such weights file"),
         ({"head": {"attention_dim": 9}}, r"has shape \(128, 8\), expected \(128, 9\)"),
-        ({"head": {"attention_dim": 10**10}}, "head.attention_dim: Input should be less"),
-        ({"head": {"projection_dim": 10**10}}, "head.projection_dim: Input should be less"),
+        ({"head": {"attention_dim": 10**10}}, "head.attention_dim must be at most 8192"),
+        ({"head": {"projection_dim": 10**10}}, "head.projection_dim must be at most 8192"),
     ],
 )
 def test_an_edited_record_is_refused(copy: Path, change: dict[str, Any], complaint: str) -> None:
@@ -247,10 +244,10 @@ def test_an_edited_record_is_refused(copy: Path, change: dict[str, Any], complai
     ("change", "complaint"),
     [
         ({"dim": 64}, "gives 128 numbers a patch, its record says 64"),
-        ({"dim": 10**9}, "encoder.dim: Input should be less"),
+        ({"dim": 10**9}, "encoder.dim must be at most 65536"),
         ({"name": "medium"}, "there is no encoder 'medium'"),
-        ({"patch_px": 32}, "encoder takes patches of 32 px, its slides are tiled to 16"),
-        ({"patch_px": 10**6}, "encoder.patch_px: Input should be less"),
+        ({"patch_px": 32}, "encoder expects patches of 32 px, but slides are tiled to 16"),
+        ({"patch_px": 10**6}, "encoder.patch_px must be at most 4096"),
     ],
 )
 def test_an_edited_encoder_is_refused(copy: Path, change: dict[str, Any], complaint: str) -> None:
@@ -269,7 +266,7 @@ def test_a_record_of_a_network_of_8_gb_is_refused_before_it_takes_memory(copy: P
 
 def test_a_record_beyond_all_measure_is_refused(copy: Path) -> None:
     (copy / "model.json").write_text("[" + " " * (1 << 21) + "]")
-    refuse(copy, r"model\.json: too large to be a record of a model")
+    refuse(copy, r"model\.json: too large for the description of a model")
 
 
 def test_saving_leaves_no_half_written_files(folder: Path) -> None:

@@ -157,10 +157,10 @@ def test_training_turns_and_stains_the_patches(records: list[LabelledBag]) -> No
 
 
 def test_what_is_attended_to_is_to_show_the_label_of_its_bag(records: list[LabelledBag]) -> None:
-    _, labels, weights = sequence(records, negative=0, attended=True)[0]
-    assert list(labels) == list(weights) == ["bag", "instance", "joint", "attended"]
-    assert (labels["attended"] == labels["bag"]).all()
-    assert (weights["attended"] == weights["bag"]).all()
+    _, labels, weights = sequence(records, negative=0, instance_loss=True)[0]
+    assert list(labels) == list(weights) == ["bag", "instance", "pair", "attention_weighted"]
+    assert (labels["attention_weighted"] == labels["bag"]).all()
+    assert (weights["attention_weighted"] == weights["bag"]).all()
 
 
 # -- a negative class ----------------------------------------------------------------------------
@@ -180,11 +180,11 @@ def test_a_bag_joined_with_a_negative_one_keeps_its_class() -> None:
     weight = np.array([1, 2, 3], np.float32)
     _, labels, weights = BagSequence(bags, weight, 6, 2, negative=0)[0]
     # each with the one before it, the first with the last
-    assert labels["joint"].tolist() == [0, 1, 1, 2, 2, 0]
+    assert labels["pair"].tolist() == [0, 1, 1, 2, 2, 0]
     # three of six bags are negative, and one of five pairs: that weighs 5 / 2, any other 5 / 8;
     # and of a 1 and a 2 nobody knows
     expected = np.array([1 * 5 / 2, 2 * 5 / 8, 0, 3 * 5 / 8, 3 * 5 / 8, 1 * 5 / 2])
-    assert weights["joint"] == pytest.approx(expected)
+    assert weights["pair"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("batch", [2, 4, 16])
@@ -198,7 +198,7 @@ def test_over_epochs_pairs_and_instances_weigh_what_bags_do(negatives: int, batc
     for _ in range(epochs):
         for _, answers, weights in (made[place] for place in range(len(made))):
             size = len(answers["bag"])
-            joint += np.bincount(answers["joint"], weights["joint"], 2)
+            joint += np.bincount(answers["pair"], weights["pair"], 2)
             instance += weights["instance"].mean() * size
         made.on_epoch_end()
     share = negatives / 200

@@ -1,4 +1,4 @@
-"""Embeddings are the encoder's own, made once, and tied to the encoder that made them."""
+"""Features are computed once, and belong to the encoder that computed them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from support.nn_tools import make_bag, make_bundle, random_patches
 
-from milpath.cohort.cohort import SlideEntry
+from milpath.cohort.workitem import WorkItem
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.bag import Bag
 from milpath.formats.model_spec import EncoderSpec
-from milpath.nn.embed import Embedder, choose_encoder, embed_patches, find_bags
-from milpath.nn.encoder import SMALL, build_encoder, digest_weights
+from milpath.nn.embed import Embedder, EmbedFacts, choose_encoder, embed_patches, find_bags
+from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
 
 
 def small_embedder(seed: int = 0, side: int = 16) -> Embedder:
@@ -23,8 +23,8 @@ def small_embedder(seed: int = 0, side: int = 16) -> Embedder:
     return Embedder(build_encoder(SMALL, side), spec)
 
 
-def entry_of(path: Path) -> SlideEntry:
-    return SlideEntry(path, path.stem)
+def item_of(path: Path) -> WorkItem:
+    return WorkItem(path, path.stem)
 
 
 # -- the job -------------------------------------------------------------------------------------
@@ -33,55 +33,55 @@ def entry_of(path: Path) -> SlideEntry:
 @pytest.mark.parametrize("count", [1, 64, 70])
 def test_features_are_what_the_encoder_gives(count: int, tmp_path: Path) -> None:
     patches = random_patches(count)
-    entry = entry_of(make_bag(tmp_path, "s", patches))
+    item = item_of(make_bag(tmp_path, "s", patches))
     job = small_embedder()
-    outcome = job(entry)
+    outcome = job(item)
     assert outcome.status == "ok"
-    assert outcome.message == f"{count} patches to 128 numbers each"
-    assert outcome.facts == {"patches": count, "dim": 128, "encoder": "small"}
+    assert outcome.message == f"{count} patches, 128 features each"
+    assert outcome.facts == EmbedFacts(patches=count, dim=128, encoder="small")
     expected = job.encoder.predict_on_batch(patches)
-    with Bag(entry.path) as bag:
-        assert bag.encoder == ("small", digest_weights(job.encoder))
+    with Bag(item.path) as bag:
+        assert bag.encoder == ("small", fingerprint_weights(job.encoder))
         assert bag.read_features() == pytest.approx(expected, rel=2e-3, abs=1e-4)
         assert (bag.read_patches(np.arange(count)) == patches).all()
 
 
-def test_a_second_run_does_nothing(tmp_path: Path) -> None:
-    entry = entry_of(make_bag(tmp_path, "s", random_patches(3)))
-    first, again = small_embedder()(entry), small_embedder()(entry)
+def test_a_second_run_skips_the_bag(tmp_path: Path) -> None:
+    item = item_of(make_bag(tmp_path, "s", random_patches(3)))
+    first, again = small_embedder()(item), small_embedder()(item)
     assert (first.status, again.status) == ("ok", "skipped")
-    assert again.message == "3 patches, done before with this encoder"
+    assert again.message == "3 patches, already done with this encoder"
 
 
 def test_another_encoder_replaces_the_features(tmp_path: Path) -> None:
-    entry = entry_of(make_bag(tmp_path, "s", random_patches(3)))
-    small_embedder(0)(entry)
+    item = item_of(make_bag(tmp_path, "s", random_patches(3)))
+    small_embedder(0)(item)
     other = small_embedder(1)
-    outcome = other(entry)
+    outcome = other(item)
     assert outcome.status == "ok"
-    assert outcome.message.endswith(", made anew: the weights of small are others")
-    with Bag(entry.path) as bag:
-        assert bag.encoder == ("small", other.code)
+    assert outcome.message.endswith(", re-embedded: the weights of small differ")
+    with Bag(item.path) as bag:
+        assert bag.encoder == ("small", other.fingerprint)
 
 
 def test_a_bag_without_tissue_has_no_features_but_an_encoder(tmp_path: Path) -> None:
-    entry = entry_of(make_bag(tmp_path, "s", random_patches(0)))
+    item = item_of(make_bag(tmp_path, "s", random_patches(0)))
     job = small_embedder()
-    assert job(entry).status == "ok"
-    with Bag(entry.path) as bag:
+    assert job(item).status == "ok"
+    with Bag(item.path) as bag:
         assert bag.read_features().shape == (0, 128)
-        assert bag.encoder == ("small", job.code)
-    assert job(entry).status == "skipped"
+        assert bag.encoder == ("small", job.fingerprint)
+    assert job(item).status == "skipped"
 
 
-def test_patches_of_another_size_are_refused(tmp_path: Path) -> None:
-    entry = entry_of(make_bag(tmp_path, "s", random_patches(3, side=16)))
-    before = entry.path.read_bytes()
+def test_patches_of_another_size_raise(tmp_path: Path) -> None:
+    item = item_of(make_bag(tmp_path, "s", random_patches(3, side=16)))
+    before = item.path.read_bytes()
     with pytest.raises(
-        StoredFileError, match=r"s\.h5: patches of 16 px, the encoder takes 32; tile again"
+        StoredFileError, match=r"s\.h5: has patches of 16 px, the encoder needs 32; tile again"
     ):
-        small_embedder(side=32)(entry)
-    assert entry.path.read_bytes() == before
+        small_embedder(side=32)(item)
+    assert item.path.read_bytes() == before
 
 
 def test_embeddings_come_in_batches_in_order(tmp_path: Path) -> None:
@@ -96,59 +96,59 @@ def test_embeddings_come_in_batches_in_order(tmp_path: Path) -> None:
 
 
 def test_a_network_is_chosen_by_name_for_the_size_of_the_patches(tmp_path: Path) -> None:
-    bags = [entry_of(make_bag(tmp_path, "s", random_patches(1, side=32)))]
+    bags = [item_of(make_bag(tmp_path, "s", random_patches(1, side=32)))]
     encoder, spec = choose_encoder("MobileNetV2", "random", bags, seed=1)
     assert spec == EncoderSpec(name="mobilenetv2", patch_px=32, dim=1280, weights="random")
     assert encoder.input_shape == (None, 32, 32, 3)
     same, _ = choose_encoder("mobilenetv2", "random", bags, seed=1)
     other, _ = choose_encoder("mobilenetv2", "random", bags, seed=2)
-    assert digest_weights(same) == digest_weights(encoder) != digest_weights(other)
+    assert fingerprint_weights(same) == fingerprint_weights(encoder) != fingerprint_weights(other)
 
 
-def test_a_model_folder_brings_its_own_encoder(tmp_path: Path) -> None:
+def test_the_encoder_of_a_model_folder_is_used(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "model")
     make_bag(tmp_path, "fits", random_patches(1, side=bundle.spec.encoder.patch_px))
     bags = find_bags(tmp_path)
     encoder, spec = choose_encoder(str(tmp_path / "model"), "imagenet", bags, seed=0)
     own = bundle.members[0].encoder
     assert own is not None
-    assert digest_weights(encoder) == digest_weights(own)
+    assert fingerprint_weights(encoder) == fingerprint_weights(own)
     assert spec == bundle.spec.encoder
 
 
-def test_a_model_folder_of_another_patch_size_is_refused(tmp_path: Path) -> None:
+def test_a_model_folder_of_another_patch_size_raises(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "model")
     make_bag(tmp_path, "other", random_patches(1, side=bundle.spec.encoder.patch_px + 16))
     with pytest.raises(UsageError, match="tile again with --patch-size"):
         choose_encoder(str(tmp_path / "model"), "imagenet", find_bags(tmp_path), seed=0)
 
 
-def test_the_first_readable_bag_decides(tmp_path: Path) -> None:
+def test_the_first_readable_bag_sets_the_patch_size(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_text("damaged")
     make_bag(tmp_path, "b", random_patches(1, side=32))
     bags = find_bags(tmp_path)
-    assert [entry.slide_id for entry in bags] == ["a", "b"]
+    assert [item.slide_id for item in bags] == ["a", "b"]
     _, spec = choose_encoder("mobilenetv2", "random", bags, seed=1)
     assert spec.patch_px == 32
 
 
-def test_bags_that_cannot_be_read_leave_nothing_to_choose_for(tmp_path: Path) -> None:
+def test_a_folder_without_readable_bags_raises(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_text("damaged")
     with pytest.raises(UsageError, match=r"no readable bag: a\.h5: not a bag file"):
         choose_encoder("mobilenetv2", "random", find_bags(tmp_path), seed=1)
 
 
-def test_the_small_cnn_is_chosen_by_its_model_s_folder_only(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="the small CNN is trained with its model: name the mod"):
+def test_the_name_of_the_small_cnn_raises(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the small CNN is trained with its model; give the mod"):
         choose_encoder("small", "random", [], seed=0)
 
 
-def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
-    bags = [entry_of(make_bag(tmp_path, "s", random_patches(1)))]
+def test_an_unknown_name_raises(tmp_path: Path) -> None:
+    bags = [item_of(make_bag(tmp_path, "s", random_patches(1)))]
     with pytest.raises(UsageError, match="there is no encoder 'medium'"):
         choose_encoder("medium", "random", bags, seed=0)
 
 
-def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_model_raises(tmp_path: Path) -> None:
     with pytest.raises(StoredFileError, match="not a model folder"):
         choose_encoder(str(tmp_path), "imagenet", [], seed=0)

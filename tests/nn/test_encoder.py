@@ -12,14 +12,14 @@ from support.nn_tools import keras_saves, random_patches
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.model_spec import EncoderSpec
-from milpath.nn import encoder as encoders
-from milpath.nn.encoder import (
+from milpath.nn.encoders import (
     CENTRED,
-    OURS,
+    OWN_ENCODERS,
     SMALL,
+    applications,
     build_encoder,
-    digest_weights,
-    networks,
+    fingerprint_weights,
+    list_applications,
     rebuild_encoder,
 )
 
@@ -32,7 +32,7 @@ def builders() -> set[str]:
 # -- our own -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", OWN_ENCODERS)
 @pytest.mark.parametrize("side", [16, 27, 64, 256])
 def test_our_cnns_give_128_numbers_for_patches_of_any_size(name: str, side: int) -> None:
     encoder = build_encoder(name, side)
@@ -46,19 +46,19 @@ def test_the_seed_decides_the_weights() -> None:
     digests = []
     for seed in (1, 1, 2):
         keras.utils.set_random_seed(seed)
-        digests.append(digest_weights(build_encoder(SMALL, 32)))
+        digests.append(fingerprint_weights(build_encoder(SMALL, 32)))
     assert digests[0] == digests[1]
     assert digests[0] != digests[2]
 
 
 def test_any_changed_weight_changes_the_digest() -> None:
     encoder = build_encoder(SMALL, 32)
-    seen = {digest_weights(encoder)}
+    seen = {fingerprint_weights(encoder)}
     for weight in encoder.weights:
         values = weight.numpy()
         values.flat[-1] = np.nextafter(values.flat[-1], np.float32(9))
         weight.assign(values)
-        seen.add(digest_weights(encoder))
+        seen.add(fingerprint_weights(encoder))
     assert len(seen) == len(encoder.weights) + 1
 
 
@@ -68,11 +68,11 @@ def test_the_small_cnn_sees_the_whole_range_of_pixels_alike() -> None:
 
 
 def test_the_centred_cnn_takes_grey_pictures() -> None:
-    encoder = OURS[CENTRED]((28, 28, 1))
+    encoder = OWN_ENCODERS[CENTRED]((28, 28, 1))
     assert encoder.predict_on_batch(random_patches(2, 28)[..., :1]).shape == (2, 128)
 
 
-def test_only_the_centred_cnn_knows_where_things_are() -> None:
+def test_only_the_centred_cnn_depends_on_position() -> None:
     picture = np.zeros((1, 256, 256, 3), np.uint8)  # the border is out of the square's reach
     picture[0, 112:128, 112:128] = 255
     moved = np.roll(picture, 16, axis=(1, 2))
@@ -87,7 +87,7 @@ def test_only_the_centred_cnn_knows_where_things_are() -> None:
 
 
 def test_every_network_of_keras_is_known_by_its_name() -> None:
-    found = networks()
+    found = list_applications()
     assert set(found) == {name.lower() for name in builders()}
     assert len(found) >= 38
     assert all(callable(build) and callable(prepare) for build, prepare in found.values())
@@ -96,7 +96,9 @@ def test_every_network_of_keras_is_known_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("name", "family", "dim"), [("MobileNetV2", "mobilenet_v2", 1280), ("VGG16", "vgg16", 512)]
 )
-def test_a_network_of_keras_prepares_its_pixels_itself(name: str, family: str, dim: int) -> None:
+def test_a_network_of_keras_includes_its_own_preprocessing(
+    name: str, family: str, dim: int
+) -> None:
     patches = random_patches(3, 32)
     encoder = build_encoder(name, 32)
     assert encoder.name == name.lower()
@@ -125,7 +127,7 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "net.weights.h5"
     bare.save_weights(file)
     encoder = build_encoder("mobilenetv2", 32, str(file))
-    assert digest_weights(encoder) == digest_weights(bare)
+    assert fingerprint_weights(encoder) == fingerprint_weights(bare)
 
 
 # -- faults --------------------------------------------------------------------------------------
@@ -139,7 +141,7 @@ def test_an_unknown_encoder_is_refused_and_the_known_ones_named() -> None:
 
 
 def test_a_missing_weights_file_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"weights '/nowhere/w\.h5': there is no such file"):
+    with pytest.raises(UsageError, match=r"weights '/nowhere/w\.h5': no such file"):
         build_encoder("mobilenetv2", 32, "/nowhere/w.h5")
 
 
@@ -161,8 +163,12 @@ def test_imagenet_without_a_network_is_one_clear_line(monkeypatch: pytest.Monkey
         assert options["weights"] == "imagenet"
         raise Exception("URL fetch failure on https://storage:\nNone -- no name resolution")
 
-    monkeypatch.setattr(encoders, "networks", lambda: {"resnet50": (offline, lambda x: x)})
-    with pytest.raises(UsageError, match=r"encoder resnet50 with weights imagenet: URL fetch fail"):
+    monkeypatch.setattr(
+        applications, "list_applications", lambda: {"resnet50": (offline, lambda x: x)}
+    )
+    with pytest.raises(
+        UsageError, match=r"encoder resnet50: the ImageNet weights cannot be downloaded"
+    ):
         build_encoder("resnet50", 32, "imagenet")
 
 
@@ -170,7 +176,7 @@ def test_imagenet_without_a_network_is_one_clear_line(monkeypatch: pytest.Monkey
     ("change", "complaint"),
     [
         ({"name": "medium"}, "cannot be rebuilt: there is no encoder 'medium'"),
-        ({"dim": 64}, "gives 128 numbers a patch, its record says 64"),
+        ({"dim": 64}, "gives 128 features per patch, model.json says 64"),
         ({"name": "mobilenetv2", "patch_px": 16}, "cannot be rebuilt: .*at least 32x32"),
     ],
 )

@@ -20,7 +20,7 @@ from support.nn_tools import (
     make_marked,
     make_records,
 )
-from untrusted.tamper import edited
+from support.untrusted.tamper import edited
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.metrics import auc

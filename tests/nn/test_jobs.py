@@ -1,7 +1,8 @@
-"""A job that travels does what the one at home does."""
+"""A job in another process does the same as in this one."""
 
 from __future__ import annotations
 
+import csv
 import os
 import pickle
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import keras
 import pytest
 from support.nn_tools import make_bag, make_bundle, member_file, random_patches, raw_tile
+from support.results import require_equal_predictions
 
 from milpath.cohort.cohort import SlideEntry
 from milpath.errors import UsageError
@@ -18,8 +20,9 @@ from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import save_encoder
 from milpath.nn.classify import Classifier
 from milpath.nn.embed import Embedder, find_bags
-from milpath.nn.encoder import SMALL, build_encoder
+from milpath.nn.encoders import SMALL, build_encoder
 from milpath.nn.jobs import ClassifyJob, EmbedJob
+from milpath.nn.predict import prepare_model
 from milpath.runs import run_job
 from milpath.synthetic import SyntheticSlide, draw_slide
 
@@ -35,12 +38,10 @@ def encoder_in(folder: Path, seed: int = 0) -> tuple[keras.Model, EncoderSpec, E
     return network, spec, EmbedJob(folder, save_encoder(folder, network, spec))
 
 
-def test_a_slide_is_classified_as_at_home_and_the_job_is_light(
-    drawn: SyntheticSlide, tmp_path: Path
-) -> None:
+def test_a_pickled_job_classifies_alike_and_is_small(drawn: SyntheticSlide, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "model", members=2, tile=raw_tile(32, mpp=2.0))
     entry = SlideEntry(drawn.path, "drawn")
-    here = Classifier(bundle, tmp_path / "here")(entry)
+    here = Classifier(prepare_model(bundle), tmp_path / "here")(entry)
     job = ClassifyJob(tmp_path / "model", bundle.spec.fingerprint, tmp_path / "there")
     assert len(pickle.dumps(job)) < 1000
     there = pickle.loads(pickle.dumps(job))(entry)
@@ -48,7 +49,7 @@ def test_a_slide_is_classified_as_at_home_and_the_job_is_light(
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
-def test_a_bag_is_embedded_as_at_home(tmp_path: Path) -> None:
+def test_a_pickled_job_embeds_alike(tmp_path: Path) -> None:
     network, spec, job = encoder_in(tmp_path / "encoder")
     for place in ("here", "there"):
         make_bag(tmp_path / place, "s", random_patches(70))
@@ -57,15 +58,15 @@ def test_a_bag_is_embedded_as_at_home(tmp_path: Path) -> None:
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
-def test_another_network_in_its_place_stops_the_run(tmp_path: Path) -> None:
+def test_a_network_that_was_replaced_stops_the_run(tmp_path: Path) -> None:
     make_bag(tmp_path, "s", random_patches(1))
     *_, job = encoder_in(tmp_path / "encoder")
     encoder_in(tmp_path / "encoder", seed=1)
-    with pytest.raises(UsageError, match="encoder: was replaced by another one during the run"):
+    with pytest.raises(UsageError, match="encoder: was replaced during the run; start"):
         list(run_job(job, find_bags(tmp_path)))
     make_bundle(tmp_path / "model")
     other = ClassifyJob(tmp_path / "model", "another", tmp_path)
-    with pytest.raises(UsageError, match="model: was replaced by another one during the run"):
+    with pytest.raises(UsageError, match="model: was replaced during the run; start"):
         list(run_job(other, find_bags(tmp_path)))
 
 
@@ -79,14 +80,28 @@ def test_a_network_that_cannot_be_loaded_stops_the_run(tmp_path: Path) -> None:
         list(run_job(EmbedJob(tmp_path / "nothing", "code"), [SlideEntry(tmp_path / "a", "a")]))
 
 
-def test_who_only_sends_jobs_needs_no_network() -> None:
+def test_importing_jobs_imports_no_network_library() -> None:
     code = "import sys, milpath.nn.jobs, milpath.predictions_table; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"keras", "tensorflow"} & set(run.stdout.split())
 
 
+def read_table(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(newline="") as file:
+        return {row["slide"]: row for row in csv.DictReader(file)}
+
+
+def require_equal_rows(one: dict[str, str], two: dict[str, str]) -> None:
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        if name.startswith("prob_") and value:
+            assert float(value) == pytest.approx(float(two[name]), abs=2e-6)  # 6 digits are kept
+        else:
+            assert value == two[name]
+
+
 @pytest.mark.slow
-def test_processes_classify_as_one_process_does_and_shards_leave_each_other_s_tables(
+def test_two_processes_and_shards_predict_alike_within_rounding_and_keep_separate_tables(
     tmp_path: Path,
 ) -> None:
     make_bundle(tmp_path / "model", tile=raw_tile(32))
@@ -95,7 +110,7 @@ def test_processes_classify_as_one_process_does_and_shards_leave_each_other_s_ta
     for number in range(3):
         draw_slide(slides / f"s{number}.tif", seed=number, tumour=False, size_px=(512, 512))
 
-    def classify(out: str, *options: str) -> dict[str, bytes]:
+    def classify(out: str, *options: str) -> None:
         words = ["classify", "slides", "--model", "model", "--out", out, *options]
         done = subprocess.run(
             [sys.executable, "-m", "milpath", *words],
@@ -103,16 +118,19 @@ def test_processes_classify_as_one_process_does_and_shards_leave_each_other_s_ta
             env={**os.environ, "TERM": "dumb"},
         )  # fmt: skip
         assert done.stderr.splitlines()[-1].startswith("classify: ")
-        assert len(done.stderr.splitlines()) == 1  # nor any word of the network's library
-        return contents(tmp_path / out)
+        assert len(done.stderr.splitlines()) == 1  # no output of the network's library
 
-    one = classify("one")
-    half = classify("two", "--workers", "2", "--shard", "1/2")
-    rest = classify("two", "--shard", "2/2")
-    assert "predictions-1-of-2.csv" in half
-    tables = {"predictions-1-of-2.csv", "predictions-2-of-2.csv"}
-    assert set(rest) == {*one, *tables} - {"predictions.csv"}
-    assert {name: rest[name] for name in one if name in rest} | {
-        "predictions.csv": one["predictions.csv"]
-    } == one
-    assert classify("two")["predictions.csv"] == one["predictions.csv"]
+    classify("one")
+    classify("two", "--workers", "2", "--shard", "1/2")
+    assert sorted(read_table(tmp_path / "two" / "predictions-1-of-2.csv")) == ["s0", "s2"]
+    classify("two", "--shard", "2/2")
+    assert sorted(read_table(tmp_path / "two" / "predictions-2-of-2.csv")) == ["s1"]
+    assert not (tmp_path / "two" / "predictions.csv").exists()
+    classify("two")  # skips all, and writes the table
+    names = {path.name for path in (tmp_path / "one").glob("*.*")}
+    assert names <= {path.name for path in (tmp_path / "two").glob("*.*")}
+    require_equal_predictions(tmp_path / "one", tmp_path / "two")
+    one, two = (read_table(tmp_path / name / "predictions.csv") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for slide, row in one.items():
+        require_equal_rows(row, two[slide])

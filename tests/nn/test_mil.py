@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from support.nn_tools import HEAD, Floats, Pixels, keras_saves, make_member, random_patches
 
-from milpath.nn.encoder import SMALL, build_encoder
+from milpath.nn.encoders import SMALL, build_encoder
 from milpath.nn.mil import (
     Member,
     MILHead,
@@ -298,9 +298,9 @@ def test_an_empty_stream_gives_no_evidence() -> None:
 
 
 def answers(
-    head: MILHead, bags: NDArray[Any], mask: NDArray[np.bool_], attended: bool = False
+    head: MILHead, bags: NDArray[Any], mask: NDArray[np.bool_], instance_loss: bool = False
 ) -> dict[str, Floats]:
-    model = build_mil((DIM,), head, presence=not attended, attended=attended)
+    model = build_mil((DIM,), head, negative_class=not instance_loss, instance_loss=instance_loss)
     found = model.predict_on_batch({"instances": bags, "mask": mask})
     return {name: np.asarray(value, np.float64) for name, value in found.items()}
 
@@ -336,7 +336,7 @@ def test_a_bag_is_joined_with_the_one_before_it(projected: bool) -> None:
     for number in range(len(bags)):
         both = np.concatenate([bags[i][mask[i]] for i in (number, number - 1)])
         logits, _, _ = twin(head, both)
-        assert found["joint"][number] == pytest.approx(logits, abs=1e-4)
+        assert found["pair"][number] == pytest.approx(logits, abs=1e-4)
 
 
 # -- instances attended to -----------------------------------------------------------------------
@@ -347,25 +347,25 @@ def test_log_probabilities_of_instances_are_averaged_by_attention(projected: boo
     head, bags = make_head(projected), draw()
     mask = everything(bags)
     mask[1, 4:] = False
-    found = answers(head, bags, mask, attended=True)
-    assert found.keys() == {"bag", "attended"}
+    found = answers(head, bags, mask, instance_loss=True)
+    assert found.keys() == {"bag", "attention_weighted"}
     for number, bag in enumerate(bags):
         logits, attention, _ = twin(head, bag[mask[number]])
         alone = np.stack([twin(head, one[None])[0] for one in bag[mask[number]]])
         assert found["bag"][number] == pytest.approx(logits, abs=1e-4)
         expected = attention @ log_softmax(alone, axis=1)
-        assert found["attended"][number] == pytest.approx(expected, abs=1e-4)
+        assert found["attention_weighted"][number] == pytest.approx(expected, abs=1e-4)
 
 
 def test_what_is_attended_to_is_given_to_its_loss_and_not_learned_from_it() -> None:
     head, bags = make_head(dropout=0.0), draw()
-    model = build_mil((DIM,), head, attended=True)
+    model = build_mil((DIM,), head, instance_loss=True)
     reached = {}
-    for name in ("bag", "attended"):
+    for name in ("bag", "attention_weighted"):
         with tf.GradientTape() as tape:
             answer = model({"instances": bags, "mask": everything(bags)})[name]
             loss = keras.ops.sum(keras.ops.square(answer))
         attention = [head.attention.V, head.attention.U, head.attention.w]
         gradients = tape.gradient(loss, [v.value for v in [*attention, head.classifier.kernel]])
         reached[name] = [gradient is not None for gradient in gradients]
-    assert reached == {"bag": [True] * 4, "attended": [False] * 3 + [True]}
+    assert reached == {"bag": [True] * 4, "attention_weighted": [False] * 3 + [True]}

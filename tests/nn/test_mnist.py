@@ -20,11 +20,11 @@ from sklearn.datasets import load_digits
 
 import milpath.nn.mnist
 from milpath.errors import UsageError
-from milpath.nn.mnist import DigitBag, Digits, draw_bags, draw_sets, load_mnist, run_trial
+from milpath.nn.mnist import Digits, MnistBag, draw_bags, draw_sets, load_mnist, run_trial
 from milpath.nn.predict import score_bags
-from milpath.params import MNIST_PRESETS, DigitBagParams, MnistParams
+from milpath.params import MNIST_PRESETS, MnistBagParams, MnistParams
 
-BAGS = DigitBagParams(target=0, mean_size=6, std_size=2)
+BAGS = MnistBagParams(target=0, mean_size=6, std_size=2)
 QUICK = MnistParams(bags=BAGS, train_bags=(40,), test_bags=60, epochs=8)
 
 
@@ -49,7 +49,7 @@ def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def drawn(params: DigitBagParams = BAGS, count: int = 300, seed: int = 0) -> list[DigitBag]:
+def drawn(params: MnistBagParams = BAGS, count: int = 300, seed: int = 0) -> list[MnistBag]:
     return draw_bags(small_mnist()[0], params, count, np.random.default_rng(seed))
 
 
@@ -68,7 +68,7 @@ def test_balanced_bags_are_positive_and_negative_in_turn() -> None:
 
 
 def test_natural_bags_are_positive_as_often_as_chance_has_it() -> None:
-    params = DigitBagParams(target=0, mean_size=3, std_size=0, balanced=False)
+    params = MnistBagParams(target=0, mean_size=3, std_size=0, balanced=False)
     share = np.mean([bag.label for bag in drawn(params, 3000)])
     expected = 1 - (1 - np.mean(small_mnist()[0].digits == 0)) ** 3
     assert share == pytest.approx(expected, abs=0.04)
@@ -78,9 +78,9 @@ def test_sizes_follow_the_normal_distribution_and_no_bag_is_empty() -> None:
     sizes = [len(bag.digits) for bag in drawn(BAGS.model_copy(update={"balanced": False}), 2000)]
     assert np.mean(sizes) == pytest.approx(6, abs=0.2)
     assert np.std(sizes) == pytest.approx(2, abs=0.2)
-    wide = DigitBagParams(target=0, mean_size=1, std_size=4, balanced=False)
+    wide = MnistBagParams(target=0, mean_size=1, std_size=4, balanced=False)
     assert min(len(bag.digits) for bag in drawn(wide)) == 1
-    fixed = DigitBagParams(target=0, mean_size=3, std_size=0)
+    fixed = MnistBagParams(target=0, mean_size=3, std_size=0)
     assert {len(bag.digits) for bag in drawn(fixed)} == {3}
 
 
@@ -111,10 +111,10 @@ def test_more_bags_are_drawn_as_a_longer_run_of_the_same() -> None:
 
 def test_the_presets_are_the_published_protocols() -> None:
     paper, theirs = MNIST_PRESETS["paper"], MNIST_PRESETS["keras"]
-    assert paper.bags == DigitBagParams(target=9, mean_size=10, std_size=2, balanced=True)
+    assert paper.bags == MnistBagParams(target=9, mean_size=10, std_size=2, balanced=True)
     assert paper.train_bags == (50, 100, 150, 200, 300, 400, 500)
     assert (paper.val_bags, paper.test_bags, paper.seeds) == (0, 1000, 5)
-    assert theirs.bags == DigitBagParams(target=1, mean_size=3, std_size=0, balanced=False)
+    assert theirs.bags == MnistBagParams(target=1, mean_size=3, std_size=0, balanced=False)
     assert (theirs.train_bags, theirs.val_bags, theirs.test_bags) == ((1000,), 0, 1000)
     assert theirs.train.class_weight == "balanced"
 
@@ -162,7 +162,7 @@ def test_the_same_seed_gives_the_same_trial_and_validation_stops_it() -> None:
     assert run_trial(small_mnist(), rare, 20, 5).epochs < 30
 
 
-def test_digits_are_warped_unless_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digits_are_warped_by_default_only(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(milpath.nn.mnist, "warp_pictures", lambda some, rng: seen.append(1) or some)
     params = QUICK.model_copy(update={"epochs": 1, "test_bags": 8})
@@ -174,7 +174,7 @@ def test_digits_are_warped_unless_told_not_to(monkeypatch: pytest.MonkeyPatch) -
 
 def test_bags_of_one_class_are_refused() -> None:
     hopeless = QUICK.model_copy(
-        update={"bags": DigitBagParams(target=0, mean_size=200, std_size=0, balanced=False)}
+        update={"bags": MnistBagParams(target=0, mean_size=200, std_size=0, balanced=False)}
     )
     with pytest.raises(UsageError, match="all 10 training bags drawn with seed 0 are of one class"):
         draw_sets(small_mnist(), hopeless, 10, 0)
@@ -188,7 +188,7 @@ def test_bags_of_one_class_are_refused() -> None:
 # -- the file ------------------------------------------------------------------------------------
 
 
-def test_mnist_is_read_as_keras_keeps_it(npz: Path) -> None:
+def test_mnist_is_read_in_keras_format(npz: Path) -> None:
     for read, made in zip(load_mnist(npz), small_mnist(), strict=True):
         assert (read.images == made.images).all()
         assert (read.digits == made.digits).all()
@@ -196,36 +196,36 @@ def test_mnist_is_read_as_keras_keeps_it(npz: Path) -> None:
 
 def test_what_is_not_mnist_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "m.npz"
-    with pytest.raises(UsageError, match="there is no such file"):
+    with pytest.raises(UsageError, match="no such file"):
         load_mnist(path)
     path.write_text("no archive")
-    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+    with pytest.raises(UsageError, match="not MNIST in Keras' format"):
         load_mnist(path)
     np.savez(path, x_train=np.zeros(3))
-    with pytest.raises(UsageError, match="it needs x_train, y_train, x_test"):
+    with pytest.raises(UsageError, match="it must contain x_train, y_train, x_test"):
         load_mnist(path)
     four = {name: np.zeros((2, 27, 27), np.uint8) for name in ("x_train", "x_test")}
     np.savez(path, **four, y_train=np.zeros(2), y_test=np.zeros(2))
     with pytest.raises(UsageError, match=r"expected images \(n, 28, 28\)"):
         load_mnist(path)
     path.write_bytes(b"")
-    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+    with pytest.raises(UsageError, match="not MNIST in Keras' format"):
         load_mnist(path)
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+    with pytest.raises(UsageError, match="not MNIST in Keras' format"):
         load_mnist(path)
     np.savez(path, x_train=np.array([{}]), y_train=[0], x_test=[0], y_test=[0])
-    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+    with pytest.raises(UsageError, match="not MNIST in Keras' format"):
         load_mnist(path)  # nothing is unpickled
 
 
-def test_without_a_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise Exception("URL fetch failure on mnist.npz: None -- no route to host")
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
-    with pytest.raises(UsageError, match=r"MNIST cannot be fetched .*; give .* with --data"):
+    with pytest.raises(UsageError, match=r"MNIST cannot be downloaded .*; give .* with --data"):
         load_mnist()
 
 
@@ -239,7 +239,7 @@ def test_the_command_prints_a_table_or_lines_and_draws_pictures(npz: Path, tmp_p
     runs = {
         (12, 0, 12, 1): ["--train-bags", "12", "--seeds", "2"],
         (12, 0, 20, 0): ["--train-bags", "12,20", "--seeds", "1", "--json", "--plain", "--natural",
-                         "--no-presence", "--no-warp"],
+                         "--no-negative_class", "--no-warp"],
     }  # fmt: skip
     for made, extra in runs.items():
         done = subprocess.run(
@@ -265,7 +265,7 @@ def test_the_command_prints_a_table_or_lines_and_draws_pictures(npz: Path, tmp_p
     [
         (
             ["--train-bags", "50;100"],
-            "--train-bags 50;100: expected different numbers from 2 on, such as 50,100,200",
+            "--train-bags 50;100: expected distinct numbers, each at least 2, such as 50,100,200",
         ),
         (["--target", "12"], "--target 12: Input should be less than or equal to 9"),
         (["--class-weight", "odd"], "--class-weight odd: Input should be 'balanced' or 'none'"),

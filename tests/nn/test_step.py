@@ -97,16 +97,16 @@ def test_the_loss_of_a_label_is_its_log_probability() -> None:
         assert np.asarray(negative_log_likelihood(given, log_probs)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("presence", [False, True])
-def test_the_instance_loss_has_the_weight_it_is_given(presence: bool) -> None:
+@pytest.mark.parametrize("negative_class", [False, True])
+def test_the_instance_loss_has_the_weight_it_is_given(negative_class: bool) -> None:
     params = QUICK.model_copy(update={"instance_loss": 0.7})
-    step = Step((DIM,), 2, presence, params, per_epoch=2, widths=(5, None))
+    step = Step((DIM,), 2, negative_class, params, per_epoch=2, widths=(5, None))
     weight = np.array([0.5, 2], np.float32)
-    negative = 0 if presence else None
-    batch = BagSequence(draw_bags(), weight, 6, 5, negative=negative, attended=True)[0]
+    negative = 0 if negative_class else None
+    batch = BagSequence(draw_bags(), weight, 6, 5, negative=negative, instance_loss=True)[0]
     found = compile_model(step).test_on_batch(*batch, return_dict=True)
-    others = sum(found[f"{name}_loss"] for name in batch[1] if name != "attended")
-    assert found["loss"] == pytest.approx(others + 0.7 * found["attended_loss"], rel=1e-5)
+    others = sum(found[f"{name}_loss"] for name in batch[1] if name != "attention_weighted")
+    assert found["loss"] == pytest.approx(others + 0.7 * found["attention_weighted_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize(("total", "most"), [(1, 5), (30, 5), (400, 5), (400, 1000)])

@@ -12,7 +12,7 @@ from milpath.errors import StoredFileError, UsageError
 from milpath.formats.bag import Bag, write_features
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import save_encoder
-from milpath.nn.encoder import SMALL, build_encoder, digest_weights
+from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
 from milpath.nn.trainingset import frozen_encoder, gather_bags
 
 LABELS = ("b", "a", "b", "10", "9")
@@ -91,7 +91,7 @@ def test_a_slide_without_a_bag_is_refused(bags: Path) -> None:
 def test_fewer_than_two_classes_are_refused(
     bags: Path, labels: tuple[str | None, ...], found: str
 ) -> None:
-    with pytest.raises(UsageError, match=f"at least two classes, the column 'label' holds {found}"):
+    with pytest.raises(UsageError, match=f"at least two classes; the column 'label' has {found}"):
         gather_bags(make_cohort(bags, labels), bags)
 
 
@@ -136,7 +136,7 @@ def test_the_kept_encoder_is_that_of_the_embeddings(tmp_path: Path) -> None:
     spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
     code = save_encoder(tmp_path / "encoder", encoder, spec)
     found, read = frozen_encoder(tmp_path, ("small", code))
-    assert digest_weights(found) == code
+    assert fingerprint_weights(found) == code
     assert read == spec
 
 
@@ -163,8 +163,8 @@ def test_a_bundle_s_encoder_serves_as_the_kept_one(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "encoder")
     own = bundle.members[0].encoder
     assert own is not None
-    found, _ = frozen_encoder(tmp_path, ("small", digest_weights(own)))
-    assert digest_weights(found) == digest_weights(own)
+    found, _ = frozen_encoder(tmp_path, ("small", fingerprint_weights(own)))
+    assert fingerprint_weights(found) == fingerprint_weights(own)
 
 
 def test_gathering_leaves_the_bags_closed(bags: Path) -> None:

@@ -1,8 +1,10 @@
-"""Patches have their exact physical size, and lie on a regular grid inside the slide."""
+"""Patches have their exact physical size and lie on a regular grid inside the slide."""
 
 from __future__ import annotations
 
-import time
+import sys
+import tracemalloc
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -16,14 +18,15 @@ from support.drawing import noise, write_levels
 
 from milpath.errors import ResolutionError, UnsupportedSlideError
 from milpath.params import GridParams
-from milpath.patches.grid import PatchGrid, box_mean, plan_grid, tissue_share
+from milpath.patches.grid import PatchGrid, box_mean, plan_grid, tissue_fraction
+from milpath.slides.lattice import Lattice
 from milpath.slides.slide import Slide
 from milpath.slides.tissue import TissueMask
 from milpath.synthetic import SyntheticSlide
 
 
 def slide_of(width: int, height: int, mpp: float, origin: tuple[int, int] = (0, 0)) -> Slide:
-    """What `plan_grid` asks of a slide."""
+    """A stand-in with what `plan_grid` uses of a slide."""
     fake = SimpleNamespace(
         mpp_mean=mpp,
         bounds_l0=(*origin, width, height),
@@ -36,7 +39,7 @@ def slide_of(width: int, height: int, mpp: float, origin: tuple[int, int] = (0, 
 def tissue_over(slide: Slide, cells: NDArray[np.bool_]) -> TissueMask:
     x, y, width, height = slide.bounds_l0
     cell = (width / cells.shape[1], height / cells.shape[0])
-    return TissueMask(cells, (x, y), cell, "bright", np.zeros_like(cells))
+    return TissueMask(cells, Lattice((x, y), cell), "bright", np.zeros_like(cells))
 
 
 def all_tissue(slide: Slide, cells: tuple[int, int] = (37, 41)) -> TissueMask:
@@ -47,7 +50,7 @@ def all_tissue(slide: Slide, cells: tuple[int, int] = (37, 41)) -> TissueMask:
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.2999, 0.30, 0.46])
-def test_a_patch_has_its_physical_size_to_two_per_mille(mpp: float) -> None:
+def test_a_patch_has_its_physical_size_within_two_per_mille(mpp: float) -> None:
     slide = slide_of(9000, 7000, mpp)
     grid = plan_grid(slide, all_tissue(slide), GridParams(mpp=0.5, patch_px=256))
     assert grid.patch_size_l0 * mpp == pytest.approx(128, rel=0.002)
@@ -57,12 +60,12 @@ def test_a_patch_has_its_physical_size_to_two_per_mille(mpp: float) -> None:
 
 def test_overlap_shortens_the_stride_and_not_the_patch() -> None:
     slide = slide_of(9000, 7000, 0.25)
-    plain, lapped = (
+    plain, overlapped = (
         plan_grid(slide, all_tissue(slide), GridParams(overlap_px=overlap)) for overlap in (0, 64)
     )
     assert (plain.patch_size_l0, plain.stride_l0) == (512, 512)
-    assert (lapped.patch_size_l0, lapped.stride_l0) == (512, 384)
-    assert len(lapped) == (8488 // 384 + 1) * (6488 // 384 + 1)
+    assert (overlapped.patch_size_l0, overlapped.stride_l0) == (512, 384)
+    assert len(overlapped) == (8488 // 384 + 1) * (6488 // 384 + 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -90,7 +93,7 @@ def test_patches_lie_inside_once_each_in_reading_order_on_the_grid(
     assert order == sorted(set(order))
 
 
-def test_what_does_not_fit_is_shared_by_both_edges() -> None:
+def test_the_margin_is_split_between_both_edges() -> None:
     slide = slide_of(1010, 2047, 0.5)
     grid = plan_grid(slide, all_tissue(slide), GridParams(patch_px=100))
     assert grid.origin_l0 == (5, 23)
@@ -100,7 +103,7 @@ def test_what_does_not_fit_is_shared_by_both_edges() -> None:
 
 def test_exactly_the_patches_with_enough_tissue_are_kept() -> None:
     slide = slide_of(400, 200, 0.5)
-    cells = np.zeros((8, 16), np.bool_)  # 4 x 4 cells a patch
+    cells = np.zeros((8, 16), np.bool_)  # 4 x 4 cells per patch
     cells[:4, 0] = True  # a quarter of the first patch
     cells[:, 4:8] = True  # all of the second, above and below
     cells[:3, 8] = True  # less of the third
@@ -109,7 +112,7 @@ def test_exactly_the_patches_with_enough_tissue_are_kept() -> None:
 
 
 @pytest.mark.parametrize("cells", [(37, 41), (211, 307), (977, 1009)])
-def test_a_patch_all_of_tissue_is_kept_when_all_of_it_must_be(cells: tuple[int, int]) -> None:
+def test_a_patch_full_of_tissue_is_kept_if_all_of_it_must_be_tissue(cells: tuple[int, int]) -> None:
     slide = slide_of(9973, 7919, 0.3)
     strict = GridParams(patch_px=64, min_tissue=1.0)
     grid = plan_grid(slide, all_tissue(slide, cells), strict)
@@ -123,7 +126,7 @@ def test_a_patch_all_of_tissue_is_kept_when_all_of_it_must_be(cells: tuple[int, 
     cell=st.tuples(st.floats(0.7, 6), st.floats(0.7, 6)),
     size=st.integers(1, 15),
 )
-def test_box_mean_is_the_area_mean_of_a_slow_loop(
+def test_box_mean_equals_the_area_mean_of_a_slow_loop(
     seed: int, origin: tuple[float, float], cell: tuple[float, float], size: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -138,23 +141,24 @@ def test_box_mean_is_the_area_mean_of_a_slow_loop(
             height = min(y + size, top + cell[1]) - max(y, top)
             area += max(width, 0) * max(height, 0)
         slow.append(area / size**2)
-    assert box_mean(mask, origin, cell, coords, size) == pytest.approx(slow, abs=1e-9)
+    assert box_mean(mask, Lattice(origin, cell), coords, size) == pytest.approx(slow, abs=1e-9)
 
 
 def test_x_and_y_are_not_swapped() -> None:
     cells = np.zeros((2, 4), np.bool_)
     cells[0, 3] = True  # the top right
-    tissue = TissueMask(cells, (1000, 500), (10.0, 10.0), "bright", np.zeros_like(cells))
+    lattice = Lattice((1000, 500), (10.0, 10.0))
+    tissue = TissueMask(cells, lattice, "bright", np.zeros_like(cells))
     coords = np.array([[1030, 500], [1000, 510], [1030, 510], [500, 1030]])
-    assert tissue_share(tissue, coords, 10).tolist() == [1, 0, 0, 0]
+    assert tissue_fraction(tissue, coords, 10).tolist() == [1, 0, 0, 0]
 
 
-def test_a_selection_keeps_the_frame() -> None:
+def test_a_selection_keeps_the_lattice() -> None:
     slide = slide_of(1000, 1000, 0.5)
     grid = plan_grid(slide, all_tissue(slide), GridParams(patch_px=100))
     some = grid.select(np.array([3, 7]))
     assert some.coords.tolist() == grid.coords[[3, 7]].tolist()
-    assert some.origin_l0 == grid.origin_l0
+    assert some.lattice == grid.lattice
     assert isinstance(some, PatchGrid)
     assert len(some) == 2
 
@@ -162,14 +166,14 @@ def test_a_selection_keeps_the_frame() -> None:
 # -- examples and faults ---------------------------------------------------------------------------
 
 
-def test_no_tissue_is_an_empty_grid() -> None:
+def test_no_tissue_gives_an_empty_grid() -> None:
     slide = slide_of(1000, 1000, 0.5)
     grid = plan_grid(slide, tissue_over(slide, np.zeros((9, 9), np.bool_)), GridParams())
     assert len(grid) == 0
     assert grid.coords.shape == (0, 2)
 
 
-def test_a_slide_of_just_one_patch_has_it_and_a_pixel_less_is_refused() -> None:
+def test_a_slide_as_large_as_a_patch_has_one_and_a_smaller_slide_raises() -> None:
     slide = slide_of(256, 256, 0.5)
     assert plan_grid(slide, all_tissue(slide), GridParams()).coords.tolist() == [[0, 0]]
     small = slide_of(256, 255, 0.5)
@@ -177,13 +181,18 @@ def test_a_slide_of_just_one_patch_has_it_and_a_pixel_less_is_refused() -> None:
         plan_grid(small, all_tissue(small), GridParams())
 
 
-def test_a_slide_too_coarse_is_refused(tmp_path: Path) -> None:
+def test_a_slide_too_coarse_raises(tmp_path: Path) -> None:
     path = write_levels(tmp_path / "coarse.tif", [noise(300, 300)], mpp=(2, 2))
-    with Slide(path) as slide, pytest.raises(ResolutionError, match=r"coarser than the 0\.5"):
+    with (
+        Slide(path) as slide,
+        pytest.raises(ResolutionError, match=r"coarser than the requested 0\.5"),
+    ):
         plan_grid(slide, all_tissue(slide), GridParams())
 
 
-def test_a_drawn_slides_patches_are_on_its_tissue(drawn: SyntheticSlide, drawn_bag: Path) -> None:
+def test_the_patches_of_a_synthetic_slide_are_on_its_tissue(
+    drawn: SyntheticSlide, drawn_bag: Path
+) -> None:
     from milpath.formats.bag import Bag
 
     with Bag(drawn_bag) as bag:
@@ -193,11 +202,34 @@ def test_a_drawn_slides_patches_are_on_its_tissue(drawn: SyntheticSlide, drawn_b
     assert (tumour > 0.5).any()
 
 
-def test_a_slide_of_ten_gigapixels_is_planned_within_a_second() -> None:
+def test_the_number_of_calls_that_plan_a_grid_does_not_grow_with_the_slide() -> None:
+    calls, found = [], []
+    for side in (1_000, 100_000):
+        slide = slide_of(side, side, 0.25)
+        cells = np.random.default_rng(0).random((side // 32, side // 32)) < 0.9
+        tissue = tissue_over(slide, cells)
+        events: Counter[str] = Counter()
+        before = sys.getprofile()
+        sys.setprofile(lambda frame, event, arg, events=events: events.update((event,)))
+        try:
+            grid = plan_grid(slide, tissue, GridParams(mpp=0.5, patch_px=128))
+        finally:
+            sys.setprofile(before)
+        calls.append(events["call"] + events["c_call"])
+        found.append(len(grid))
+    assert found == [(1_000 // 256) ** 2, (100_000 // 256) ** 2]
+    assert calls[1] <= calls[0] + 10
+
+
+def test_a_slide_of_ten_gigapixels_needs_memory_in_proportion_to_its_thumbnail() -> None:
     slide = slide_of(100_000, 100_000, 0.25)
     cells = np.random.default_rng(0).random((3125, 3125)) < 0.9
     tissue = tissue_over(slide, cells)
-    start = time.perf_counter()
-    grid = plan_grid(slide, tissue, GridParams(mpp=0.5, patch_px=128))
-    assert time.perf_counter() - start < 1.0
+    tracemalloc.start()
+    try:
+        grid = plan_grid(slide, tissue, GridParams(mpp=0.5, patch_px=128))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     assert len(grid) == (100_000 // 256) ** 2
+    assert peak < 32 * cells.size  # bytes: three tables of float64

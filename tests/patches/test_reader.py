@@ -1,4 +1,4 @@
-"""Patches come in order, the same from any number of threads, and few may be missing."""
+"""Patches arrive in order, the same with any number of threads, and few may be missing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def grid_over(count: int) -> PatchGrid:
     return PatchGrid(coords, SIDE, SIDE, SIDE, (0, 0), 0.5, 0)
 
 
-def cut(row: int) -> NDArray[np.uint8]:
+def crop(row: int) -> NDArray[np.uint8]:
     x, y = grid_over(256).coords[row]
     return FULL[y : y + SIDE, x : x + SIDE]
 
@@ -49,14 +49,14 @@ def reading_threads() -> int:
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("count", [0, 1, 16, 17, 256])
-def test_every_patch_comes_once_and_in_order(path: Path, threads: int, count: int) -> None:
+def test_every_patch_is_read_once_and_in_order(path: Path, threads: int, count: int) -> None:
     with Slide(path) as slide:
         found = list(stream_patches(slide, grid_over(count), np.array, threads))
     assert [row for row, _ in found] == list(range(count))
-    assert all(np.array_equal(pixels, cut(row)) for row, pixels in found)
+    assert all(np.array_equal(pixels, crop(row)) for row, pixels in found)
 
 
-def test_a_patch_is_resampled_to_its_side(path: Path) -> None:
+def test_a_patch_is_resampled_to_its_size(path: Path) -> None:
     grid = PatchGrid(np.array([[10, 20]]), 32, 96, 96, (10, 20), 1.5, 0)
     with Slide(path) as slide:
         found = read_patch(slide, grid, 0)
@@ -65,15 +65,15 @@ def test_a_patch_is_resampled_to_its_side(path: Path) -> None:
     assert np.array_equal(found, expected)
 
 
-# -- straight from the file ------------------------------------------------------------------------
+# -- directly from the file ------------------------------------------------------------------------
 
 
-def soft(rows: int, cols: int) -> Pixels:
+def blurred(rows: int, cols: int) -> Pixels:
     return np.asarray(Image.fromarray(noise(rows, cols)).filter(ImageFilter.GaussianBlur(2)))
 
 
-def lay(slide: Slide, side: int, level: int, patch_px: int = 64) -> PatchGrid:
-    """Patches side by side over the whole slide, some reaching beyond it."""
+def plan(slide: Slide, side: int, level: int, patch_px: int = 64) -> PatchGrid:
+    """Plan patches side by side over the whole slide, some reaching beyond it."""
     width, height = slide.dimensions
     places = np.meshgrid(np.arange(-7, width, side), np.arange(-3, height, side))
     coords = np.stack(places, axis=-1).reshape(-1, 2)
@@ -97,7 +97,7 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[tuple[int, int]
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(("side", "level"), [(64, 0), (97, 0), (122, 0), (256, 1), (301, 1)])
 @pytest.mark.parametrize("subsampling", [None, (2, 2)])
-def test_patches_are_openslides_to_the_last_bit_and_tiles_decoded_once(
+def test_patches_equal_openslides_exactly_and_tiles_are_decoded_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     subsampling: tuple[int, int] | None,
@@ -105,23 +105,23 @@ def test_patches_are_openslides_to_the_last_bit_and_tiles_decoded_once(
     level: int,
     threads: int,
 ) -> None:
-    levels = [soft(1000, 1300), soft(500, 650)]
+    levels = [blurred(1000, 1300), blurred(500, 650)]
     path = write_levels(tmp_path / "s.tif", levels, compression="jpeg", subsampling=subsampling)
     with Slide(path) as slide, decodes(monkeypatch) as counted:
-        grid = lay(slide, side, level)
+        grid = plan(slide, side, level)
         for row, pixels in stream_patches(slide, grid, np.array, threads):
             assert np.array_equal(pixels, read_patch(slide, grid, row))
-    # three more are compared with OpenSlide's before
+    # three more are compared with OpenSlide's first
     assert sum(counted.values()) <= len(counted) + 3
     assert len(counted) == (24 if level == 0 else 6)
 
 
-def test_at_a_fractional_downsample_patches_differ_by_openslides_own_interpolation(
+def test_at_a_fractional_downsample_patches_differ_by_openslides_interpolation(
     drawn: SyntheticSlide,
 ) -> None:
     with Slide(drawn.path) as slide:
         assert slide.level_downsamples[1] % 1 > 0.001
-        grid = lay(slide, 256, 1)
+        grid = plan(slide, 256, 1)
         found = [
             np.abs(pixels.astype(int) - read_patch(slide, grid, row))
             for row, pixels in stream_patches(slide, grid, np.array)
@@ -131,10 +131,10 @@ def test_at_a_fractional_downsample_patches_differ_by_openslides_own_interpolati
 
 
 def test_a_tile_that_was_never_scanned_is_background(tmp_path: Path) -> None:
-    path = write_levels(tmp_path / "s.tif", [soft(1024, 1024)], compression="jpeg")
+    path = write_levels(tmp_path / "s.tif", [blurred(1024, 1024)], compression="jpeg")
     lose_tile(path, 5)  # of 4 x 4: x 256 to 511, y 256 to 511
     with Slide(path) as slide:
-        grid = lay(slide, 97, 0)
+        grid = plan(slide, 97, 0)
         found = dict(stream_patches(slide, grid, np.array, 2))
         assert len(found) == len(grid)
         for row, pixels in found.items():
@@ -144,20 +144,20 @@ def test_a_tile_that_was_never_scanned_is_background(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("direct", [True, False])
-def test_damage_costs_the_patches_that_touch_it_on_either_way(
+def test_damage_loses_only_the_patches_that_touch_it_with_either_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: bool
 ) -> None:
-    path = write_levels(tmp_path / "s.tif", [soft(1024, 1024)], compression="jpeg")
+    path = write_levels(tmp_path / "s.tif", [blurred(1024, 1024)], compression="jpeg")
     with TiffFile(path) as tiff:
         middle = tiff.pages[0].dataoffsets[5] + tiff.pages[0].databytecounts[5] // 2
     with path.open("r+b") as file:
         file.seek(middle)
-        file.write(b"\xff\xd9" * 9)  # an end too soon: libjpeg warns, and would go on
+        file.write(b"\xff\xd9" * 9)  # end of image too early: libjpeg only warns
     monkeypatch.setattr("milpath.patches.reader.MAX_UNREADABLE", 1.0)
     if not direct:
         monkeypatch.setattr("milpath.patches.reader.open_tiff_level", lambda *_: None)
     with Slide(path) as slide:
-        grid = lay(slide, 64, 0)
+        grid = plan(slide, 64, 0)
         rows = {row for row, _ in stream_patches(slide, grid, np.array, 2)}
     low, high = grid.coords, grid.coords + 64
     touched = ((low < 512) & (high > 256)).all(axis=1)
@@ -167,7 +167,7 @@ def test_damage_costs_the_patches_that_touch_it_on_either_way(
 # -- damage ----------------------------------------------------------------------------------------
 
 
-def test_a_few_unreadable_patches_are_left_out_and_told(
+def test_a_few_unreadable_patches_are_left_out_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     wide = write_levels(tmp_path / "w.tif", [noise(1024, 4096)])  # 64 patches a row
@@ -189,7 +189,7 @@ def test_more_than_one_percent_unreadable_fails_the_slide(path: Path, threads: i
     damage_tile(path, 5)
     with (
         Slide(path) as slide,
-        pytest.raises(SlideReadError, match=r"n\.tif: cannot be read .*at most 1% of 256 may be"),
+        pytest.raises(SlideReadError, match=r"n\.tif: cannot be read .*expected at most 1% of 256"),
     ):
         list(stream_patches(slide, grid_over(256), np.array, threads))
     assert reading_threads() == 0
@@ -216,11 +216,11 @@ def test_a_consumer_that_stops_early_ends_the_threads(path: Path) -> None:
         ("cohort/BS10_HE1.tif", 301, 0),
     ],
 )
-def test_patches_of_real_slides_are_openslides_to_the_last_bit(
+def test_patches_of_real_slides_equal_openslides_exactly(
     shared_data: Path, monkeypatch: pytest.MonkeyPatch, name: str, side: int, level: int
 ) -> None:
     with Slide(shared_data / name) as slide, decodes(monkeypatch) as counted:
-        grid = lay(slide, side, level, 128)
+        grid = plan(slide, side, level, 128)
         middle = int(np.abs(grid.coords - np.array(slide.dimensions) // 2).sum(axis=1).argmin())
         near = np.abs(grid.coords - grid.coords[middle]).max(axis=1) < 4 * side
         grid = grid.select(np.flatnonzero(near))

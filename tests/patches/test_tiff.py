@@ -1,4 +1,4 @@
-"""Tiles decoded straight from a TIFF are OpenSlide's own, or are left to OpenSlide."""
+"""Tiles decoded directly from a TIFF equal OpenSlide's, or are left to OpenSlide."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ KINDS = {
 }
 
 
-def soft(rows: int, cols: int) -> Pixels:
-    """Noise of blots, as JPEG likes it."""
+def blurred(rows: int, cols: int) -> Pixels:
+    """Blurred noise, which JPEG compresses well."""
     return np.asarray(Image.fromarray(noise(rows, cols)).filter(ImageFilter.GaussianBlur(3)))
 
 
 @pytest.fixture(params=KINDS)
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    levels = [soft(700, 1000), soft(350, 500), soft(175, 250)]
+    levels = [blurred(700, 1000), blurred(350, 500), blurred(175, 250)]
     return write_levels(tmp_path / "s.tif", levels, **KINDS[request.param])
 
 
 def shown(slide: Slide, level: TiffLevel, number: int, row: int, col: int) -> Pixels | None:
-    """A tile as OpenSlide gives it, cut at the level's edge; None where it refuses."""
+    """A tile as OpenSlide returns it, cropped at the level's edge; None where it raises."""
     x, y = col * level.tile[0], row * level.tile[1]
     down = round(slide.level_downsamples[number])
     size = min(level.tile[0], level.size[0] - x), min(level.tile[1], level.size[1] - y)
@@ -51,7 +51,7 @@ def shown(slide: Slide, level: TiffLevel, number: int, row: int, col: int) -> Pi
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_every_tile_is_what_openslide_shows(path: Path, number: int) -> None:
+def test_every_tile_equals_openslides(path: Path, number: int) -> None:
     with Slide(path) as slide:
         level = open_tiff_level(slide, number)
         assert level is not None
@@ -64,14 +64,14 @@ def test_every_tile_is_what_openslide_shows(path: Path, number: int) -> None:
                 assert np.array_equal(own[: other.shape[0], : other.shape[1]], other)
 
 
-def test_a_damaged_tile_is_never_a_picture_that_openslide_would_not_show(path: Path) -> None:
+def test_a_damaged_tile_returns_none_or_what_openslide_returns(path: Path) -> None:
     random = np.random.default_rng(7)
     with Slide(path) as slide:
         level = open_tiff_level(slide, 0)
     assert level is not None
     with TiffFile(path) as tiff:
         offset, count = tiff.pages[0].dataoffsets[5], tiff.pages[0].databytecounts[5]
-    refused = 0
+    rejected = 0
     with level, path.open("r+b", buffering=0) as file:
         file.seek(offset)
         good = file.read(count)
@@ -83,14 +83,14 @@ def test_a_damaged_tile_is_never_a_picture_that_openslide_would_not_show(path: P
             file.seek(offset)
             file.write(bad)
             own = level.read_tile(1, 1)
-            refused += own is None
+            rejected += own is None
             with Slide(path) as slide:
                 other = shown(slide, level, 0, 1, 1)
             assert own is None or (other is not None and np.array_equal(own, other))
-    assert refused > 10
+    assert rejected > 10
 
 
-def test_a_fractional_level_is_openslides_where_pixels_meet(drawn: SyntheticSlide) -> None:
+def test_a_fractional_level_equals_openslides_at_aligned_pixels(drawn: SyntheticSlide) -> None:
     with Slide(drawn.path) as slide:
         assert slide.level_downsamples[1] % 1 > 0.001
         level = open_tiff_level(slide, 1)
@@ -104,7 +104,7 @@ def test_a_fractional_level_is_openslides_where_pixels_meet(drawn: SyntheticSlid
 # -- examples and faults ---------------------------------------------------------------------------
 
 
-def test_a_tile_that_was_never_scanned_is_not_to_be_had(path: Path) -> None:
+def test_a_tile_that_was_never_scanned_is_not_available(path: Path) -> None:
     lose_tile(path, 1)
     with Slide(path) as slide:
         level = open_tiff_level(slide, 0)
@@ -114,7 +114,7 @@ def test_a_tile_that_was_never_scanned_is_not_to_be_had(path: Path) -> None:
         assert level.read_tile(0, 1) is None
 
 
-def test_a_file_cut_short_has_no_tile_where_it_ends(path: Path) -> None:
+def test_a_truncated_file_has_no_tile_where_it_ends(path: Path) -> None:
     with Slide(path) as slide:
         level = open_tiff_level(slide, 0)
         assert level is not None
@@ -127,10 +127,10 @@ def test_a_file_cut_short_has_no_tile_where_it_ends(path: Path) -> None:
             assert level.read_tile(*np.unravel_index(damaged, level.counts.shape)) is None  # type: ignore[arg-type]
 
 
-def test_a_level_that_differs_by_one_grey_level_is_not_trusted(
+def test_a_level_that_differs_by_one_grey_level_is_left_to_openslide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_levels(tmp_path / "s.tif", [soft(300, 300)], compression="jpeg")
+    path = write_levels(tmp_path / "s.tif", [blurred(300, 300)], compression="jpeg")
     decode = tiff.decode_jpeg
     monkeypatch.setattr(tiff, "decode_jpeg", lambda *a, **k: decode(*a, **k) ^ 1)
     with Slide(path) as slide:
@@ -139,20 +139,20 @@ def test_a_level_that_differs_by_one_grey_level_is_not_trusted(
 
 def test_the_tile_with_the_most_detail_is_the_one_compared(tmp_path: Path) -> None:
     picture = np.full((1024, 1024, 3), 240, np.uint8)
-    picture[512:768, 256:512] = soft(256, 256)
+    picture[512:768, 256:512] = blurred(256, 256)
     path = write_levels(tmp_path / "s.tif", [picture], compression="jpeg")
     with Slide(path) as slide:
         level = open_tiff_level(slide, 0)
     assert level is not None
     level.close()
-    damage_tile(path, 9)  # of 4 x 4: the blots; what can be compared is still the glass
+    damage_tile(path, 9)  # of 4 x 4: the detail; the background can still be compared
     with Slide(path) as slide:
         again = open_tiff_level(slide, 0)
     assert again is not None
     again.close()
 
 
-def test_where_openslide_refuses_what_was_decoded_it_is_believed(
+def test_a_level_that_openslide_cannot_read_is_left_to_openslide(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> Pixels:
@@ -167,7 +167,7 @@ def test_grey_tiles_are_left_to_openslide(tmp_path: Path) -> None:
     path = tmp_path / "grey.tif"
     with TiffWriter(path) as tiff:
         tiff.write(
-            soft(512, 512)[..., 0], tile=(256, 256), photometric="minisblack", compression="jpeg"
+            blurred(512, 512)[..., 0], tile=(256, 256), photometric="minisblack", compression="jpeg"
         )
     with Slide(path) as slide:
         assert open_tiff_level(slide, 0) is None
@@ -199,7 +199,7 @@ def test_real_slides_are_read_directly_where_their_format_allows(
                 level.close()
 
 
-def test_every_tile_of_a_genuine_aperio_slide_is_openslides(
+def test_every_tile_of_a_real_aperio_slide_equals_openslides(
     shared_data: Path, tmp_path: Path
 ) -> None:
     path = Path(shutil.copy(shared_data / "slides" / "CMU-1-Small-Region.svs", tmp_path))

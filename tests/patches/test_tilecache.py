@@ -1,4 +1,4 @@
-"""Windows are put together from tiles as OpenSlide does it, each tile decoded about once."""
+"""Windows are assembled from tiles as OpenSlide does it, each tile decoded about once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def windows_at(places: NDArray[np.int64], side: int) -> Windows:
 
 
 @contextmanager
-def laid(path: Path, windows: Windows) -> Iterator[tuple[TileCache, TiffLevel]]:
+def open_cache(path: Path, windows: Windows) -> Iterator[tuple[TileCache, TiffLevel]]:
     with Slide(path) as slide:
         level = open_tiff_level(slide, 0)
         assert level is not None
@@ -52,7 +52,7 @@ def expected(windows: Windows, window: int) -> Pixels:
 
 
 def unaligned(side: int = 187) -> Windows:
-    """A grid that fits no tile, its windows overlapping by the filter's reach."""
+    """A grid aligned with no tile, its windows overlapping by the width of the filter."""
     places = np.stack(np.meshgrid(np.arange(5, 1100, side), np.arange(3, 900, side)), axis=-1)
     return windows_at(places.reshape(-1, 2), side)
 
@@ -67,11 +67,11 @@ def unaligned(side: int = 187) -> Windows:
     ),
     side=st.sampled_from([16, 100, 256, 487, 700]),
 )
-def test_a_window_is_the_picture_and_background_beyond_it(
+def test_a_window_shows_the_picture_and_the_background_outside_it(
     path: Path, places: list[tuple[int, int]], side: int
 ) -> None:
     windows = windows_at(np.array(places), side)
-    with laid(path, windows) as (cache, _):
+    with open_cache(path, windows) as (cache, _):
         for window in range(len(places)):
             found = cache.read(window)
             assert found is not None
@@ -80,7 +80,7 @@ def test_a_window_is_the_picture_and_background_beyond_it(
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("side", [64, 187, 256, 300])
-def test_every_tile_is_decoded_once_however_the_grid_lies(
+def test_every_tile_is_decoded_once_for_any_grid(
     path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, side: int
 ) -> None:
     decoded: Counter[tuple[int, int]] = Counter()
@@ -91,7 +91,7 @@ def test_every_tile_is_decoded_once_however_the_grid_lies(
         return read_tile(level, row, col)
 
     windows = unaligned(side)
-    with laid(path, windows) as (cache, _), ThreadPoolExecutor(threads) as pool:
+    with open_cache(path, windows) as (cache, _), ThreadPoolExecutor(threads) as pool:
         monkeypatch.setattr(TiffLevel, "read_tile", counted)
 
         def read(window: int) -> bool:
@@ -104,9 +104,9 @@ def test_every_tile_is_decoded_once_however_the_grid_lies(
     assert set(decoded.values()) == {1}
 
 
-def test_no_tile_is_kept_when_the_last_window_is_read(path: Path) -> None:
+def test_no_tile_is_kept_after_the_last_window(path: Path) -> None:
     windows = unaligned()
-    with laid(path, windows) as (cache, _):
+    with open_cache(path, windows) as (cache, _):
         for window in range(len(windows.first)):
             cache.read(window)
             cache.release([window])
@@ -114,12 +114,12 @@ def test_no_tile_is_kept_when_the_last_window_is_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("tiles", [0, 2, 5])
-def test_what_is_kept_has_a_bound_beyond_which_tiles_are_decoded_again(
+def test_the_cache_keeps_its_limit_and_decodes_tiles_again(
     path: Path, monkeypatch: pytest.MonkeyPatch, tiles: int
 ) -> None:
-    monkeypatch.setattr(tilecache, "KEPT_BYTES", tiles * 256 * 256 * 3)
+    monkeypatch.setattr(tilecache, "MAX_KEPT_BYTES", tiles * 256 * 256 * 3)
     windows = unaligned(300)
-    with laid(path, windows) as (made, _):
+    with open_cache(path, windows) as (made, _):
         for window in range(len(windows.first)):
             found = made.read(window)
             made.release([window])
@@ -130,11 +130,11 @@ def test_what_is_kept_has_a_bound_beyond_which_tiles_are_decoded_again(
 # -- faults ----------------------------------------------------------------------------------------
 
 
-def test_only_windows_that_touch_a_lost_tile_are_not_to_be_had(tmp_path: Path) -> None:
+def test_only_windows_that_touch_a_lost_tile_are_not_available(tmp_path: Path) -> None:
     path = write_levels(tmp_path / "n.tif", [FULL])
     lose_tile(path, 7)  # of 5 x 6: x 256 to 511, y 256 to 511
     windows = unaligned()
-    with laid(path, windows) as (cache, _):
+    with open_cache(path, windows) as (cache, _):
         for window in range(len(windows.first)):
             low, high = windows.first[window], windows.first[window] + windows.extent[window]
             touched = bool(((low < 512) & (high > 256)).all())
@@ -142,14 +142,14 @@ def test_only_windows_that_touch_a_lost_tile_are_not_to_be_had(tmp_path: Path) -
             cache.release([window])
 
 
-def test_an_error_in_decoding_reaches_every_thread_that_waits(
+def test_a_decoding_error_reaches_every_waiting_thread(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> Pixels:
         raise MemoryError
 
     windows = windows_at(np.array([[0, 0]] * 8), 64)
-    with laid(path, windows) as (cache, _), ThreadPoolExecutor(4) as pool:
+    with open_cache(path, windows) as (cache, _), ThreadPoolExecutor(4) as pool:
         monkeypatch.setattr(TiffLevel, "read_tile", fail)
         for done in [pool.submit(cache.read, window) for window in range(8)]:
             with pytest.raises(MemoryError):

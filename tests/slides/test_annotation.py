@@ -22,16 +22,17 @@ from milpath.slides.annotation import (
     trace_tissue,
     write_annotation,
 )
+from milpath.slides.lattice import Lattice
 from milpath.slides.thumbnail import Thumbnail
 from milpath.slides.tissue import TissueMask
 
 
 def frame(mask: NDArray[np.bool_]) -> tuple[Thumbnail, TissueMask]:
     """A mask, and an thumbnail it could be of: cells of 16 x 16.5 px from (100, 40) on."""
-    cell, origin = (16.0, 16.5), (100, 40)
+    lattice = Lattice((100, 40), (16.0, 16.5))
     rgb = np.full((*mask.shape, 3), 240, np.uint8)
-    thumbnail = Thumbnail(rgb, origin, cell, 8.0, np.zeros(mask.shape, np.bool_))
-    return thumbnail, TissueMask(mask, origin, cell, "bright", np.zeros(mask.shape, np.bool_))
+    thumbnail = Thumbnail(rgb, lattice, 8.0, np.zeros(mask.shape, np.bool_))
+    return thumbnail, TissueMask(mask, lattice, "bright", np.zeros(mask.shape, np.bool_))
 
 
 def blobs(seed: int) -> NDArray[np.bool_]:
@@ -184,7 +185,7 @@ def test_what_a_polygon_fills_is_what_a_slower_way_says(data: st.DataObject) -> 
     corner = st.tuples(st.floats(-5, 35), st.floats(-5, 25))
     rings = [np.array(data.draw(st.lists(corner, min_size=3, max_size=9))) for _ in range(2)]
     thumbnail, tissue = frame(np.zeros((20, 30), np.bool_))
-    places = [(ring + 0.5) * thumbnail.cell_l0 + thumbnail.origin_l0 for ring in rings]
+    places = [thumbnail.lattice.from_index(ring[:, ::-1]) for ring in rings]
     cols, rows = np.meshgrid(np.arange(30), np.arange(20))
     points = np.stack([cols.ravel(), rows.ravel()], axis=1)
     outer, hole = (points_in_poly(points, ring).reshape(20, 30) for ring in rings)

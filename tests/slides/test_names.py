@@ -1,4 +1,4 @@
-"""What may be printed, and what may become a file's name anywhere."""
+"""Only safe text is printed, and only names valid on every system become file names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from milpath.slides.names import folded, is_file_name, is_printable
 
 
 @pytest.mark.parametrize("name", ["a", "süd-7", "S12.3 b", "日本", "a=b", "console", "x" * 200])
-def test_plain_names_are_names_of_files(name: str) -> None:
+def test_plain_names_are_file_names(name: str) -> None:
     assert is_file_name(name)
     assert is_printable(name)
 
@@ -22,12 +22,12 @@ def test_plain_names_are_names_of_files(name: str) -> None:
     ["", ".", "..", ".a", "-a", "a/b", "a\\b", "a:b", "a*", "CON", "nul.txt", "Com1", "a.", "a ",
      "a\0", "a\nb", "a\x1b[2J", "a\u202eb", "a\u2028b", "x" * 201, "ü" * 101],
 )  # fmt: skip
-def test_others_are_not(name: str) -> None:
+def test_unsafe_names_are_not_file_names(name: str) -> None:
     assert not is_file_name(name)
 
 
 @given(name=st.text(max_size=30))
-def test_a_name_of_a_file_stays_in_its_folder_and_in_its_line(name: str) -> None:
+def test_a_file_name_stays_in_its_folder_and_on_one_line(name: str) -> None:
     if is_file_name(name):
         path = Path("folder") / f"{name}.h5"
         assert path.parent == Path("folder")
@@ -35,7 +35,7 @@ def test_a_name_of_a_file_stays_in_its_folder_and_in_its_line(name: str) -> None
         assert is_printable(name)
 
 
-def test_names_that_some_file_system_takes_for_one_are_folded_alike() -> None:
+def test_names_that_a_file_system_treats_as_the_same_fold_to_one() -> None:
     assert folded("Straße") == folded("STRASSE")
     assert folded("é") == folded("e\u0301")
     assert folded("a") != folded("b")

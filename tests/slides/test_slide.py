@@ -1,4 +1,4 @@
-"""A slide is read where it is asked to be, and tells only what it may."""
+"""A slide is read exactly where requested, and reveals only an allow-list of properties."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def flat(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (100, 37), (700, 500)])
-def test_a_region_at_scale_one_is_a_crop_of_level_0(noisy: Path, x: int, y: int) -> None:
+def test_a_region_at_scale_one_equals_a_crop_of_level_0(noisy: Path, x: int, y: int) -> None:
     with Slide(noisy) as slide:
         read = slide.read_region((x, y), (200, 120), (200, 120), 0)
     assert np.array_equal(read, noise(1024, 1024)[y : y + 120, x : x + 200])
@@ -73,7 +73,7 @@ def test_a_region_at_scale_one_is_a_crop_of_level_0(noisy: Path, x: int, y: int)
     size_px=st.sampled_from([40, 48, 57, 100, 180, 192]),
     level=st.sampled_from([0, 1, 2]),
 )
-def test_a_spot_lies_where_it_was_drawn_at_any_fraction_scale_and_level(
+def test_a_spot_keeps_its_place_at_any_offset_scale_and_level(
     spots: Path, spot: tuple[float, float], shift: tuple[float, float], size_px: int, level: int
 ) -> None:
     side = 191.7
@@ -90,7 +90,7 @@ def test_a_spot_lies_where_it_was_drawn_at_any_fraction_scale_and_level(
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.25, 0.5, 0.75])
-def test_at_scale_one_a_fractional_offset_shifts_a_ramp_by_just_that(
+def test_at_scale_one_a_fractional_offset_shifts_a_ramp_by_that_offset(
     tmp_path: Path, offset: float
 ) -> None:
     ramp = np.repeat(np.arange(0, 250, dtype=np.uint8)[None, :, None], 256, 0).repeat(3, 2)
@@ -127,7 +127,7 @@ def test_at_a_fractional_downsample_patches_join_within_openslides_interpolation
     assert seam.max() <= 16
 
 
-def test_at_the_slides_edge_a_fractional_downsample_shifts_nothing(tmp_path: Path) -> None:
+def test_at_the_slides_edge_a_fractional_downsample_causes_no_shift(tmp_path: Path) -> None:
     rgb = noise(601, 1030)
     third = np.ascontiguousarray(rgb[:200, :343])  # OpenSlide makes 3.004 of the two axes
     with Slide(write_levels(tmp_path / "edge.tif", [rgb, third])) as slide:
@@ -137,7 +137,9 @@ def test_at_the_slides_edge_a_fractional_downsample_shifts_nothing(tmp_path: Pat
 
 
 @pytest.mark.parametrize("corner", [(-100, -50), (924, 974), (5000, 5000)])
-def test_outside_the_slide_is_background(noisy: Path, corner: tuple[int, int]) -> None:
+def test_the_area_outside_the_slide_has_the_background_colour(
+    noisy: Path, corner: tuple[int, int]
+) -> None:
     with Slide(noisy) as slide:
         read = slide.read_region(corner, (200, 200), (200, 200), 0)
         assert slide.background == (255, 255, 255)
@@ -160,7 +162,7 @@ def test_a_slide_reopened_reads_the_same_and_keeps_its_resolution(noisy: Path) -
 # -- resolution ------------------------------------------------------------------------------------
 
 
-def test_the_files_own_resolution_is_read_and_named(flat: Path) -> None:
+def test_the_files_own_resolution_is_read_and_its_source_recorded(flat: Path) -> None:
     with Slide(flat) as slide:
         assert slide.mpp == pytest.approx((0.5, 0.5), rel=1e-6)
         assert slide.facts.mpp_source == "slide"
@@ -175,32 +177,35 @@ def test_a_given_resolution_overrides_the_files_and_its_source_is_recorded(
         assert slide.facts.mpp_source == source
 
 
-def test_a_missing_resolution_is_refused_with_the_remedies(tmp_path: Path) -> None:
+def test_a_missing_resolution_raises_with_the_remedies(tmp_path: Path) -> None:
     path = write_levels(tmp_path / "bare.tif", [noise(300, 300)], mpp=None)
     with (
         Slide(path) as slide,
-        pytest.raises(ResolutionError, match=r"bare\.tif: .*does not say.*--slide-mpp.*mpp column"),
+        pytest.raises(
+            ResolutionError,
+            match=r"bare\.tif: .*does not contain its µm per pixel.*--slide-mpp.*mpp column",
+        ),
     ):
         _ = slide.facts
 
 
 @pytest.mark.parametrize("mpp", [1e-3, 352.78])
-def test_an_absurd_tag_is_refused(tmp_path: Path, mpp: float) -> None:
+def test_an_implausible_tag_raises(tmp_path: Path, mpp: float) -> None:
     path = write_levels(tmp_path / "odd.tif", [noise(300, 300)], mpp=(mpp, mpp))
     with (
         Slide(path) as slide,
-        pytest.raises(ResolutionError, match=r"cannot be right.*0\.05 to 20"),
+        pytest.raises(ResolutionError, match=r"is not plausible.*0\.05 to 20"),
     ):
         _ = slide.mpp
 
 
 @pytest.mark.parametrize("mpp", [0.0, -0.5, 353.0, float("nan"), float("inf")])
-def test_an_absurd_given_resolution_is_refused(flat: Path, mpp: float) -> None:
-    with Slide(flat, mpp=mpp) as slide, pytest.raises(ResolutionError, match="cannot be right"):
+def test_an_implausible_given_resolution_raises(flat: Path, mpp: float) -> None:
+    with Slide(flat, mpp=mpp) as slide, pytest.raises(ResolutionError, match="is not plausible"):
         _ = slide.mpp
 
 
-def test_pixels_that_are_not_square_are_refused_beyond_two_percent(tmp_path: Path) -> None:
+def test_pixels_that_are_not_square_within_two_percent_raise(tmp_path: Path) -> None:
     near = write_levels(tmp_path / "near.tif", [noise(300, 300)], mpp=(0.5, 0.508))
     far = write_levels(tmp_path / "far.tif", [noise(300, 300)], mpp=(0.5, 0.512))
     with Slide(near) as slide:
@@ -220,7 +225,7 @@ def test_the_coarsest_level_that_is_fine_enough_is_read(
         assert slide.level_for(mpp) == level
 
 
-def test_more_detail_than_the_slide_has_is_refused(spots: Path) -> None:
+def test_requesting_more_detail_than_the_slide_has_raises(spots: Path) -> None:
     with Slide(spots) as slide:
         assert slide.level_for(0.5 / 1.249) == 0
         with pytest.raises(ResolutionError, match=r"coarser than.*give --mpp 0\.5 or more"):
@@ -230,16 +235,16 @@ def test_more_detail_than_the_slide_has_is_refused(spots: Path) -> None:
 # -- damage ----------------------------------------------------------------------------------------
 
 
-def test_a_handle_survives_a_damaged_tile(noisy: Path, tmp_path: Path) -> None:
-    path = Path(shutil.copy(noisy, tmp_path / "rotten.tif"))
+def test_a_slide_stays_readable_after_a_damaged_tile(noisy: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(noisy, tmp_path / "damaged.tif"))
     damage_tile(path, 5)  # of 4 x 4: x 256 to 511, y 256 to 511
-    with Slide(path) as rotten, Slide(noisy) as clean:
+    with Slide(path) as damaged, Slide(noisy) as clean:
         for _ in range(2):
-            with pytest.raises(SlideReadError, match=r"^rotten\.tif: cannot be read at level 0"):
-                rotten.read_region((300, 300), (100, 100), (100, 100), 0)
+            with pytest.raises(SlideReadError, match=r"^damaged\.tif: cannot be read at level 0"):
+                damaged.read_region((300, 300), (100, 100), (100, 100), 0)
             for corner in ((0, 0), (520, 300), (300, 520)):
                 one, two = (
-                    each.read_region(corner, (200, 200), (77, 77), 0) for each in (rotten, clean)
+                    each.read_region(corner, (200, 200), (77, 77), 0) for each in (damaged, clean)
                 )
                 assert np.array_equal(one, two)
 
@@ -260,13 +265,13 @@ FAULTS: dict[str, tuple[object, str]] = {
     "html": (_bytes(b"<!doctype html><p>404"), "a web page"),
     "lfs": (_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "git-lfs pointer"),
     "png": (_bytes(b"\x89PNG\r\n\x1a\n123"), "a PNG picture"),
-    "cut": (_bytes(b"II*\0\x08\0\0\0\0\0"), "a TIFF that is cut short"),
+    "cut": (_bytes(b"II*\0\x08\0\0\0\0\0"), "a TIFF that is truncated"),
     "zeros": (_bytes(bytes(999)), "contents unknown"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_no_slide_is_refused_in_one_line_that_names_no_folder(
+def test_a_file_that_is_not_a_slide_raises_one_line_without_its_folder(
     tmp_path: Path, fault: str
 ) -> None:
     make, text = FAULTS[fault]
@@ -280,7 +285,7 @@ def test_what_is_no_slide_is_refused_in_one_line_that_names_no_folder(
     assert str(caught.value).startswith("x.svs: ")
 
 
-def test_a_path_the_system_will_not_take_is_a_slides_own_fault(tmp_path: Path) -> None:
+def test_a_path_that_is_too_long_raises(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedSlideError, match="cannot be read"):
         Slide(tmp_path / ("a" * 300))
 
@@ -297,33 +302,33 @@ def test_a_read_error_names_no_folder(noisy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ü.tif", "日本.tif", "😐.tif", "a b%20.tif", "-x.tif"])
-def test_names_of_any_letters_open(flat: Path, tmp_path: Path, name: str) -> None:
+def test_file_names_with_any_letters_open(flat: Path, tmp_path: Path, name: str) -> None:
     with Slide(shutil.copy(flat, tmp_path / name)) as slide:
         assert slide.dimensions == (300, 300)
         assert slide.slide_id == name.removesuffix(".tif")
 
 
-# -- headers that lie ------------------------------------------------------------------------------
+# -- wrong headers ---------------------------------------------------------------------------------
 
 
-def lie(path: Path, **tags: int) -> Path:
-    """Another value of some tags of the first page."""
+def change_tags(path: Path, **tags: int) -> Path:
+    """Change the values of some tags of the first page."""
     with TiffFile(path, mode="r+b") as tiff:
         for name, value in tags.items():
             tiff.pages[0].tags[name].overwrite(value)
     return path
 
 
-def test_a_slide_that_tells_of_more_tiles_than_it_lists_is_refused(tmp_path: Path) -> None:
+def test_a_header_with_more_tiles_than_the_file_lists_raises(tmp_path: Path) -> None:
     path = write_levels(tmp_path / "s.tif", [noise(300, 300)], compression="jpeg")
-    lie(path, ImageWidth=1 << 20)
+    change_tags(path, ImageWidth=1 << 20)
     with pytest.raises(UnsupportedSlideError, match=r"^s\.tif: "):
         Slide(path)
 
 
-def test_tiles_that_no_memory_holds_are_refused_before_any_is_read(tmp_path: Path) -> None:
+def test_tiles_too_large_for_memory_raise_before_any_is_read(tmp_path: Path) -> None:
     path = write_levels(tmp_path / "s.tif", [noise(256, 256)])
-    lie(path, TileWidth=1 << 15, TileLength=1 << 15)
+    change_tags(path, TileWidth=1 << 15, TileLength=1 << 15)
     with pytest.raises(UnsupportedSlideError, match=r"^s\.tif: its tiles are 32768 x 32768 px"):
         Slide(path)
 
@@ -341,7 +346,7 @@ def test_facts_are_an_allow_list(tmp_path: Path) -> None:
     assert openslide.OpenSlide(path).properties["aperio.Filename"] == "DOE JANE"
     with Slide(path) as slide:
         facts = slide.facts
-        told = repr(facts) + " ".join(
+        revealed = repr(facts) + " ".join(
             repr(getattr(slide, name)) for name in dir(slide) if not name.startswith("_")
         )
     assert {field.name for field in dataclasses.fields(SlideFacts)} == {
@@ -350,7 +355,7 @@ def test_facts_are_an_allow_list(tmp_path: Path) -> None:
     }
     assert (facts.vendor, facts.objective, facts.mpp_x) == ("aperio", 20.0, 0.5)
     for secret in ("DOE", "5c3r37"):
-        assert secret not in told
+        assert secret not in revealed
 
 
 def test_label_and_macro_pictures_are_never_opened(
@@ -365,7 +370,9 @@ def test_label_and_macro_pictures_are_never_opened(
         slide.read_region((0, 0), (99, 99), (9, 9), 1)
 
 
-def test_two_slides_have_two_hashes_and_a_copy_the_same(spots: Path, noisy: Path) -> None:
+def test_different_slides_have_different_hashes_and_a_reopened_one_the_same(
+    spots: Path, noisy: Path
+) -> None:
     with Slide(spots) as one, Slide(noisy) as two, one.reopen() as three:
         assert one.quickhash == three.quickhash != two.quickhash
 
@@ -373,7 +380,7 @@ def test_two_slides_have_two_hashes_and_a_copy_the_same(spots: Path, noisy: Path
 # -- real slides -----------------------------------------------------------------------------------
 
 
-def test_every_broken_file_is_refused_in_one_line(shared_data: Path) -> None:
+def test_every_broken_file_raises_one_line(shared_data: Path) -> None:
     files = sorted((shared_data / "broken").iterdir())
     assert len(files) >= 12
     for path in files:
@@ -390,7 +397,7 @@ def read_all(path: Path) -> Sequence[int]:
         return slide.read_region((0, 0), (width, height), (width, height), 0).shape
 
 
-def test_a_slide_without_resolution_names_its_objective_where_it_has_one(
+def test_a_slide_without_resolution_raises_with_the_remedy(
     shared_data: Path,
 ) -> None:
     with (

@@ -1,4 +1,4 @@
-"""The thumbnail shows the slide's bounds, whole, whatever its levels and its damage."""
+"""The thumbnail shows all of the slide's bounds, for any levels and any damage."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ def test_the_cells_cover_the_bounds_exactly(drawn: SyntheticSlide, mpp: float) -
         found = read_thumbnail(slide, mpp)
         x, y, width, height = slide.bounds_l0
     rows, cols = found.rgb.shape[:2]
-    assert found.origin_l0 == (x, y)
-    assert (cols * found.cell_l0[0], rows * found.cell_l0[1]) == pytest.approx((width, height))
+    assert found.lattice.origin_l0 == (x, y)
+    assert (cols * found.lattice.cell_l0[0], rows * found.lattice.cell_l0[1]) == pytest.approx(
+        (width, height)
+    )
     assert found.mpp == pytest.approx(mpp, rel=0.03)
     assert found.unreadable.shape == (rows, cols)
     assert not found.unreadable.any()
 
 
-def test_a_slide_of_one_level_reads_as_one_of_several(tmp_path: Path) -> None:
+def test_a_slide_of_one_level_gives_the_same_thumbnail_as_a_pyramid(tmp_path: Path) -> None:
     full = smooth(1024, 1536)
     half = full.reshape(256, 4, 384, 4, 3).mean(axis=(1, 3)).round().astype(np.uint8)
     one = write_levels(tmp_path / "one.tif", [full])
@@ -46,7 +48,7 @@ def test_a_slide_of_one_level_reads_as_one_of_several(tmp_path: Path) -> None:
     assert np.abs(alone - pyramid).mean() < 2
 
 
-def test_blocks_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_levels(tmp_path / "n.tif", [noise(1024, 1536)])
     with Slide(path) as slide:
         whole = read_thumbnail(slide, 3.3)
@@ -55,7 +57,7 @@ def test_blocks_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert np.abs(whole.rgb.astype(int) - blocks.rgb).max() <= 1
 
 
-def test_what_cannot_be_read_is_marked_and_the_rest_is_there(tmp_path: Path) -> None:
+def test_unreadable_areas_are_marked_and_the_rest_is_read(tmp_path: Path) -> None:
     path = write_levels(tmp_path / "n.tif", [noise(1024, 1024)])
     with Slide(path) as slide:
         clean = read_thumbnail(slide, 2.0)
@@ -82,35 +84,35 @@ def test_where_a_coarse_level_is_damaged_a_finer_one_is_read(tmp_path: Path) -> 
     assert np.abs(found.rgb.astype(int) - clean.rgb).max() <= 8
 
 
-def test_a_slide_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> None:
+def test_a_slide_without_any_readable_part_raises(tmp_path: Path) -> None:
     path = write_levels(tmp_path / "n.tif", [noise(500, 500)])
     damage_tile(path, 0, 1, 2, 3)
     with Slide(path) as slide, pytest.raises(SlideReadError, match=r"n\.tif: cannot be read"):
         read_thumbnail(slide, 8.0)
 
 
-def test_a_slide_coarser_than_the_overview_is_shown_as_it_is(tmp_path: Path) -> None:
+def test_a_slide_coarser_than_the_thumbnail_keeps_its_pixels(tmp_path: Path) -> None:
     path = write_levels(tmp_path / "n.tif", [noise(200, 300)], mpp=(16, 16))
     with Slide(path) as slide:
         found = read_thumbnail(slide, 8.0)
     assert np.array_equal(found.rgb, noise(200, 300))
-    assert found.cell_l0 == (1.0, 1.0)
+    assert found.lattice.cell_l0 == (1.0, 1.0)
 
 
-def test_a_sliver_still_has_a_row(tmp_path: Path) -> None:
+def test_a_slide_of_three_rows_still_gives_one_row(tmp_path: Path) -> None:
     path = write_levels(tmp_path / "n.tif", [noise(3, 2000)])
     with Slide(path) as slide:
         assert read_thumbnail(slide, 64.0).rgb.shape == (1, 16, 3)
 
 
-def test_an_overview_needs_a_resolution(tmp_path: Path) -> None:
+def test_a_slide_without_resolution_raises(tmp_path: Path) -> None:
     path = write_levels(tmp_path / "n.tif", [noise(100, 100)], mpp=None)
     with Slide(path) as slide, pytest.raises(ResolutionError, match="--slide-mpp"):
         read_thumbnail(slide, 8.0)
 
 
 @pytest.mark.parametrize("max_px", [64, 300, 5000])
-def test_a_thumbnail_is_at_most_as_long_as_asked(drawn: SyntheticSlide, max_px: int) -> None:
+def test_a_thumbnail_keeps_the_maximum_length(drawn: SyntheticSlide, max_px: int) -> None:
     with Slide(drawn.path) as slide:
         found = fit_thumbnail(slide, max_px)
     assert max(found.rgb.shape[:2]) == min(max_px, 1500)
@@ -122,4 +124,4 @@ def test_the_unreadable_fine_levels_of_a_real_slide_do_not_hide_the_coarse(
     with Slide(shared_data / "slides/mirax_partial/Mirax2-Fluorescence-2.mrxs") as slide:
         found = read_thumbnail(slide, 8.0)
     assert not found.unreadable.any()
-    assert found.origin_l0 != (0, 0)
+    assert found.lattice.origin_l0 != (0, 0)

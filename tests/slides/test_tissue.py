@@ -1,4 +1,4 @@
-"""Tissue is told from glass by laws that hold on drawn pictures, and by points on real slides."""
+"""Tissue is separated from background, by laws on synthetic pictures and points on real slides."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from milpath.params import TissueParams
+from milpath.slides.lattice import Lattice
 from milpath.slides.slide import Slide
 from milpath.slides.thumbnail import Thumbnail, read_thumbnail
 from milpath.slides.tissue import TissueMask, segment_tissue
 from milpath.synthetic import draw_slide
 
 DEFAULT = TissueParams()
-GLASS = (243, 243, 243)
+EMPTY = (243, 243, 243)
 PINK = (205, 150, 190)
 PALE = (240, 224, 233)
 PENS = {
@@ -33,20 +34,20 @@ Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]
 
 
-def overview_of(rgb: NDArray[np.uint8], mpp: float = 8.0) -> Thumbnail:
-    return Thumbnail(rgb, (0, 0), (16.0, 16.0), mpp, np.zeros(rgb.shape[:2], np.bool_))
+def thumbnail_of(rgb: NDArray[np.uint8], mpp: float = 8.0) -> Thumbnail:
+    return Thumbnail(rgb, Lattice((0, 0), (16.0, 16.0)), mpp, np.zeros(rgb.shape[:2], np.bool_))
 
 
-def draw(*pieces: tuple[Box, Colour], glass: Colour = GLASS, size: int = 240) -> Thumbnail:
-    """Ellipses in boxes (top, left, bottom, right) of a stain's colour, with texture, on glass."""
+def draw(*pieces: tuple[Box, Colour], background: Colour = EMPTY, size: int = 240) -> Thumbnail:
+    """Draw textured ellipses of a stain's colour in boxes (top, left, bottom, right)."""
     rng = np.random.default_rng(5)
-    rgb = np.full((size, size, 3), glass, np.float64)
+    rgb = np.full((size, size, 3), background, np.float64)
     for box, colour in pieces:
         where = ellipse(box, size)
         texture = ndimage.gaussian_filter(rng.normal(0, 24, (size, size)), 1)
         rgb[where] = np.array(colour) + texture[where][:, None]
     rgb = ndimage.gaussian_filter(rgb, (0.6, 0.6, 0)) + rng.normal(0, 0.5, rgb.shape)
-    return overview_of(rgb.clip(0, 255).round().astype(np.uint8))
+    return thumbnail_of(rgb.clip(0, 255).round().astype(np.uint8))
 
 
 def ellipse(box: Box, size: int = 240) -> NDArray[np.bool_]:
@@ -85,36 +86,36 @@ def two_pieces() -> Thumbnail:
 # -- laws ------------------------------------------------------------------------------------------
 
 
-def test_the_mask_has_the_overviews_shape_and_frame(two_pieces: Thumbnail) -> None:
-    moved = replace(two_pieces, origin_l0=(700, 300), cell_l0=(15.9, 16.1))
+def test_the_mask_has_the_thumbnails_shape_and_lattice(two_pieces: Thumbnail) -> None:
+    moved = replace(two_pieces, lattice=Lattice((700, 300), (15.9, 16.1)))
     found = segment_tissue(moved, DEFAULT)
     assert found.mask.shape == found.pen.shape == two_pieces.rgb.shape[:2]
-    assert (found.origin_l0, found.cell_l0) == ((700, 300), (15.9, 16.1))
-    assert found.share == pytest.approx(found.mask.mean())
+    assert found.lattice == moved.lattice
+    assert found.fraction == pytest.approx(found.mask.mean())
 
 
-def test_the_same_overview_gives_the_same_mask(two_pieces: Thumbnail) -> None:
+def test_the_same_thumbnail_gives_the_same_mask(two_pieces: Thumbnail) -> None:
     first, second = (segment_tissue(two_pieces, DEFAULT) for _ in range(2))
     assert np.array_equal(first.mask, second.mask)
     assert np.array_equal(first.pen, second.pen)
 
 
-def test_the_overview_is_left_as_it_was(two_pieces: Thumbnail) -> None:
+def test_the_thumbnail_keeps_its_pixels(two_pieces: Thumbnail) -> None:
     before = two_pieces.rgb.copy()
     segment_tissue(two_pieces, DEFAULT)
     assert np.array_equal(two_pieces.rgb, before)
 
 
-@pytest.mark.parametrize("lamp", [(0.8, 0.8, 0.8), (1.0, 0.95, 0.85), (0.9, 0.97, 1.0)])
-def test_the_lamps_tint_and_brightness_do_not_matter(
-    two_pieces: Thumbnail, lamp: tuple[float, float, float]
+@pytest.mark.parametrize("light", [(0.8, 0.8, 0.8), (1.0, 0.95, 0.85), (0.9, 0.97, 1.0)])
+def test_the_mask_ignores_the_colour_and_brightness_of_the_illumination(
+    two_pieces: Thumbnail, light: tuple[float, float, float]
 ) -> None:
-    lit = replace(two_pieces, rgb=(two_pieces.rgb * np.array(lamp)).round().astype(np.uint8))
+    lit = replace(two_pieces, rgb=(two_pieces.rgb * np.array(light)).round().astype(np.uint8))
     plain = segment_tissue(two_pieces, DEFAULT).mask
     assert disagreement(plain, segment_tissue(lit, DEFAULT).mask) < 0.03
 
 
-def test_uneven_light_over_the_slide_is_not_tissue() -> None:
+def test_uneven_illumination_is_not_tissue() -> None:
     fading = np.linspace(1.0, 0.85, 240)[:, None, None]
     pieces = draw(*TWO)
     lit = replace(pieces, rgb=(pieces.rgb * fading).round().astype(np.uint8))
@@ -130,16 +131,16 @@ def test_a_turned_slide_gives_the_turned_mask(two_pieces: Thumbnail, turn: str) 
         "rot90": np.rot90,
     }
     change = changes[turn]
-    turned = overview_of(np.ascontiguousarray(change(two_pieces.rgb)))
+    turned = thumbnail_of(np.ascontiguousarray(change(two_pieces.rgb)))
     plain = segment_tissue(two_pieces, DEFAULT).mask
     assert disagreement(change(plain), segment_tissue(turned, DEFAULT).mask) < 0.01
 
 
-def test_the_area_does_not_depend_on_the_overviews_resolution(two_pieces: Thumbnail) -> None:
+def test_the_area_does_not_depend_on_the_thumbnails_resolution(two_pieces: Thumbnail) -> None:
     fine = segment_tissue(two_pieces, DEFAULT)
     binned = two_pieces.rgb.reshape(120, 2, 120, 2, 3).mean(axis=(1, 3)).round().astype(np.uint8)
-    coarse = segment_tissue(overview_of(binned, mpp=16.0), DEFAULT)
-    assert coarse.share == pytest.approx(fine.share, rel=0.1)
+    coarse = segment_tissue(thumbnail_of(binned, mpp=16.0), DEFAULT)
+    assert coarse.fraction == pytest.approx(fine.fraction, rel=0.1)
 
 
 # -- what is tissue --------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ def test_a_pale_piece_beside_a_dark_one_is_found() -> None:
 
 def test_tissue_that_covers_the_whole_picture_is_found() -> None:
     found = segment_tissue(draw(((-200, -200, 440, 440), PINK)), DEFAULT)
-    assert found.share > 0.99
+    assert found.fraction > 0.99
     assert found.background == "bright"
 
 
@@ -188,7 +189,7 @@ def test_pen_is_not_tissue(two_pieces: Thumbnail, colour: Colour) -> None:
     assert disagreement(found.mask, segment_tissue(two_pieces, DEFAULT).mask) < 0.01
 
 
-def test_the_search_for_pen_can_be_turned_off(two_pieces: Thumbnail) -> None:
+def test_pen_detection_can_be_turned_off(two_pieces: Thumbnail) -> None:
     marked, where = stroke(two_pieces, PENS["green"])
     found = segment_tissue(marked, TissueParams(exclude_pen=False))
     assert not found.pen.any()
@@ -196,8 +197,8 @@ def test_the_search_for_pen_can_be_turned_off(two_pieces: Thumbnail) -> None:
 
 
 @pytest.mark.parametrize("ink", [1.0, 0.6])
-def test_a_strokes_faded_end_goes_with_it(two_pieces: Thumbnail, ink: float) -> None:
-    marked, where = stroke(two_pieces, GLASS)
+def test_the_faded_end_of_a_stroke_is_pen_too(two_pieces: Thumbnail, ink: float) -> None:
+    marked, where = stroke(two_pieces, EMPTY)
     colour = np.array(PENS["red"]) / 243
     strength = np.linspace(ink, 0.05, 240)[:, None, None]
     marked.rgb[:, where] = (243 * colour**strength).round()
@@ -212,20 +213,20 @@ def test_grey_shadows_and_specks_are_not_tissue() -> None:
 
 def test_small_holes_are_tissue_and_large_ones_are_not() -> None:
     body, lumen, cavity = (20, 20, 220, 220), (60, 60, 74, 74), (120, 90, 180, 170)
-    found = segment_tissue(draw((body, PINK), (lumen, GLASS), (cavity, GLASS)), DEFAULT)
+    found = segment_tissue(draw((body, PINK), (lumen, EMPTY), (cavity, EMPTY)), DEFAULT)
     assert share_of(found.mask, ellipse(lumen)) == 1.0
     assert share_of(found.mask, ellipse(cavity)) < 0.2
 
 
 def test_the_sizes_of_pieces_and_holes_can_be_set() -> None:
     body, lumen = (20, 20, 140, 140), (60, 60, 74, 74)
-    drawn = draw((body, PINK), (lumen, GLASS), ((200, 200, 207, 207), PINK))
+    drawn = draw((body, PINK), (lumen, EMPTY), ((200, 200, 207, 207), PINK))
     found = segment_tissue(drawn, TissueParams(min_area_um2=500, max_hole_um2=500))
     assert share_of(found.mask, ellipse((201, 201, 206, 206))) == 1.0
     assert share_of(found.mask, ellipse((63, 63, 71, 71))) == 0.0
 
 
-def test_more_sensitivity_finds_what_the_default_leaves() -> None:
+def test_more_sensitivity_finds_paler_tissue() -> None:
     faint = (60, 60, 180, 180)
     drawn = draw((faint, (242, 238, 240)))
     assert share_of(segment_tissue(drawn, DEFAULT).mask, ellipse(faint)) < 0.2
@@ -233,7 +234,7 @@ def test_more_sensitivity_finds_what_the_default_leaves() -> None:
     assert share_of(found.mask, ellipse(faint)) > 0.8
 
 
-def test_what_could_not_be_read_is_not_tissue(two_pieces: Thumbnail) -> None:
+def test_unreadable_areas_are_not_tissue(two_pieces: Thumbnail) -> None:
     unreadable = np.zeros(two_pieces.rgb.shape[:2], np.bool_)
     unreadable[40:80] = True
     found = segment_tissue(replace(two_pieces, unreadable=unreadable), DEFAULT)
@@ -244,9 +245,9 @@ def test_what_could_not_be_read_is_not_tissue(two_pieces: Thumbnail) -> None:
 # -- other backgrounds -----------------------------------------------------------------------------
 
 
-def test_fluorescence_is_what_shines_on_black() -> None:
+def test_fluorescence_is_tissue_on_a_dark_background() -> None:
     box = (60, 50, 190, 200)
-    found = segment_tissue(draw((box, (10, 20, 120)), glass=(2, 2, 6)), DEFAULT)
+    found = segment_tissue(draw((box, (10, 20, 120)), background=(2, 2, 6)), DEFAULT)
     assert found.background == "dark"
     assert share_of(found.mask, ellipse(box)) > 0.95
     assert share_of(ellipse(box), found.mask) > 0.9
@@ -258,7 +259,7 @@ def test_unscanned_parts_are_neither_tissue_nor_a_dark_background(
 ) -> None:
     rgb = np.full((240, 720, 3), paint, np.uint8)
     rgb[:, 480:] = two_pieces.rgb
-    found = segment_tissue(overview_of(rgb), DEFAULT)
+    found = segment_tissue(thumbnail_of(rgb), DEFAULT)
     assert found.background == "bright"
     assert not found.mask[:, :480].any()
     assert not found.pen.any()
@@ -269,46 +270,43 @@ def test_unscanned_parts_are_neither_tissue_nor_a_dark_background(
 @pytest.mark.parametrize("noise", [0.0, 1.5])
 def test_a_blank_slide_has_no_tissue(level: int, noise: float) -> None:
     rgb = level + np.random.default_rng(0).normal(0, noise, (120, 150, 3))
-    found = segment_tissue(overview_of(rgb.clip(0, 255).round().astype(np.uint8)), DEFAULT)
-    if level == 60:  # too dark for glass, too bright for black: full is an answer as well
-        assert found.share in (0.0, 1.0)
+    found = segment_tissue(thumbnail_of(rgb.clip(0, 255).round().astype(np.uint8)), DEFAULT)
+    if level == 60:  # too dark for brightfield, too bright for fluorescence: both are valid
+        assert found.fraction in (0.0, 1.0)
     else:
         assert not found.mask.any()
     assert not found.pen.any()
 
 
-def test_pure_noise_is_no_reason_to_fail() -> None:
+def test_pure_noise_does_not_raise() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
-    assert segment_tissue(overview_of(rgb), DEFAULT).mask.shape == (200, 300)
+    assert segment_tissue(thumbnail_of(rgb), DEFAULT).mask.shape == (200, 300)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 2), (3, 500)])
-@pytest.mark.parametrize("colour", [GLASS, PINK, (0, 0, 0), (255, 255, 255)])
-def test_the_smallest_pictures_have_an_answer(shape: tuple[int, int], colour: Colour) -> None:
+@pytest.mark.parametrize("colour", [EMPTY, PINK, (0, 0, 0), (255, 255, 255)])
+def test_the_smallest_pictures_have_a_mask(shape: tuple[int, int], colour: Colour) -> None:
     rgb = np.full((*shape, 3), colour, np.uint8)
-    found = segment_tissue(overview_of(rgb), DEFAULT)
+    found = segment_tissue(thumbnail_of(rgb), DEFAULT)
     assert found.mask.shape == shape
     assert colour == PINK or not found.mask.any()
 
 
-# -- drawn slides ----------------------------------------------------------------------------------
+# -- synthetic slides-------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 5])
-def test_the_tissue_of_a_drawn_slide_is_found(tmp_path: Path, seed: int) -> None:
+def test_the_tissue_of_a_synthetic_slide_is_found(tmp_path: Path, seed: int) -> None:
     drawn = draw_slide(tmp_path / "drawn.tif", seed=seed, tumour=True, artefacts=False)
     with Slide(drawn.path) as slide:
         found = segment_tissue(read_thumbnail(slide, 8.0), DEFAULT)
-    row, col = np.indices(found.mask.shape) + 0.5
-    truth = drawn.tissue[
-        (row * found.cell_l0[1] / drawn.cell_l0).astype(int),
-        (col * found.cell_l0[0] / drawn.cell_l0).astype(int),
-    ]
+    y, x = found.lattice.centres(found.mask.shape)
+    truth = drawn.tissue[np.ix_((y / drawn.cell_l0).astype(int), (x / drawn.cell_l0).astype(int))]
     assert share_of(found.mask, truth) > 0.95
     assert share_of(truth, found.mask) > 0.95
 
 
-def test_a_drawn_slide_without_tissue_is_empty(tmp_path: Path) -> None:
+def test_a_synthetic_slide_without_tissue_is_empty(tmp_path: Path) -> None:
     drawn = draw_slide(tmp_path / "bare.tif", seed=7, tumour=False, tissue=False, artefacts=False)
     with Slide(drawn.path) as slide:
         assert not segment_tissue(read_thumbnail(slide, 8.0), DEFAULT).mask.any()
@@ -324,22 +322,21 @@ def segment_file(path: Path, mpp: float | None = None) -> TissueMask:
 
 def at(found: TissueMask, *points_l0: tuple[int, int]) -> list[bool]:
     """Whether level-0 points (x, y) lie in the mask."""
-    (x0, y0), (width, height) = found.origin_l0, found.cell_l0
-    return [bool(found.mask[int((y - y0) / height), int((x - x0) / width)]) for x, y in points_l0]
+    return [bool(found.mask[tuple(place)]) for place in found.lattice.index_of(points_l0)]
 
 
 def test_the_dark_core_and_the_pale_fragments_of_a_biopsy_are_found(shared_data: Path) -> None:
     found = segment_file(shared_data / "slides" / "lscc_HE3.svs")
     dark, crumb = [(10000, 8000), (14300, 8200)], [(16830, 7900)]
     pale = [(5200, 3000), (3300, 5500), (2800, 11600), (5700, 6900), (2190, 14300)]
-    glass = [(8000, 2000), (9000, 13000), (15000, 3000), (1000, 8000), (600, 6200)]
+    empty = [(8000, 2000), (9000, 13000), (15000, 3000), (1000, 8000), (600, 6200)]
     assert all(at(found, *dark, *crumb, *pale))
-    assert not any(at(found, *glass))
-    assert found.share == pytest.approx(0.204, abs=0.01)
+    assert not any(at(found, *empty))
+    assert found.fraction == pytest.approx(0.204, abs=0.01)
     assert not found.pen.any()
 
 
-COHORT = {  # tissue share of the masks that were checked by eye; a change means: look again
+COHORT = {  # tissue fraction of masks that were checked by eye; check again after a change
     "BS10_HE1": 0.521,
     "BS13_HE": 0.080,
     "BS17_HE": 0.256,
@@ -367,7 +364,7 @@ def test_the_tissue_of_a_real_biopsy_keeps_its_area_and_has_no_pen(
     shared_data: Path, slide_id: str
 ) -> None:
     found = segment_file(shared_data / "cohort" / f"{slide_id}.tif")
-    assert found.share == pytest.approx(COHORT[slide_id], rel=0.06)
+    assert found.fraction == pytest.approx(COHORT[slide_id], rel=0.06)
     assert found.background == "bright"
     assert not found.pen.any()
 
@@ -378,7 +375,7 @@ def test_the_grey_edge_of_a_coverslip_is_not_tissue(shared_data: Path) -> None:
     assert all(at(found, (2400, 1000), (1600, 2700), (700, 400)))
 
 
-def test_the_file_format_does_not_change_the_tissue(shared_data: Path) -> None:
+def test_the_file_format_does_not_change_the_mask(shared_data: Path) -> None:
     slides = shared_data / "slides"
     aperio = segment_file(slides / "CMU-1-Small-Region.svs")
     dicom = segment_file(slides / "dicom_cmu_multilevel" / "level-0-frames-0-30.dcm")
@@ -391,12 +388,12 @@ def test_unscanned_steps_around_a_frozen_section_are_not_tissue(shared_data: Pat
     found = segment_file(shared_data / "slides" / "TCGA-CR-7395-01A-01-TS1.svs", mpp=0.25)
     assert all(at(found, (2000, 1800), (3300, 300), (600, 2200)))
     assert not any(at(found, (100, 100), (100, 3400), (1200, 300), (4300, 3400)))
-    assert found.share == pytest.approx(0.667, abs=0.02)
+    assert found.fraction == pytest.approx(0.667, abs=0.02)
 
 
-def test_a_ring_of_marker_around_scattered_cells_is_pen(shared_data: Path) -> None:
+def test_a_marker_ring_around_scattered_cells_is_pen(shared_data: Path) -> None:
     found = segment_file(shared_data / "slides" / "csf_penring.tif")
-    assert found.share < 0.001
+    assert found.fraction < 0.001
     assert 0.2 < found.pen.mean() < 0.35
 
 
@@ -409,17 +406,17 @@ def test_real_fluorescence_is_bright_on_dark(
 ) -> None:
     found = segment_file(shared_data / "slides" / name)
     assert found.background == "dark"
-    assert low <= found.share <= high
+    assert low <= found.fraction <= high
     assert not found.pen.any()
 
 
-def test_black_glass_beside_fluorescent_tissue_is_not_tissue(shared_data: Path) -> None:
+def test_the_dark_background_beside_fluorescent_tissue_is_not_tissue(shared_data: Path) -> None:
     found = segment_file(shared_data / "slides" / "hamamatsu_DAPI.ndpi")
     assert all(at(found, (600, 1300), (2000, 3900), (1700, 2000)))
     assert not any(at(found, (200, 500), (600, 4700)))
 
 
 @pytest.mark.parametrize("name", ["boxes.tiff", "yb10kx5k.zstd.tiff", "small_😐.svs"])
-def test_odd_files_have_an_answer(shared_data: Path, name: str) -> None:
+def test_unusual_files_have_a_mask(shared_data: Path, name: str) -> None:
     mpp = None if name.endswith("svs") else 0.5
-    assert 0.0 <= segment_file(shared_data / "slides" / name, mpp).share <= 1.0
+    assert 0.0 <= segment_file(shared_data / "slides" / name, mpp).fraction <= 1.0

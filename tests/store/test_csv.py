@@ -1,4 +1,4 @@
-"""A table opens in a spreadsheet as what it is, and runs nothing there."""
+"""A CSV table opens in a spreadsheet unchanged, and no cell is evaluated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_a_table_comes_back(tmp_path: Path) -> None:
+def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     rows = [["ä, b", 0.1, 3, None, 'say "x"'], ["two\nlines", -0.5, float("nan"), True, ""]]
     publish_csv(tmp_path / "t.csv", ["a", "b", "c", "d", "e"], rows)
     assert read(tmp_path / "t.csv") == [
@@ -28,18 +28,18 @@ def test_a_table_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3", "\t=1", "\r=1"])
-def test_a_formula_becomes_a_text(tmp_path: Path, text: str) -> None:
+def test_a_formula_gets_a_leading_apostrophe(tmp_path: Path, text: str) -> None:
     publish_csv(tmp_path / "t.csv", [text], [[text]])
     assert read(tmp_path / "t.csv") == [["'" + text.replace("\r", "\n")]] * 2
 
 
 @pytest.mark.parametrize("text", ["-1", "+2.5", "-1e-3", "-inf", "a=1", "", "x-y"])
-def test_numbers_and_plain_words_stay(tmp_path: Path, text: str) -> None:
+def test_numbers_and_plain_words_are_kept(tmp_path: Path, text: str) -> None:
     publish_csv(tmp_path / "t.csv", ["h"], [[text]])
     assert read(tmp_path / "t.csv")[1] == [text]
 
 
-def test_a_table_that_fails_midway_is_not_left(tmp_path: Path) -> None:
+def test_a_table_whose_rows_raise_leaves_no_file(tmp_path: Path) -> None:
     def rows() -> object:
         yield ["x"]
         raise KeyError("y")

@@ -1,4 +1,4 @@
-"""Whatever fails or dies, a file is the old one or the new one; what is left over is swept."""
+"""After any failure a file is the old or the new one; temporary files are removed later."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from milpath.store.signals import defer_signals
 STEPS = ("mkdir", "open", "close", "fsync", "chmod", "replace", "unlink")
 
 
-class Shim:
-    """Counts what is asked of the system, and lets the `at`th time fail."""
+class FailingSystem:
+    """Counts calls to the system, and makes call number `at` fail."""
 
     def __init__(self, patch: pytest.MonkeyPatch, at: int, code: int) -> None:
         self.at = at
@@ -41,19 +41,19 @@ class Shim:
         self.count = 0
         for name in STEPS:
             patch.setattr(os, name, self._failing(getattr(os, name)))
-        shim = self
+        system = self
 
         class Raw(io.FileIO):
             def write(self, data: Any) -> int:
-                shim.step()
+                system.step()
                 return super().write(data)
 
             def truncate(self, size: int | None = None) -> int:
-                shim.step()
+                system.step()
                 return super().truncate(size)
 
         def opened(path: Path, mode: str) -> io.BufferedIOBase:
-            if mode == "rb":  # to be verified
+            if mode == "rb":  # for the verification
                 return io.BufferedReader(io.FileIO(path))
             return io.BufferedRandom(Raw(path, mode))
 
@@ -66,7 +66,7 @@ class Shim:
 
     def _failing(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            if real is not os.close:  # which always closes, whatever it says
+            if real is not os.close:  # which closes even if it fails
                 self.step()
                 return real(*arguments, **options)
             real(*arguments)
@@ -87,21 +87,21 @@ def write_hdf5(path: Path) -> None:
 
 
 def fail_at(step: int, code: int, write: Callable[[Path], None], path: Path) -> tuple[bool, str]:
-    """Write with one step failing; whether there was such a step, and what was said."""
-    said = ""
+    """Write with one failing step; return whether there was such a step, and the message."""
+    message = ""
     with pytest.MonkeyPatch.context() as patch:
-        shim = Shim(patch, step, code)
+        system = FailingSystem(patch, step, code)
         try:
             write(path)
         except OutputError as error:
-            said = str(error)
-    return shim.count >= step, said
+            message = str(error)
+    return system.count >= step, message
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
 @pytest.mark.parametrize("write", [write_plain, write_hdf5])
 @pytest.mark.parametrize("old", [None, b"old"])
-def test_whichever_step_fails_the_file_is_the_old_one_or_the_new_one(
+def test_a_failure_of_any_step_leaves_the_old_or_the_new_file(
     write: Callable[[Path], None], code: int, old: bytes | None, tmp_path: Path
 ) -> None:
     write(tmp_path / "new")
@@ -113,19 +113,19 @@ def test_whichever_step_fails_the_file_is_the_old_one_or_the_new_one(
             (folder / "out").mkdir(parents=True)
             (folder / "out" / "x").write_bytes(old)
         path = folder / "out" / "x"
-        there, said = fail_at(step, code, write, path)
-        if not there:
+        reached, message = fail_at(step, code, write, path)
+        if not reached:
             break
         found = path.read_bytes() if path.exists() else None
-        assert found in ({old} if said.endswith("; nothing was left") else states)
-        assert said == "" or (os.strerror(code) in said and "\n" not in said)
-        assert found == new or said
-        require_writable(folder / "out")  # sweeps a part whose removal was what failed
+        assert found in ({old} if message.endswith("; nothing was left behind") else states)
+        assert message == "" or (os.strerror(code) in message and "\n" not in message)
+        assert found == new or message
+        require_writable(folder / "out")  # removes a temporary file whose removal failed
         assert [each.name for each in (folder / "out").iterdir()] in (["x"], [])
     assert 8 < step < 1000
 
 
-def test_a_folder_that_cannot_be_synced_at_all_is_no_failure(
+def test_a_folder_that_cannot_be_synchronised_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.fsync
@@ -142,7 +142,7 @@ def test_a_folder_that_cannot_be_synced_at_all_is_no_failure(
     assert (len(calls), (tmp_path / "a").read_text()) == (2, "x")
 
 
-def test_a_file_that_arrives_short_or_damaged_never_gets_its_name(
+def test_a_file_that_was_written_short_or_damaged_raises_and_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.fsync
@@ -169,26 +169,26 @@ def interrupt(reached: list[str]) -> None:
     reached.append("its end")
 
 
-def interrupt_and_wait(fragile: Set[CodeType], reached: list[str]) -> None:
-    with defer_signals(fragile):
+def interrupt_and_wait(functions: Set[CodeType], reached: list[str]) -> None:
+    with defer_signals(functions):
         interrupt(reached)
         time.sleep(5)
 
 
 @pytest.fixture
-def heard() -> Iterator[None]:
-    """Ctrl-C is heard, also where a shell's background has it ignored."""
+def ctrl_c() -> Iterator[None]:
+    """Handle Ctrl-C, also in a background job whose shell ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("heard")
-def test_ctrl_c_waits_until_code_that_cannot_bear_it_has_returned() -> None:
-    for fragile, expected in (({interrupt.__code__}, ["its end"]), (set(), [])):
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_is_deferred_until_the_given_functions_have_returned() -> None:
+    for functions, expected in (({interrupt.__code__}, ["its end"]), (set(), [])):
         reached: list[str] = []
         with pytest.raises(KeyboardInterrupt):
-            interrupt_and_wait(fragile, reached)
+            interrupt_and_wait(functions, reached)
         assert reached == expected
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -199,27 +199,27 @@ def write_and_wait(path: Path) -> None:
         time.sleep(5)
 
 
-@pytest.mark.usefixtures("heard")
-def test_ctrl_c_while_hdf5_writes_ends_the_block_and_leaves_nothing(
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_while_hdf5_writes_raises_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = writing._SteadyFile._try
+    real = writing._ErrorKeepingFile._try
     calls: list[int] = []
 
-    def interrupted(file: writing._SteadyFile, action: Callable[[], object]) -> None:
+    def interrupted(file: writing._ErrorKeepingFile, action: Callable[[], object]) -> None:
         calls.append(0)
         if len(calls) == 3:
             signal.raise_signal(signal.SIGINT)
         real(file, action)
 
-    monkeypatch.setattr(writing._SteadyFile, "_try", interrupted)
+    monkeypatch.setattr(writing._ErrorKeepingFile, "_try", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_and_wait(tmp_path / "a.h5")
     assert len(calls) > 3
     assert not list(tmp_path.iterdir())
 
 
-# -- leftovers -------------------------------------------------------------------------------------
+# -- temporary files -------------------------------------------------------------------------------
 
 WRITER = """
 import sys, time
@@ -245,8 +245,8 @@ def parts(folder: Path) -> list[Path]:
     return list(folder.rglob("*.part"))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a week must pass")
-def test_a_dead_writer_s_part_is_swept_and_a_living_one_s_is_not(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no boot id")
+def test_a_temporary_file_is_removed_only_after_its_writer_has_ended(tmp_path: Path) -> None:
     with begin_writing(tmp_path / "sub" / "a") as writer:
         require_writable(tmp_path)
         assert len(parts(tmp_path)) == 1
@@ -258,13 +258,13 @@ def test_a_dead_writer_s_part_is_swept_and_a_living_one_s_is_not(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [tmp_path / "sub"]
 
 
-def test_a_part_of_another_machine_is_left_alone_until_it_was_silent_for_a_week(
+def test_a_temporary_file_of_another_machine_is_kept_for_a_week(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with begin_writing(tmp_path / "a") as writer:
         writer.kill()
         writer.wait()
-        monkeypatch.setattr(temporary, "_host_tag", lambda folder: "another")
+        monkeypatch.setattr(temporary, "host_tag", lambda folder: "another")
         (part,) = parts(tmp_path)
         require_writable(tmp_path)
         assert part.exists()
@@ -274,10 +274,10 @@ def test_a_part_of_another_machine_is_left_alone_until_it_was_silent_for_a_week(
         assert not part.exists()
 
 
-def test_where_there_are_no_locks_nothing_is_swept_that_may_be_alive(
+def test_without_locks_a_temporary_file_of_a_running_writer_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(temporary, "_take_lock", lambda number: None)
+    monkeypatch.setattr(temporary, "take_lock", lambda number: None)
     with publish(tmp_path / "a") as file:
         file.write(b"x")
         monkeypatch.undo()
@@ -286,25 +286,25 @@ def test_where_there_are_no_locks_nothing_is_swept_that_may_be_alive(
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_part_that_is_swept_before_it_is_locked_is_made_again(
+def test_a_temporary_file_that_is_removed_before_it_is_locked_is_created_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = temporary._take_lock
-    swept: list[Path] = []
+    real = temporary.take_lock
+    removed: list[Path] = []
 
-    def sweep_first(number: int) -> bool | None:
-        if not swept:
-            swept.extend(parts(tmp_path))
-            swept[0].unlink()
+    def remove_first(number: int) -> bool | None:
+        if not removed:
+            removed.extend(parts(tmp_path))
+            removed[0].unlink()
         return real(number)
 
-    monkeypatch.setattr(temporary, "_take_lock", sweep_first)
+    monkeypatch.setattr(temporary, "take_lock", remove_first)
     publish_text(tmp_path / "a", "x")
-    assert len(swept) == 1
+    assert len(removed) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_files_that_are_not_milpath_s_are_never_swept(tmp_path: Path) -> None:
+def test_files_of_other_programs_are_never_removed(tmp_path: Path) -> None:
     for name in (".a.part", "milpath-1.part", ".milpath-notes"):
         (tmp_path / name).write_text("mine")
         os.utime(tmp_path / name, (0, 0))
@@ -320,7 +320,7 @@ def test_a_long_name_that_fits_is_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_folder_that_has_gone_is_an_output_error(tmp_path: Path) -> None:
+def test_a_folder_that_was_removed_raises_an_output_error(tmp_path: Path) -> None:
     require_folder(tmp_path)
     with pytest.raises(OutputError, match="the folder of results is gone"):
         require_folder(tmp_path / "gone")

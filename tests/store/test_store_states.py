@@ -1,4 +1,4 @@
-"""Whatever is done to files of the store in whatever order, each is read as written or refused."""
+"""After any sequence of changes, each stored file is read as it was written, or raises."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ROWS = st.integers(0, 3000)
 PARAMS = st.integers(0, 3)
 
 Contents = tuple[int, int]
-"""Rows and parameters: all that decides what a file holds."""
+"""Number of rows and parameters: they determine the contents of a file."""
 
 
 class Killed(BaseException):
-    """The process ends here, for all that the store can do about it."""
+    """Stands for a process that ends here."""
 
 
 def values_of(contents: Contents) -> NDArray[np.int64]:
@@ -70,19 +70,19 @@ class Store(RuleBasedStateMachine):
         self.broken.add(path.name)
 
     @rule(name=NAMES, rows=ROWS, params=PARAMS)
-    def write_it(self, name: str, rows: int, params: int) -> None:
+    def write_file(self, name: str, rows: int, params: int) -> None:
         write(self.folder / name, (rows, params))
         self.whole[name] = rows, params
         self.broken.discard(name)
 
     @rule(name=NAMES, rows=ROWS, params=PARAMS, stop_at=st.integers(0, 7))
-    def be_interrupted(self, name: str, rows: int, params: int, stop_at: int) -> None:
+    def interrupt_writing(self, name: str, rows: int, params: int, stop_at: int) -> None:
         with pytest.raises(Killed):
             write(self.folder / name, (rows, params), stop_at)
 
     @rule(name=NAMES, rows=ROWS, size=st.floats(0, 1))
-    def be_killed(self, name: str, rows: int, size: float) -> None:
-        """Nobody cleans up: what was written stays, under the name of a part."""
+    def kill_while_writing(self, name: str, rows: int, size: float) -> None:
+        """Leave an incomplete temporary file, as a killed process does."""
         with tempfile.TemporaryDirectory() as other:
             write(Path(other) / name, (rows, 9))
             data = (Path(other) / name).read_bytes()
@@ -92,7 +92,7 @@ class Store(RuleBasedStateMachine):
 
     @precondition(lambda self: self.whole)
     @rule(data=st.data())
-    def write_it_again_to_the_same_bytes(self, data: Any) -> None:
+    def write_again_to_the_same_bytes(self, data: Any) -> None:
         name = data.draw(st.sampled_from(sorted(self.whole)))
         before = (self.folder / name).read_bytes()
         write(self.folder / name, self.whole[name])
@@ -111,21 +111,21 @@ class Store(RuleBasedStateMachine):
         self._break(path)
 
     @rule(data=st.data(), share=st.floats(0, 0.999))
-    def cut_it(self, data: Any, share: float) -> None:
+    def cut_file(self, data: Any, share: float) -> None:
         if path := self._file(data):
             os.truncate(path, int(path.stat().st_size * share))
             self._break(path)
 
     @precondition(lambda self: self.whole)
     @rule(data=st.data())
-    def let_another_program_change_it(self, data: Any) -> None:
+    def modify_with_another_program(self, data: Any) -> None:
         path = self.folder / data.draw(st.sampled_from(sorted(self.whole)))
         with h5py.File(path, "r+") as h5:
             h5.attrs["params"] = 77
         self._break(path)
 
     @rule(data=st.data())
-    def delete_it(self, data: Any) -> None:
+    def delete_file(self, data: Any) -> None:
         if path := self._file(data):
             discard(path)
             self.whole.pop(path.name, None)
@@ -133,37 +133,37 @@ class Store(RuleBasedStateMachine):
 
     @precondition(lambda self: self.whole)
     @rule(data=st.data(), to=NAMES)
-    def copy_it_within_itself(self, data: Any, to: str) -> None:
-        """As embedding does: all but one dataset goes over into a new file."""
+    def copy_file(self, data: Any, to: str) -> None:
+        """Copy all datasets but one to a new file, as embedding does."""
         name = data.draw(st.sampled_from(sorted(self.whole)))
         with open_h5(self.folder / name, "bag") as old, publish_h5(self.folder / to, "bag") as h5:
             old.copy(h5, without="features")
             h5["features"] = np.ones(3)
-        # its layout is another than that of a file written at once, but not what it holds
-        write_again = self.whole[name]
-        self._read(to, write_again)
-        write(self.folder / to, write_again)
-        self.whole[to] = write_again
+        # the contents are the same, the bytes are not
+        contents = self.whole[name]
+        self._read(to, contents)
+        write(self.folder / to, contents)
+        self.whole[to] = contents
         self.broken.discard(to)
 
     def _read(self, name: str, contents: Contents) -> None:
         values = values_of(contents)
         with open_h5(self.folder / name, "bag") as h5:
-            assert h5.need("params") == contents[1]
+            assert h5.require_attr("params") == contents[1]
             assert np.array_equal(h5.read("x", "int64", (None, 2)), values)
             rows = np.arange(0, len(values), 7)
             assert np.array_equal(h5.read("x", "int64", (None, 2), rows), values[rows])
 
     @invariant()
-    def each_is_read_as_written_or_refused(self) -> None:
+    def each_file_is_read_as_written_or_raises(self) -> None:
         for name, contents in self.whole.items():
             self._read(name, contents)
         for name in self.broken:
-            with pytest.raises(StoredFileError, match=rf"^{name}: .*damaged"):
+            with pytest.raises(StoredFileError, match=rf"^{name}: .*(damaged|modified outside)"):
                 self._read(name, (0, 0))
 
     @invariant()
-    def nothing_else_is_there(self) -> None:
+    def there_are_no_other_files(self) -> None:
         assert {path.name for path in self.folder.iterdir()} == {
             *self.whole, *self.broken, *self.left,
         }  # fmt: skip

@@ -1,6 +1,6 @@
-"""Slides with a name in every place where scanners and hospitals put one, and the search for it.
+"""Slides with a name in every place where scanners and hospitals put one, and a search for names.
 
-A name is the word canary and its place in one: it is found in whatever encoding it was copied.
+A name is the word canary followed by its place: it is found in any encoding it was copied in.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ TAGS = {
     "ImageID": 32781, "Copyright": 33432, "IPTC": 33723, "Photoshop": 34377,
 }  # fmt: skip
 SEGMENTS = {"Comment": 0xFE, "Exif": 0xE1, "AppThirteen": 0xED}
-"""Of a JPEG tile."""
+"""Segments of a JPEG tile."""
 INSIDE = (*APERIO, *TAGS, *SEGMENTS, "Header", "Profile")
-"""All places inside an SVS file, but the pixels of its label and macro images."""
+"""All places in an SVS file, except the pixels of its label and macro images."""
 
 _WORDS = tuple(
     re.compile(
@@ -47,18 +47,18 @@ _WORDS = tuple(
     )
     for gap in (b"", b"\0", b"\0\0\0")
 )
-_LABEL_COLOUR = (0, 255, 0)  # on no drawn tissue, and in no colour map
+_LABEL_COLOUR = (0, 255, 0)  # in no synthetic tissue and no colormap
 
 
 def canary(place: str) -> str:
     return f"Canary{place}"
 
 
-# -- planting --------------------------------------------------------------------------------------
+# -- writing names ---------------------------------------------------------------------------------
 
 
 def write_svs(path: Path, rgb: Pixels, mpp: float = 1.0) -> Path:
-    """A picture as an Aperio slide of two levels, a name in all of `INSIDE`, label and macro."""
+    """Write an Aperio slide of two levels with names in all of `INSIDE`, a label and a macro."""
     fields = " |".join(f"{_spaced(key)} = {canary(key)}" for key in APERIO)
     size = f"{rgb.shape[1]}x{rgb.shape[0]}"
     head = f"Aperio Image Library v12.0.0 {canary('Header')}\r\n{size}"
@@ -104,7 +104,7 @@ def _segment(kind: int, text: str) -> bytes:
 
 
 def _profile() -> bytes:
-    """An ICC profile whose description is a name."""
+    """Return an ICC profile whose description is a name."""
     plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return plain.replace(_wide("sRGB built-in"), _wide(canary("Profile")))
 
@@ -114,7 +114,7 @@ def _wide(text: str) -> bytes:
 
 
 def copy_dicom(source: Path, target: Path) -> dict[str, str]:
-    """A DICOM slide's folder with a patient in every file; the names by what they are."""
+    """Copy a DICOM slide, with a patient in every file; return the names by place."""
     before = {
         b"\x08\x00\x60\x00CS": ((0x50, b"SH", "Accession"), (0x80, b"LO", "Institution")),
         b"\x20\x00\x0d\x00UI": ((0x10, b"PN", "Patient"), (0x20, b"LO", "PatientID")),
@@ -125,9 +125,9 @@ def copy_dicom(source: Path, target: Path) -> dict[str, str]:
     for file in source.glob("*.dcm"):
         data = file.read_bytes()
         for group, (mark, elements) in zip(groups, before.items(), strict=True):
-            made = b"".join(_element(group, *each) for each in elements)
+            added = b"".join(_element(group, *each) for each in elements)
             assert data.count(mark) == 1
-            data = data.replace(mark, made + mark)
+            data = data.replace(mark, added + mark)
         (target / f"{canary('File')}{file.stem}.dcm").write_bytes(data)
     return {name: canary(name) for each in before.values() for *_, name in each}
 
@@ -142,7 +142,7 @@ def _element(group: int, element: int, kind: bytes, name: str) -> bytes:
 
 
 def find_names(data: bytes) -> set[str]:
-    """The names in some bytes, whatever their case, as UTF-8, UTF-16 or UTF-32."""
+    """Return the names in some bytes, in any case, as UTF-8, UTF-16 or UTF-32."""
     return {
         found.replace(b"\0", b"").decode().lower()
         for words in _WORDS
@@ -151,19 +151,19 @@ def find_names(data: bytes) -> set[str]:
 
 
 def names_in(folder: Path) -> dict[str, set[str]]:
-    """The names in a folder's files and in what they are called, by file."""
+    """Return the names in the contents and paths of a folder's files, by file."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        told = find_names(str(path.relative_to(folder)).encode("utf-8", "surrogateescape"))
+        names = find_names(str(path.relative_to(folder)).encode("utf-8", "surrogateescape"))
         for part in unpack(path) if path.is_file() else ():
-            told |= find_names(part)
-        if told:
-            found[str(path.relative_to(folder))] = told
+            names |= find_names(part)
+        if names:
+            found[str(path.relative_to(folder))] = names
     return found
 
 
 def unpack(path: Path) -> Iterator[bytes]:
-    """A file's bytes, and all that is packed in them."""
+    """Yield a file's bytes, and everything that is encoded in them."""
     data = path.read_bytes()
     yield data
     if data.startswith(b"\x89HDF"):
@@ -172,7 +172,7 @@ def unpack(path: Path) -> Iterator[bytes]:
         yield from (part for _, part in png_chunks(data))
     elif data[:2] in (b"II", b"MM"):
         yield from _unpack_tiff(path)
-    elif path.suffix in {".json", ".geojson"}:  # as text, whatever is escaped
+    elif path.suffix in {".json", ".geojson"}:  # without escapes
         yield json.dumps(json.loads(data), ensure_ascii=False).encode()
 
 
@@ -189,7 +189,7 @@ def _unpack_h5(path: Path) -> Iterator[bytes]:
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, contents) of a PNG's chunks, text and profiles inflated."""
+    """Yield kind and contents of a PNG's chunks, with text and profiles decompressed."""
     at = 8
     while at < len(data):
         length, kind = struct.unpack(">I4s", data[at : at + 8])
@@ -209,7 +209,7 @@ def _unpack_tiff(path: Path) -> Iterator[bytes]:
 
 
 def jpeg_segments(data: bytes) -> Iterator[int]:
-    """The kinds of a JPEG's segments up to its pixels."""
+    """Yield the markers of a JPEG's segments before its pixels."""
     at = 2
     while data[at + 1] != 0xDA:
         yield data[at + 1]
@@ -217,7 +217,7 @@ def jpeg_segments(data: bytes) -> Iterator[int]:
 
 
 def pictures_in(path: Path) -> Iterator[Pixels]:
-    """Every picture that a file holds."""
+    """Yield every picture in a file."""
     if path.suffix == ".png":
         yield np.asarray(Image.open(path).convert("RGB"))
     elif path.suffix in {".tif", ".tiff"}:
@@ -229,7 +229,7 @@ def pictures_in(path: Path) -> Iterator[Pixels]:
 
 
 def patches_in(path: Path) -> Iterator[bytes]:
-    """The JPEGs of a bag; none of any other file."""
+    """Yield the JPEGs of a bag; nothing for any other file."""
     with h5py.File(path) as h5:
         if "patch_offsets" in h5:
             data, ends = h5["patches"][()].tobytes(), h5["patch_offsets"][()].tolist()
@@ -237,12 +237,12 @@ def patches_in(path: Path) -> Iterator[bytes]:
 
 
 def shows_label(rgb: Pixels) -> bool:
-    """Whether a picture holds anything of a label or macro image."""
+    """Return whether a picture contains pixels of a label or macro image."""
     return bool((np.abs(rgb.astype(int) - _LABEL_COLOUR).max(axis=-1) < 60).any())
 
 
 def copy_damaged(path: Path, target: Path, share: float) -> Path:
-    """A slide's file, cut short."""
+    """Copy a file and cut it short."""
     shutil.copy(path, target)
     with target.open("r+b") as file:
         file.truncate(int(path.stat().st_size * share))
@@ -250,5 +250,5 @@ def copy_damaged(path: Path, target: Path, share: float) -> Path:
 
 
 def rows_of(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A CSV."""
+    """Format a CSV table."""
     return "\n".join(",".join(map(str, row)) for row in [header, *rows]) + "\n"
