@@ -89,11 +89,14 @@ def nest_rings(rings: Sequence[Ring]) -> list[Polygon]:
     )
     order = [np.asarray(region.exterior.coords)[:-1] for region in regions]
     around = _find_enclosing(order, regions)
-    polygons = {k: Polygon(ring) for k, ring in enumerate(order) if len(around[k]) % 2 == 0}
+    polygons: dict[int, Polygon] = {}
     for index, ring in enumerate(order):
-        if len(around[index]) % 2:
-            parent = around[index][-1]
-            polygons[parent] = replace(polygons[parent], holes=(*polygons[parent].holes, ring))
+        parents = [k for k in around[index] if k in polygons]
+        if len(around[index]) % 2 and parents:
+            parent = polygons[parents[-1]]
+            polygons[parents[-1]] = replace(parent, holes=(*parent.holes, ring))
+        else:
+            polygons[index] = Polygon(ring)
     return list(polygons.values())
 
 
