@@ -19,7 +19,7 @@ from milpath.errors import MilpathError, UsageError
 from milpath.figures.canvas import draw_scale_bar, open_canvas, place_picture, write_png
 from milpath.figures.heatmap import render_heatmap
 from milpath.figures.html import Section, write_page
-from milpath.figures.overlay import draw_colour_bar, paint
+from milpath.figures.overlay import blend, draw_colour_bar
 from milpath.formats.layout import prediction_path, predictions_table_path
 from milpath.formats.prediction import Prediction, read_prediction
 from milpath.metrics import auc
@@ -299,7 +299,7 @@ def _compare(out: Path, one: Judged) -> Path:
     canvas = open_canvas((cols, rows), 3, _caption(one))
     place_picture(canvas, 0, thumbnail.rgb)
     place_picture(canvas, 1, (truth * 255).astype(np.uint8))
-    place_picture(canvas, 2, paint(heatmap, thumbnail))
+    place_picture(canvas, 2, blend(heatmap, thumbnail))
     draw_scale_bar(canvas, thumbnail.mpp)
     draw_colour_bar(canvas, heatmap)
     write_png(path, canvas.image)

@@ -25,11 +25,11 @@ from qtpy.QtWidgets import (
 
 from milpath.cohort.cohort import ANNOTATION_SUFFIX
 from milpath.errors import MilpathError, UsageError
-from milpath.formats.prediction import Prediction, read_prediction
+from milpath.formats.prediction import Prediction, SlideMismatchError, read_prediction
 from milpath.slides.annotation import Polygon, write_annotation
 from napari_milpath.inspection import Inspection
 from napari_milpath.job import ClassifyJob, ClassifyRequest
-from napari_milpath.layers import LayerData, SlideMismatchError, mpp_of, require_same_slide
+from napari_milpath.layers import LayerData, mpp_of, require_same_slide
 from napari_milpath.reader import add_layers, offer_to_force, read_attention
 from napari_milpath.tissue import annotation_of, find_tissue, is_tissue, tissue_layer
 

@@ -12,8 +12,8 @@ import numpy as np
 from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 
+from milpath.figures.colormap import colour_scale, is_logarithmic
 from milpath.figures.heatmap import Heatmap
-from milpath.figures.overlay import colour_scale
 
 PALETTES = ("viridis", "cividis", "magma", "inferno", "RdBu_r", "PuOr_r", "turbo")
 """Palettes to choose from; all but the last are perceptually uniform."""
@@ -71,7 +71,7 @@ def build_heatmap_image(
     """
     norm, colours = colour_scale(heatmap, palette)
     low, high = float(norm.vmin or 0.0), float(norm.vmax or 1.0)
-    logarithmic = heatmap.scale == "relative" and not heatmap.signed
+    logarithmic = is_logarithmic(heatmap)
     values = _log10(heatmap.values) if logarithmic else heatmap.values
     label = heatmap.label
     if logarithmic:

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from milpath.errors import MilpathError
+from milpath.figures.score import Scale, Score
 from napari_milpath.exporting import FORMATS, plan_export
 from napari_milpath.heatmap_image import PALETTES
 from napari_milpath.histogram import Histogram
@@ -31,11 +32,14 @@ from napari_milpath.scores import (
     describe_prediction,
 )
 
-_SCORES = {"attention": "attention", "contribution to a class": "contribution"}
-_SCALES = {
-    "relative to the slide's mean": "relative",
-    "percentile within the slide": "percentile",
-    "raw": "raw",
+_SCORE_LABELS = {
+    Score.attention: "attention",
+    Score.contribution: "contribution to a class",
+}
+_SCALE_LABELS = {
+    Scale.relative: "relative to the slide's mean",
+    Scale.percentile: "percentile within the slide",
+    Scale.raw: "raw",
 }
 _NOTHING = "nothing"
 _DEFAULT = "default"
@@ -118,8 +122,8 @@ class Inspector(QWidget):
     def _show(self) -> None:
         palette = self.palette_name.currentText()
         self.inspection.show(
-            score=_SCORES[self.score.currentText()],
-            scale=_SCALES[self.scale.currentText()],
+            score=list(_SCORE_LABELS)[self.score.currentIndex()],
+            scale=list(_SCALE_LABELS)[self.scale.currentIndex()],
             class_name=self.class_name.currentText() or None,
             palette=None if palette == _DEFAULT else palette,
             threshold=self.threshold.value() / 100,
@@ -168,7 +172,7 @@ class Inspector(QWidget):
         classes = list(source.prediction.class_names) if source else []
         predicted = source.prediction.predicted if source else None
         _fill(self.class_name, classes, inspection.settings.class_name or predicted)
-        self.class_name.setEnabled(inspection.settings.score == "contribution")
+        self.class_name.setEnabled(inspection.settings.score == Score.contribution)
         self.restyle()
         scores = inspection.scores
         self.histogram.set_scores(inspection.image, scores.values if scores else None)
@@ -179,8 +183,8 @@ class Inspector(QWidget):
         """Display the current colours of the same scores."""
         self.histogram.set_colours(self.inspection.image)
         settings, layer = self.inspection.settings, self.inspection.layer
-        _fill(self.score, list(_SCORES), _name_of(settings.score, _SCORES))
-        _fill(self.scale, list(_SCALES), _name_of(settings.scale, _SCALES))
+        _fill(self.score, list(_SCORE_LABELS.values()), _SCORE_LABELS[settings.score])
+        _fill(self.scale, list(_SCALE_LABELS.values()), _SCALE_LABELS[settings.scale])
         _fill(self.palette_name, [_DEFAULT, *PALETTES], settings.palette or _DEFAULT)
         _set_slider(self.threshold, settings.threshold)
         _set_slider(self.opacity, layer.opacity if layer is not None else 1.0)
@@ -240,10 +244,6 @@ def _set_slider(slider: QSlider, fraction: float) -> None:
     slider.blockSignals(True)
     slider.setValue(round(100 * fraction))
     slider.blockSignals(False)
-
-
-def _name_of(value: str, names: dict[str, str]) -> str:
-    return next(name for name, each in names.items() if each == value)
 
 
 def _run_export(name: str, work: Callable[[], None]) -> tuple[str, str]:

@@ -6,9 +6,9 @@ from typing import Any
 
 from napari.layers import Image, Layer
 
-from milpath.errors import ResolutionError, UsageError
+from milpath.errors import ResolutionError
 from milpath.figures.heatmap import Heatmap
-from milpath.formats.prediction import Prediction
+from milpath.formats.prediction import Prediction, check_same_slide
 from milpath.slides.lattice import LEVEL_0, Lattice
 from napari_milpath.heatmap_image import HeatmapImage, build_heatmap_image
 from napari_milpath.pyramid import Pyramid
@@ -18,14 +18,6 @@ Mpp = tuple[float, float]
 
 KEY = "milpath"
 """Key of a layer's metadata for the `Pyramid` or `Prediction` that it displays."""
-
-
-class SlideMismatchError(UsageError):
-    """A prediction was made from a different slide than the open one."""
-
-    def __init__(self, fact: str) -> None:
-        self.fact = fact
-        super().__init__(f"{fact}; open the matching slide, or use milpath view --force")
 
 
 def slide_layer(pyramid: Pyramid) -> LayerData:
@@ -113,8 +105,5 @@ def prediction_of(layer: Layer) -> Prediction | None:
 
 def require_same_slide(pyramid: Pyramid, prediction: Prediction) -> None:
     """Raise `SlideMismatchError` if a prediction was made from a different slide."""
-    if pyramid.quickhash != prediction.slide.quickhash:
-        raise SlideMismatchError(
-            f"the prediction of {prediction.slide.slide_id} was made from a different slide than "
-            f"{pyramid.slide.name} (their contents differ)"
-        )
+    remedy = "open the matching slide, or use milpath view --force"
+    check_same_slide(prediction, pyramid.quickhash, pyramid.slide.name, remedy)

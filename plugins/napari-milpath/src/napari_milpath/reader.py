@@ -15,12 +15,11 @@ from qtpy.QtWidgets import QAbstractButton, QMessageBox
 
 from milpath.errors import MilpathError, UnsupportedSlideError, UsageError
 from milpath.figures.heatmap import render_heatmap
-from milpath.formats.prediction import Prediction, read_prediction
+from milpath.formats.prediction import Prediction, SlideMismatchError, read_prediction
 from milpath.slides.slide import Slide
 from napari_milpath.layers import (
     KEY,
     LayerData,
-    SlideMismatchError,
     heatmap_layer,
     mpp_of,
     prediction_of,

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from milpath.figures.heatmap import PatchScores, Scale, Score, score_patches
+from milpath.figures.heatmap import PatchScores, score_patches
+from milpath.figures.score import Scale, Score
 from milpath.formats.prediction import Prediction
 from napari_milpath.lookup import PatchLookup
 
@@ -29,8 +30,8 @@ class DisplaySettings:
     threshold : see `napari_milpath.heatmap_image.set_threshold`
     """
 
-    score: Score = "attention"
-    scale: Scale = "relative"
+    score: Score = Score.attention
+    scale: Scale = Scale.relative
     class_name: str | None = None
     palette: str | None = None
     threshold: float = 0.0
@@ -61,7 +62,9 @@ class ScoreSource:
     @cached_property
     def ranks(self) -> Floats:
         """Percentile of each patch's attention within the slide, (N,)."""
-        return score_patches(self.prediction, "attention", "percentile", None, self.member).values
+        return score_patches(
+            self.prediction, Score.attention, Scale.percentile, None, self.member
+        ).values
 
     @cached_property
     def contributions(self) -> Floats:
@@ -87,7 +90,7 @@ def score_sources(name: str, prediction: Prediction) -> list[ScoreSource]:
 
 def compute_scores(source: ScoreSource, settings: DisplaySettings) -> PatchScores:
     """Score a source's patches by the settings; raises as `score_patches` does."""
-    name = settings.class_name if settings.score == "contribution" else None
+    name = settings.class_name if settings.score == Score.contribution else None
     return score_patches(source.prediction, settings.score, settings.scale, name, source.member)
 
 
