@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -50,7 +49,10 @@ class FileProperties:
 
 
 class SlideReader(Protocol):
-    """An open slide file. After a `ReaderError` it may fail on every call: open a new one."""
+    """An open slide file. After a `ReaderError` reading may fail for ever: open a new one.
+
+    The properties hold nevertheless, also when it is closed.
+    """
 
     @property
     def properties(self) -> FileProperties:
@@ -62,7 +64,10 @@ class SlideReader(Protocol):
 
     @property
     def level_downsamples(self) -> tuple[float, ...]:
-        """Size of level 0 divided by that of each level; never rounded."""
+        """What `read_rgba` divides a location by to get pixels of each level; never rounded.
+
+        OpenSlide averages both axes. Where the level really lies is `pyramid.find_factors`.
+        """
 
     @property
     def tile_sizes(self) -> tuple[Size, ...]:
@@ -107,10 +112,21 @@ class OpenSlideReader:
             raise UnknownFormatError(str(error)) from None
         except openslide.OpenSlideError as error:
             raise ReaderError(str(error)) from None
+        try:  # OpenSlide refuses even these after its first error, or when closed
+            self._properties = self._read_properties()
+            self._dimensions = tuple((int(w), int(h)) for w, h in self._handle.level_dimensions)
+            self._downsamples = tuple(float(d) for d in self._handle.level_downsamples)
+            self._tile_sizes = self._read_tile_sizes()
+        except openslide.OpenSlideError as error:
+            self._handle.close()
+            raise ReaderError(str(error)) from None
 
-    @cached_property
+    @property
     def properties(self) -> FileProperties:
         """What the file says about itself."""
+        return self._properties
+
+    def _read_properties(self) -> FileProperties:
         given = self._handle.properties
         colour = given.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "FFFFFF")
         red, green, blue = ImageColor.getrgb(f"#{colour}")[:3]
@@ -127,16 +143,19 @@ class OpenSlideReader:
     @property
     def level_dimensions(self) -> tuple[Size, ...]:
         """(width, height) of every level, the largest first."""
-        return tuple((int(w), int(h)) for w, h in self._handle.level_dimensions)
+        return self._dimensions
 
     @property
     def level_downsamples(self) -> tuple[float, ...]:
-        """Size of level 0 divided by that of each level; never rounded."""
-        return tuple(float(d) for d in self._handle.level_downsamples)
+        """What `read_rgba` divides a location by, see `SlideReader.level_downsamples`."""
+        return self._downsamples
 
     @property
     def tile_sizes(self) -> tuple[Size, ...]:
         """(width, height) of the tiles of every level, pixels; (0, 0) where unknown."""
+        return self._tile_sizes
+
+    def _read_tile_sizes(self) -> tuple[Size, ...]:
         given = self._handle.properties
         names = [f"openslide.level[{level}].tile" for level in range(self._handle.level_count)]
         return tuple(

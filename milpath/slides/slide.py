@@ -27,6 +27,7 @@ from milpath.slides.reader import (
     UnknownFormatError,
     open_reader,
 )
+from milpath.slides.pyramid import find_factors
 from milpath.slides.redaction import name_slide, redact_path
 from milpath.slides.resample import frame_windows, resample
 from milpath.slides.validation import check_pixel_count, check_tile_size, guess_content
@@ -175,8 +176,16 @@ class Slide:
 
     @property
     def level_downsamples(self) -> tuple[float, ...]:
-        """Size of level 0 divided by that of each level; never rounded."""
+        """Size of level 0 divided by that of each level, averaged over both axes as by OpenSlide.
+
+        They are only nearly right: a position on a level is converted with `level_factors`.
+        """
         return self._reader.level_downsamples
+
+    @property
+    def level_factors(self) -> tuple[tuple[float, float], ...]:
+        """How many pixels of level 0 one pixel of each level covers, (x, y)."""
+        return find_factors(self.level_dimensions)
 
     @property
     def objective(self) -> float | None:
@@ -289,8 +298,8 @@ class Slide:
             )
         fine_enough = [
             level
-            for level, downsample in enumerate(self.level_downsamples)
-            if finest * downsample <= mpp * 1.01
+            for level, factors in enumerate(self.level_factors)
+            if finest * max(factors) <= mpp * 1.01
         ]
         return fine_enough[-1] if fine_enough else 0
 
@@ -304,7 +313,8 @@ class Slide:
         """Read a rectangle of the slide, resampled from one level with an antialiasing filter.
 
         The source box is fractional and the filter sees the pixels around it, so that neighbouring
-        rectangles join without a seam and a downsample of 4.0003 causes no shift.
+        rectangles join without a seam and a downsample of 4.0003 causes no shift. Positions on the
+        level follow from `level_factors`, whatever OpenSlide makes of its size.
 
         Parameters
         ----------
@@ -321,8 +331,13 @@ class Slide:
         ------
         SlideReadError : the file is damaged there
         """
-        downsample = self.level_downsamples[level]
-        window = frame_windows(np.array([location_l0]), size_l0, size_px, downsample, snapped=True)
+        window = frame_windows(
+            np.array([location_l0]),
+            size_l0,
+            size_px,
+            self.level_factors[level],
+            snapped=self.level_downsamples[level],
+        )
         x, y = window.start_l0[0].astype(int).tolist()
         width, height = window.extent[0].tolist()
         pixels = self.read_level((x, y), level, (width, height))
@@ -335,7 +350,8 @@ class Slide:
 
         Parameters
         ----------
-        location_l0 : (x, y) of the top-left corner, level-0 pixels
+        location_l0 : (x, y) of the top-left corner, which is divided by that of
+            `level_downsamples` to get pixels of the level
         level : the pyramid level
         size : (width, height), pixels of the level
 

@@ -59,8 +59,8 @@ def read_thumbnail(slide: Slide, mpp: float) -> Thumbnail:
     rgb[:] = slide.background
     unreadable = np.zeros((rows, cols), np.bool_)
     failures: list[SlideReadError] = []
-    downsample = slide.level_downsamples[level]
-    side = max(_SMALL_BLOCK_PX, int(_BLOCK_PX * downsample / max(lattice.cell_l0)))
+    factor = min(slide.level_factors[level])
+    side = max(_SMALL_BLOCK_PX, int(_BLOCK_PX * factor / max(lattice.cell_l0)))
     blocks = [
         (row, col, min(side, rows - row), min(side, cols - col))
         for row in range(0, rows, side)
