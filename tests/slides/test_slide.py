@@ -20,14 +20,14 @@ from milpath.errors import MilpathError, ResolutionError, SlideReadError, Unsupp
 from milpath.slides.slide import Slide, SlideFacts
 from milpath.synthetic import SyntheticSlide
 
-SIDE = 1023  # neither 256 nor 65 divides it: downsamples of 3.996 and 15.738
+SIDE = 1023  # 4 times 256 less a bit, and 15.738 times 65
 SPOTS = ((200.0, 300.0), (500.5, 700.5), (801.3, 402.7))
 SIGMA = 24.0
 
 
-def spotted(side: int) -> NDArray[np.uint8]:
-    """Dark round spots on white, the same picture at any size."""
-    at = (np.arange(side) + 0.5) * SIDE / side
+def spotted(side: int, factor: float) -> NDArray[np.uint8]:
+    """Dark round spots on white, the same picture reduced by any factor."""
+    at = (np.arange(side) + 0.5) * factor
     dark = np.zeros((side, side))
     for x, y in SPOTS:
         dark += np.outer(
@@ -39,7 +39,7 @@ def spotted(side: int) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def spots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    levels = [spotted(side) for side in (SIDE, 256, 65)]
+    levels = [spotted(SIDE, 1), spotted(256, 4), spotted(65, SIDE / 65)]
     return write_levels(tmp_path_factory.mktemp("spots") / "spots.tif", levels)
 
 
