@@ -20,6 +20,7 @@ from PIL import Image
 
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
 from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
+from milpath.slides.pyramid import find_factors
 from milpath.slides.reader import (
     FileProperties,
     ReaderError,
@@ -27,12 +28,20 @@ from milpath.slides.reader import (
     UnknownFormatError,
     open_reader,
 )
-from milpath.slides.pyramid import find_factors
 from milpath.slides.redaction import name_slide, redact_path
 from milpath.slides.resample import frame_windows, resample
-from milpath.slides.validation import check_pixel_count, check_tile_size, guess_content
+from milpath.slides.resolution import find_mpp
+from milpath.slides.tiffpages import read_tiff_pages
+from milpath.slides.validation import (
+    check_orientation,
+    check_pixel_count,
+    check_tile_size,
+    guess_content,
+)
 
-MppSource = Literal["slide", "cohort", "option"]
+MppSource = Literal["slide", "ome-xml", "tiff-tag", "cohort", "option"]
+"""Where µm per pixel come from: the file (where it contradicts itself, which part of it), or the
+user."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +95,17 @@ class Slide:
         self.path = Path(path)
         self.slide_id = slide_id or self.path.stem
         self._reader = self._open()
-        check_pixel_count(self.path, self.name)
+        self._pages = read_tiff_pages(self.path)
+        sizes = self._reader.level_dimensions
+        try:
+            check_pixel_count(self._pages, self.name)
+            check_orientation(self._pages, sizes, self.name)
+        except UnsupportedSlideError:
+            self._reader.close()
+            raise
+        self._file_mpp = find_mpp(self._properties.mpp, self.vendor, self._pages, sizes)
         self._mpp = mpp
-        self._mpp_source: MppSource = "slide" if mpp is None else mpp_source
+        self._mpp_source: MppSource = self._file_mpp.source if mpp is None else mpp_source
 
     @property
     def name(self) -> str:
@@ -250,7 +267,12 @@ class Slide:
     @property
     def mpp_of_file(self) -> tuple[float | None, float | None]:
         """(x, y) µm per pixel in the file, unchecked; None where missing."""
-        return self._properties.mpp
+        return self._file_mpp.mpp
+
+    @property
+    def mpp_notes(self) -> tuple[str, ...]:
+        """What is suspicious about `mpp_of_file`, one phrase each; nothing if `mpp` was given."""
+        return self._file_mpp.notes if self._mpp is None else ()
 
     @property
     def facts(self) -> SlideFacts:

@@ -175,7 +175,7 @@ class Models(QWidget):
         if self.edited.isChecked():
             annotation = scratch / "tissue.geojson"
             self.save_outline(annotation)
-        given = pyramid.slide.mpp_source != "slide"
+        given = pyramid.slide.mpp_source in ("cohort", "option")
         mpp = mpp_of(pyramid) if given else self._mpp_of_prediction()
         out = Path(self.out.text()) if self.out.text() else scratch / "results"
         return Order(pyramid.path, model, out, mpp[0] if mpp else None, annotation)
