@@ -74,10 +74,11 @@ def paint_over(
     """
     from milpath.figures.heatmap import render_heatmap
     from milpath.figures.overlay import overlay_title, write_overlay
+    from milpath.formats.geometry import is_same_slide
     from milpath.slides.slide import Slide
 
     with Slide(slide, prediction.slide.slide_id, prediction.slide.mpp_x) as opened:
-        if opened.quickhash != prediction.slide.quickhash:
+        if not is_same_slide(prediction.slide, opened.facts):
             raise UsageError(
                 f"the prediction of {prediction.slide.slide_id} was made of another slide than "
                 "the one given (their contents differ); name the right one with --slide"

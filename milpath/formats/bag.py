@@ -67,7 +67,14 @@ _HEADER = TypeAdapter(BagHeader)
 def bag_fingerprint(slide: SlideFacts, params: TileParams, annotation: str | None = None) -> str:
     """Return a fingerprint of the slide, its resolution, its annotation and all parameters."""
     annotated = [] if annotation is None else [annotation]
-    source = (slide.quickhash, slide.mpp_x, slide.mpp_y, params.model_dump(), *annotated)
+    source = (
+        slide.quickhash,
+        slide.content_hash,
+        slide.mpp_x,
+        slide.mpp_y,
+        params.model_dump(),
+        *annotated,
+    )
     return fingerprint("bag", *source)
 
 

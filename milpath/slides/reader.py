@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from ctypes import ArgumentError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -38,6 +39,7 @@ class FileProperties:
     bounds_l0 : (x, y, width, height) of the scanned area, level-0 pixels
     background_rgb : colour of what was not scanned
     quickhash : hash of the slide's contents
+    series : number of the DICOM series that all files of the slide belong to
     """
 
     vendor: str
@@ -46,6 +48,7 @@ class FileProperties:
     bounds_l0: tuple[float, float, float, float] | None
     background_rgb: tuple[int, int, int]
     quickhash: str | None
+    series: str | None = None
 
 
 class SlideReader(Protocol):
@@ -138,6 +141,7 @@ class OpenSlideReader:
             bounds_l0=_bounds(given),
             background_rgb=(red, green, blue),
             quickhash=given.get(openslide.PROPERTY_NAME_QUICKHASH1) or None,
+            series=given.get("dicom.SeriesInstanceUID") or None,
         )
 
     @property
@@ -167,7 +171,7 @@ class OpenSlideReader:
         """Read pixels of a level, see `SlideReader.read_rgba`."""
         try:
             rgba: Image.Image = self._handle.read_region(location_l0, level, size)
-        except openslide.OpenSlideError as error:
+        except (openslide.OpenSlideError, ArgumentError) as error:  # the latter: it was closed
             raise ReaderError(str(error)) from None
         return rgba
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +22,7 @@ from PIL import Image
 
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
 from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
+from milpath.slides.identity import hash_contents
 from milpath.slides.pyramid import find_factors
 from milpath.slides.reader import (
     FileProperties,
@@ -39,6 +42,9 @@ from milpath.slides.validation import (
     guess_content,
 )
 
+_REOPEN_WAITS = (0.5, 1.0, 2.0)  # seconds between tries to open a file that is gone
+_MAX_FUTILE = 16  # then the file is damaged, and a second read of each place only costs time
+
 MppSource = Literal["slide", "ome-xml", "tiff-tag", "cohort", "option"]
 """Where µm per pixel come from: the file (where it contradicts itself, which part of it), or the
 user."""
@@ -56,7 +62,9 @@ class SlideFacts:
     mpp_x, mpp_y : µm per pixel at level 0
     mpp_source : where `mpp` comes from
     objective : magnification; None if the file does not say
-    quickhash : hash of the slide's contents
+    quickhash : OpenSlide's hash of the slide's metadata and its smallest level
+    content_hash : hash of its size in bytes and of a sample of level 0; None in files of earlier
+        versions
     """
 
     slide_id: str
@@ -68,6 +76,7 @@ class SlideFacts:
     mpp_source: MppSource
     objective: float | None
     quickhash: str
+    content_hash: str | None = None
 
 
 class Slide:
@@ -79,6 +88,7 @@ class Slide:
     slide_id : its name in every result; the file's stem by default
     mpp : µm per pixel at level 0 that overrides the file's own
     mpp_source : where `mpp` comes from
+    sleep : waits some seconds for a file that is gone for a moment
 
     Raises
     ------
@@ -91,9 +101,14 @@ class Slide:
         slide_id: str | None = None,
         mpp: float | None = None,
         mpp_source: MppSource = "option",
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.path = Path(path)
         self.slide_id = slide_id or self.path.stem
+        self._sleep = sleep
+        self._lost = False  # the last try to open it again failed
+        self._futile = 0  # reads in a row that a new handle did not help
+        self._content_hash: str | None = None
         self._reader = self._open()
         self._pages = read_tiff_pages(self.path)
         sizes = self._reader.level_dimensions
@@ -147,10 +162,44 @@ class Slide:
         return reader
 
     def reopen(self) -> Slide:
-        """Open the same slide again, for another thread."""
+        """Open the same slide again, for another thread.
+
+        Raises
+        ------
+        SlideReadError : the file is gone, or is another one
+        """
         other = copy.copy(self)
-        other._reader = self._open()
+        other._reader = other._open_again()
         return other
+
+    def _open_again(self) -> SlideReader:
+        """Open the file again, and wait a little if it is gone; only once until it is back."""
+        waits = () if self._lost else _REOPEN_WAITS
+        for wait in (*waits, None):
+            try:
+                reader = self._open()
+                break
+            except UnsupportedSlideError as error:
+                if wait is None:
+                    self._lost = True
+                    raise SlideReadError(
+                        f"{error} (it was there when it was opened; tried {len(waits) + 1} times)"
+                    ) from None
+                self._sleep(wait)
+        self._lost = False
+        old, new = self._reader, reader
+        if (old.level_dimensions, old.properties) != (new.level_dimensions, new.properties):
+            reader.close()
+            raise SlideReadError(
+                f"{self.name}: is a different file than when it was opened; run it again"
+            )
+        return reader
+
+    def _renew(self) -> None:
+        """Replace the handle: OpenSlide fails every later call on one after its first error."""
+        reader = self._open_again()
+        self._reader.close()
+        self._reader = reader
 
     def close(self) -> None:
         """Close the file."""
@@ -237,6 +286,24 @@ class Slide:
         return hashlib.sha256(facts + head).hexdigest()
 
     @property
+    def content_hash(self) -> str:
+        """Hash of the slide's size in bytes and of a sample of its level 0.
+
+        Raises
+        ------
+        SlideReadError : the file is gone
+        """
+        if self._content_hash is None:
+            page = self._pages.find(self.dimensions)
+            try:
+                self._content_hash = hash_contents(self.path, self._properties, page)
+            except OSError as error:
+                raise SlideReadError(
+                    f"{self.name}: cannot be read ({error.strerror}); copy the slide again"
+                ) from None
+        return self._content_hash
+
+    @property
     def mpp(self) -> tuple[float, float]:
         """(x, y) µm per pixel at level 0.
 
@@ -289,6 +356,7 @@ class Slide:
             mpp_source=self.mpp_source,
             objective=self.objective,
             quickhash=self.quickhash,
+            content_hash=self.content_hash,
         )
 
     @property
@@ -385,20 +453,36 @@ class Slide:
         ------
         SlideReadError : the file is damaged there
         """
-        try:
-            rgba = self._reader.read_rgba(location_l0, level, size)
-        except ReaderError as error:
-            # OpenSlide fails every later call on a handle after its first error: open a new one
-            self._reader.close()
-            self._reader = self._open()
-            x, y = location_l0
-            raise SlideReadError(
-                f"{self.name}: cannot be read at level {level}, x {x}, y {y} "
-                f"({self._redact(error)}); copy the slide again"
-            ) from None
+        rgba = self._read_rgba(location_l0, level, size)
         alpha = rgba.getchannel("A")
         if alpha.getextrema() == (255, 255):
             return np.asarray(rgba.convert("RGB"))
         canvas = Image.new("RGB", rgba.size, self.background)
         canvas.paste(rgba, mask=alpha)
         return np.asarray(canvas)
+
+    def _read_rgba(
+        self, location_l0: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> Image.Image:
+        """Read pixels, once more where that fails: the file may have been gone for a moment."""
+        if self._lost:
+            self._renew()
+        try:
+            return self._reader.read_rgba(location_l0, level, size)
+        except ReaderError as error:
+            failure = error
+        self._renew()
+        if self._futile < _MAX_FUTILE:
+            try:
+                rgba = self._reader.read_rgba(location_l0, level, size)
+                self._futile = 0
+                return rgba
+            except ReaderError as error:
+                failure = error
+            self._futile += 1
+            self._renew()
+        x, y = location_l0
+        raise SlideReadError(
+            f"{self.name}: cannot be read at level {level}, x {x}, y {y} "
+            f"({self._redact(failure)}); copy the slide again"
+        )

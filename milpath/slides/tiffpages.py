@@ -26,8 +26,7 @@ Mpp = tuple[float, float]
 _UPRIGHT = 1
 _UM_PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # of the tag ResolutionUnit: inch, centimetre
 _MAX_PX_PER_JPEG_BYTE = 256  # a block of 64 pixels takes at least two bits
-SAMPLE_BYTES = 4096
-_SAMPLES = 32  # segments of a level's data that its digest reads
+_SAMPLE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,9 @@ def _is_complete(page: tifffile.TiffPage) -> bool:
     return page.compression != tifffile.COMPRESSION.JPEG or pixels <= max_pixels
 
 
-def spread_samples(offsets: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int]]:
+def spread_samples(
+    offsets: Sequence[int], counts: Sequence[int], most: int = 64
+) -> list[tuple[int, int]]:
     """Return (offset, length) of parts of some data, spread evenly over it.
 
     Of many segments some are chosen, and the start and the middle of each; few are divided.
@@ -127,15 +128,18 @@ def spread_samples(offsets: Sequence[int], counts: Sequence[int]) -> list[tuple[
     Parameters
     ----------
     offsets, counts : where the segments of the data lie in the file, and their lengths
+    most : number of parts
     """
     segments = [each for each in zip(offsets, counts, strict=False) if each[1] > 0]
-    chosen = sorted({round(k) for k in np.linspace(0, len(segments) - 1, _SAMPLES)})
-    parts = max(2, 2 * _SAMPLES // max(1, len(chosen)))
+    if not segments or most < 1:
+        return []
+    chosen = sorted({round(k) for k in np.linspace(0, len(segments) - 1, -(-most // 2))})
+    parts = most // len(chosen)
     samples = []
-    for number in chosen if segments else ():
+    for number in chosen:
         offset, count = segments[number]
         starts = sorted({count * part // parts for part in range(parts)})
-        samples += [(offset + start, min(SAMPLE_BYTES, count - start)) for start in starts]
+        samples += [(offset + start, min(_SAMPLE_BYTES, count - start)) for start in starts]
     return samples
 
 
