@@ -37,7 +37,9 @@ def hash_contents(path: Path, properties: FileProperties, level_0: TiffPage | No
     files = list(_find_files(path, properties))
     sizes = [file.stat().st_size for file in files]
     if len(files) == 1 and level_0 is not None and level_0.samples:
-        digests = [_digest(files[0], sizes[0], level_0.samples, level_0.lengths)]
+        digests = [
+            _digest(files[0], sizes[0], level_0.samples, level_0.lengths.astype("<i8").tobytes())
+        ]
     else:
         shares = _share_out(sizes)
         digests = [

@@ -90,6 +90,11 @@ class Slide:
     mpp_source : where `mpp` comes from
     sleep : waits some seconds for a file that is gone for a moment
 
+    Attributes
+    ----------
+    trusted_levels : which levels were compared with level 0, see `milpath.slides.levels`, and
+        whether they show the same
+
     Raises
     ------
     UnsupportedSlideError : missing, empty, or not a slide that OpenSlide can read
@@ -109,6 +114,7 @@ class Slide:
         self._lost = False  # the last try to open it again failed
         self._futile = 0  # reads in a row that a new handle did not help
         self._content_hash: str | None = None
+        self.trusted_levels = {0: True}
         self._reader = self._open()
         self._pages = read_tiff_pages(self.path)
         sizes = self._reader.level_dimensions
@@ -252,6 +258,15 @@ class Slide:
     def level_factors(self) -> tuple[tuple[float, float], ...]:
         """How many pixels of level 0 one pixel of each level covers, (x, y)."""
         return find_factors(self.level_dimensions)
+
+    @property
+    def tile_bytes(self) -> NDArray[np.int64] | None:
+        """Bytes of each tile of level 0, (rows, cols); None if the file does not say.
+
+        Tiles with more detail have more.
+        """
+        page = self._pages.find(self.dimensions)
+        return None if page is None or page.tile == (0, 0) else page.lengths
 
     @property
     def objective(self) -> float | None:
@@ -453,7 +468,7 @@ class Slide:
         ------
         SlideReadError : the file is damaged there
         """
-        rgba = self._read_rgba(location_l0, level, size)
+        rgba = self.read_rgba(location_l0, level, size)
         alpha = rgba.getchannel("A")
         if alpha.getextrema() == (255, 255):
             return np.asarray(rgba.convert("RGB"))
@@ -461,10 +476,17 @@ class Slide:
         canvas.paste(rgba, mask=alpha)
         return np.asarray(canvas)
 
-    def _read_rgba(
+    def read_rgba(
         self, location_l0: tuple[int, int], level: int, size: tuple[int, int]
     ) -> Image.Image:
-        """Read pixels, once more where that fails: the file may have been gone for a moment."""
+        """Read pixels of a level as `read_level`, RGBA; alpha is 0 where nothing was scanned.
+
+        Where that fails it reads once more: the file may have been gone for a moment.
+
+        Raises
+        ------
+        SlideReadError : the file is damaged there, or gone
+        """
         if self._lost:
             self._renew()
         try:

@@ -6,7 +6,6 @@ ignores OME-XML, and turns tiles one by one where there is an Orientation tag.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # OpenSlide decides about damage
 
@@ -39,7 +39,8 @@ class TiffPage:
     mpp : (x, y) µm per pixel by its resolution tag; None without one
     orientation : its tag, 1 = upright
     complete : whether the page lists all its tiles, or has enough bytes if it is one JPEG
-    lengths : digest of the lengths of its tiles or strips
+    lengths : int64 array (rows, cols), bytes of each of its tiles; (1, n) for strips
+    tile : (width, height) of a tile; (0, 0) for strips
     samples : (offset, length) of parts of its pixels' data, spread evenly
     """
 
@@ -47,7 +48,8 @@ class TiffPage:
     mpp: Mpp | None
     orientation: int
     complete: bool
-    lengths: bytes
+    lengths: NDArray[np.int64]
+    tile: Size
     samples: tuple[tuple[int, int], ...]
 
 
@@ -85,7 +87,8 @@ def _read_page(page: tifffile.TiffPage) -> TiffPage:
         mpp=_read_mpp(page),
         orientation=_read_orientation(page),
         complete=_is_complete(page),
-        lengths=hashlib.sha256(np.asarray(page.databytecounts, "<i8").tobytes()).digest(),
+        lengths=_read_lengths(page),
+        tile=(int(page.tilewidth), int(page.tilelength)) if page.is_tiled else (0, 0),
         samples=tuple(spread_samples(page.dataoffsets, page.databytecounts)),
     )
 
@@ -108,6 +111,16 @@ def _read_orientation(page: tifffile.TiffPage) -> int:
     with suppress(TypeError, ValueError):
         return int(_tag(page, "Orientation", _UPRIGHT))
     return _UPRIGHT
+
+
+def _read_lengths(page: tifffile.TiffPage) -> NDArray[np.int64]:
+    lengths = np.asarray(page.databytecounts, np.int64)
+    if page.is_tiled:
+        across = -(-page.imagewidth // page.tilewidth)
+        down = -(-page.imagelength // page.tilelength)
+        if across * down == lengths.size:
+            return lengths.reshape(down, across)
+    return lengths.reshape(1, -1)
 
 
 def _is_complete(page: tifffile.TiffPage) -> bool:
