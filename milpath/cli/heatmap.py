@@ -69,7 +69,7 @@ def write_picture(
 
     with Slide(slide, prediction.slide.slide_id, prediction.slide.mpp_x) as opened:
         remedy = "give the matching slide with --slide"
-        check_same_slide(prediction, opened.quickhash, opened.name, remedy)
+        check_same_slide(prediction, opened, opened.name, remedy)
         rendered = render_heatmap(prediction, score, scale, class_name)
         write_overlay(out, opened, rendered, overlay_title(prediction))
     return rendered.label

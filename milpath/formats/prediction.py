@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.existing import Existing
 from milpath.formats.geometry import (
+    Hashed,
     compare_annotations,
     compare_slides,
+    is_same_slide,
     read_geometry,
     write_geometry,
 )
@@ -123,17 +125,17 @@ class SlideMismatchError(UsageError):
         super().__init__(f"{fact}; {remedy}")
 
 
-def check_same_slide(prediction: Prediction, quickhash: str, name: str, remedy: str) -> None:
+def check_same_slide(prediction: Prediction, slide: Hashed, name: str, remedy: str) -> None:
     """Raise `SlideMismatchError` unless a prediction was made from a slide.
 
     Parameters
     ----------
     prediction : to compare with the slide
-    quickhash : of the slide
+    slide : the slide, or its record
     name : of the slide, for the message
     remedy : last part of the message
     """
-    if prediction.slide.quickhash != quickhash:
+    if not is_same_slide(prediction.slide, slide):
         raise SlideMismatchError(
             f"the prediction of {prediction.slide.slide_id} was made from a different slide than "
             f"{name} (their contents differ)",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from milpath.errors import UnsupportedSlideError
 from milpath.params import GridParams
 from milpath.slides.lattice import Lattice
+from milpath.slides.levels import choose_level
 from milpath.slides.slide import Slide
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def plan_grid(slide: Slide, tissue: TissueMask, params: GridParams) -> PatchGrid
     ResolutionError : the slide's µm per pixel is missing, absurd or too coarse
     UnsupportedSlideError : the slide is smaller than one patch
     """
-    level = slide.level_for(params.mpp)
+    level = choose_level(slide, params.mpp)
     side = round(params.patch_px * params.mpp / slide.mpp_mean)
     stride = round((params.patch_px - params.overlap_px) * params.mpp / slide.mpp_mean)
     x0, y0, width, height = slide.bounds_l0

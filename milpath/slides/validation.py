@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tifffile import COMPRESSION, TiffFile, TiffPage
-
 from milpath.errors import UnsupportedSlideError
-
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # OpenSlide decides about damage
+from milpath.slides.tiffpages import TiffPages, find_turned
 
 MAX_TILE_PX = 1 << 26
 """Pixels of a tile: OpenSlide allocates 256 MB for one, and aborts the process if it cannot."""
-
-_MAX_PX_PER_JPEG_BYTE = 256  # a block of 64 pixels takes at least two bits
 
 
 def check_tile_size(tile_sizes: Iterable[tuple[int, int]], name: str) -> None:
@@ -36,32 +28,36 @@ def check_tile_size(tile_sizes: Iterable[tuple[int, int]], name: str) -> None:
             )
 
 
-def check_pixel_count(path: Path, name: str) -> None:
+def check_pixel_count(pages: TiffPages, name: str) -> None:
     """Raise `UnsupportedSlideError` for a TIFF that declares more pixels than it contains.
 
     It is truncated or its header is wrong, and OpenSlide would try to read each of them.
     """
-    for wide in (None, False):  # an NDPI file has offsets of 8 bytes, or of 4 like any TIFF
-        with suppress(Exception), TiffFile(path, is_ndpi=wide) as tiff:  # many are not a TIFF
-            pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
-            short = [page for page in pages if not _is_complete(page)]
-            break
-    else:
-        return
-    if short:
+    short = next((page for page in pages.pages if not page.complete), None)
+    if short is not None:
         raise UnsupportedSlideError(
-            f"{name}: the header declares {short[0].imagewidth} x {short[0].imagelength} px, but "
+            f"{name}: the header declares {short.size[0]} x {short.size[1]} px, but "
             "the file contains fewer; copy it again"
         )
 
 
-def _is_complete(page: TiffPage) -> bool:
-    """Return whether a page lists all its tiles, or has enough bytes if it is one JPEG."""
-    if page.is_tiled:
-        return len(page.dataoffsets) >= math.prod(page.chunked)
-    pixels = page.imagewidth * page.imagelength
-    max_pixels = _MAX_PX_PER_JPEG_BYTE * sum(page.databytecounts)
-    return page.compression != COMPRESSION.JPEG or pixels <= max_pixels
+def check_orientation(pages: TiffPages, sizes: Sequence[tuple[int, int]], name: str) -> None:
+    """Raise `UnsupportedSlideError` if a TIFF is to be turned or mirrored before it is shown.
+
+    Readers differ in what they make of the tag: OpenSlide turns each tile on its spot, or nothing.
+
+    Parameters
+    ----------
+    pages : of the file
+    sizes : (width, height) of the levels
+    name : what messages call the slide
+    """
+    turned = find_turned(pages, sizes)
+    if turned is not None:
+        raise UnsupportedSlideError(
+            f"{name}: its Orientation tag is {turned}, that is, it is to be turned or mirrored, "
+            "which OpenSlide does not do; expected 1 or no tag; write it again upright"
+        )
 
 
 def guess_content(path: Path) -> str:

@@ -176,7 +176,7 @@ class ClassifyTab(QWidget):
         if self.annotated.isChecked():
             annotation = temporary / "tissue.geojson"
             self.save_annotation(annotation)
-        overridden = pyramid.slide.mpp_source != "slide"
+        overridden = pyramid.slide.mpp_source in ("cohort", "option")
         mpp = mpp_of(pyramid) if overridden else self._mpp_of_prediction()
         out = Path(self.out.text()) if self.out.text() else temporary / "results"
         return ClassifyRequest(pyramid.path, model, out, mpp[0] if mpp else None, annotation)

@@ -211,11 +211,11 @@ class Pyramid:
         """Read a tile from the file; hatch unreadable parts."""
         x, y, width, height = self._box(level, row, col)
         rgb = np.empty((height, width, 3), np.uint8)
-        downsample = self.slide.level_downsamples[level]
+        factors = self.slide.level_factors[level]
         with self._lock:
             whole = True
             for top, left, h, w in _blocks(
-                height, width, self._reader(level, (x, y), downsample, rgb)
+                height, width, self._reader(level, (x, y), factors, rgb)
             ):
                 whole = False
                 rgb[top : top + h, left : left + w] = _hatching(y + top, x + left, h, w)
@@ -223,10 +223,10 @@ class Pyramid:
         return rgb
 
     def _reader(
-        self, level: int, corner: tuple[int, int], downsample: float, into: Pixels
+        self, level: int, corner: tuple[int, int], factors: tuple[float, float], into: Pixels
     ) -> Callable[[int, int, int, int], bool]:
         """Build a function that reads a block of a tile: (top, left, height, width) -> success."""
-        lattice = Lattice((0, 0), (downsample, downsample))
+        lattice = Lattice((0, 0), factors)
 
         def read(top: int, left: int, h: int, w: int) -> bool:
             x, y = lattice.to_l0((corner[1] + top, corner[0] + left)).tolist()

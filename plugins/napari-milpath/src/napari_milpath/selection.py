@@ -166,7 +166,8 @@ def read_thumbnails(
     (row of the grid, uint8 array (`THUMB_PX`, `THUMB_PX`, 3)), None where the file is damaged.
     """
     side = grid.patch_size_l0
-    level = max(k for k, d in enumerate(slide.level_downsamples) if d <= max(1, side / THUMB_PX))
+    scale = max(1, side / THUMB_PX)
+    level = max(k for k, each in enumerate(slide.level_factors) if max(each) <= scale)
     with slide.reopen() as own:
         for row in rows.tolist():
             x, y = grid.coords[row].tolist()
