@@ -28,7 +28,10 @@ from milpath.slides.tissue import TissueMask
 Field = NDArray[np.float32] | NDArray[np.float64]
 
 _MAX_QC_PX = 1600
-_TISSUE, _PATCH, _PEN = "#00a040", "#1f5fbf", "#d000a0"
+_TISSUE, _PATCH, _PEN = "#ffe600", "#1f5fbf", "#d000a0"
+"""Yellow is 30 or more from every stain, ink, the glass and the other lines (CIEDE2000)."""
+_CASING = "#000000"
+_CASING_OPACITY = 0.5  # of the dark rim of the tissue's line, which is pale on pale glass
 _LINE_PX = 1.5
 _SHARP_PX = 8  # patches this far apart have lines on whole pixels; finer ones would beat
 
@@ -49,7 +52,7 @@ def draw_qc(thumbnail: Thumbnail, tissue: TissueMask, grid: PatchGrid, title: st
     place_picture(canvas, 0, thumbnail.rgb)
     _draw_patches(canvas, thumbnail, grid)
     _draw_mask(canvas, tissue.pen, _PEN, fill=0.35)
-    _draw_mask(canvas, tissue.mask, _TISSUE)
+    _draw_mask(canvas, tissue.mask, _TISSUE, casing=True)
     draw_scale_bar(canvas, thumbnail.mpp)
     _draw_key(canvas, pen=bool(tissue.pen.any()))
     return canvas.image
@@ -119,7 +122,9 @@ def _spread(values: Field, ends: Field, count: int) -> Field:
     return steps.cumsum(axis=0)[:count]
 
 
-def _draw_mask(canvas: Canvas, mask: NDArray[np.bool_], colour: str, fill: float = 0.0) -> None:
+def _draw_mask(
+    canvas: Canvas, mask: NDArray[np.bool_], colour: str, fill: float = 0.0, *, casing: bool = False
+) -> None:
     """The outline of a mask over the whole panel, closed also where it meets the border."""
     if not mask.any():
         return
@@ -135,9 +140,20 @@ def _draw_mask(canvas: Canvas, mask: NDArray[np.bool_], colour: str, fill: float
     share = here[rim] / np.float32(255)
     west, east, north, south = (np.abs(other[rim] / np.float32(255) - share) for other in beside)
     slope = np.hypot(np.maximum(west, east), np.maximum(north, south))
+    from_rim = np.abs(share - 0.5) / slope
     line = np.zeros(here.shape, np.float32)
-    line[rim] = np.clip((_LINE_PX + 1) / 2 - np.abs(share - 0.5) / slope, 0, 1)
+    line[rim] = np.clip((_LINE_PX + 1) / 2 - from_rim, 0, 1)
+    if casing:
+        _lay_on(canvas, _CASING_OPACITY * _widen(line), _CASING)
     _lay_on(canvas, line, colour)
+
+
+def _widen(line: Field) -> Field:
+    """The line with a pixel more on every side."""
+    around = np.pad(line, 1)
+    rows, cols = line.shape
+    parts = [around[y : y + rows, x : x + cols] for y in range(3) for x in range(3)]
+    return np.maximum.reduce(parts)
 
 
 def _lay_on(canvas: Canvas, hidden: Field, colour: str) -> None:
