@@ -29,7 +29,7 @@ Field = NDArray[np.float32] | NDArray[np.float64]
 
 _MAX_QC_PX = 1600
 _TISSUE, _PATCH, _PEN = "#ffe600", "#1f5fbf", "#d000a0"
-"""Yellow is 30 or more from every stain, ink, the glass and the other lines (CIEDE2000)."""
+"""Yellow is 25 or more from H&E, DAB, AEC, inks, glass and the other lines (CIEDE2000)."""
 _CASING = "#000000"
 _CASING_OPACITY = 0.5  # of the dark rim of the tissue's line, which is pale on pale glass
 _LINE_PX = 1.5
@@ -153,7 +153,8 @@ def _widen(line: Field) -> Field:
     around = np.pad(line, 1)
     rows, cols = line.shape
     parts = [around[y : y + rows, x : x + cols] for y in range(3) for x in range(3)]
-    return np.maximum.reduce(parts)
+    wide: Field = np.maximum.reduce(parts)
+    return wide
 
 
 def _lay_on(canvas: Canvas, hidden: Field, colour: str) -> None:

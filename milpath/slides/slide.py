@@ -29,7 +29,14 @@ from milpath.slides.reader import (
 )
 from milpath.slides.redaction import name_slide, redact_path
 from milpath.slides.resample import frame_windows, resample
-from milpath.slides.validation import check_pixel_count, check_tile_size, guess_content
+from milpath.slides.validation import (
+    check_pixel_count,
+    check_samples,
+    check_tile_size,
+    guess_content,
+)
+
+_MIN_OPAQUE = 250  # alpha that some pixel of a slide has
 
 MppSource = Literal["slide", "cohort", "option"]
 
@@ -86,6 +93,8 @@ class Slide:
         self.slide_id = slide_id or self.path.stem
         self._reader = self._open()
         check_pixel_count(self.path, self.name)
+        check_samples(self.path, self.name)
+        self._max_alpha = 0
         self._mpp = mpp
         self._mpp_source: MppSource = "slide" if mpp is None else mpp_source
 
@@ -273,6 +282,15 @@ class Slide:
 
     # -- pixels ----------------------------------------------------------------------------------
 
+    def check_opaque(self) -> None:
+        """Raise `UnsupportedSlideError` if nothing that was read until now is opaque."""
+        if self._max_alpha < _MIN_OPAQUE:
+            raise UnsupportedSlideError(
+                f"{self.name}: all of it is transparent (alpha at most {self._max_alpha} of 255), "
+                "as where a fourth sample is no alpha channel; expected opaque pixels; "
+                "save it again without the fourth sample"
+            )
+
     def level_for(self, mpp: float) -> int:
         """Return the coarsest level at least as fine as `mpp` (1 % tolerance for rounded tags).
 
@@ -359,7 +377,9 @@ class Slide:
                 f"({self._redact(error)}); copy the slide again"
             ) from None
         alpha = rgba.getchannel("A")
-        if alpha.getextrema() == (255, 255):
+        extrema = alpha.getextrema()
+        self._max_alpha = max(self._max_alpha, int(extrema[1]))
+        if extrema == (255, 255):
             return np.asarray(rgba.convert("RGB"))
         canvas = Image.new("RGB", rgba.size, self.background)
         canvas.paste(rgba, mask=alpha)
