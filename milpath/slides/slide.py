@@ -377,9 +377,8 @@ class Slide:
                 f"({self._redact(error)}); copy the slide again"
             ) from None
         alpha = rgba.getchannel("A")
-        extrema = alpha.getextrema()
-        self._max_alpha = max(self._max_alpha, int(extrema[1]))
-        if extrema == (255, 255):
+        self._max_alpha = max(self._max_alpha, int(np.asarray(alpha).max()))
+        if alpha.getextrema() == (255, 255):
             return np.asarray(rgba.convert("RGB"))
         canvas = Image.new("RGB", rgba.size, self.background)
         canvas.paste(rgba, mask=alpha)
