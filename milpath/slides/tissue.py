@@ -40,6 +40,7 @@ _MIN_PEN_AREA_UM2 = 15_000.0  # area of dense ink that a stroke has at least
 _SMOOTH_INK_UM = 40.0  # side of the square that ink is smooth in; the nuclei of tissue are finer
 _FLAT_UM = 200.0  # artificial fill is wider than this
 _FLAT_RIM_UM = 80.0  # how far compression changes the fill beside something else
+_FLAT_FRINGE_UM = 48.0  # and how wide a false colour it may cause there
 _NOISE_SIGMAS = 6.0
 _SEED_FACTOR = 2.0  # a piece must reach this many times the threshold somewhere
 _OD_BOUNDS = (0.012, 0.025)  # limits of the threshold for any noise: pale tissue has 0.04
@@ -107,10 +108,9 @@ def segment_tissue(thumbnail: Thumbnail, params: TissueParams) -> TissueMask:
     planes = np.ascontiguousarray(np.moveaxis(thumbnail.rgb, 2, 0))
     saturated = _find_saturated(planes)
     valid = ~(thumbnail.unreadable | saturated)
-    fill = _find_fill(planes, valid, mpp)
-    empty = _measure_background(planes, valid, fill)
-    if empty is not None:
-        fill &= ~_is_near(planes, empty, _BIN)  # it is what lies around the tissue
+    flat = _find_flat(planes, valid, mpp)
+    empty = _measure_background(planes, valid, flat)
+    fill = _grow_fill(planes, flat, empty, mpp)
     pen = np.zeros(valid.shape, np.bool_)
     background: Background = "bright"
     grey = _is_grey(planes)
@@ -130,6 +130,8 @@ def segment_tissue(thumbnail: Thumbnail, params: TissueParams) -> TissueMask:
             bounds = bounds[:1] * 2  # noise is not measurable
         mask = _above_noise(stain(planes, white), valid, bounds, mpp, params)
     mask = _clean_up(mask, mpp, params) & valid
+    if fill.any():
+        mask &= _open_square(mask, _cells(_FLAT_FRINGE_UM, mpp)) | ~_widen(fill, _FLAT_RIM_UM, mpp)
     rgb = None if empty is None else (int(empty[0]), int(empty[1]), int(empty[2]))
     return TissueMask(mask, thumbnail.lattice, background, pen, rgb, grey)
 
@@ -172,7 +174,7 @@ def _measure_background(planes: Pixels, valid: Mask, fill: Mask) -> Pixels | Non
     colour, cells = _brightest(colours, counted)
     if colour is None:
         return None
-    if filled[cells].mean() > 0.9:
+    if filled[cells].mean() > 0.5:
         scanned, others = _brightest(colours[:, ~filled], counted)
         if scanned is not None and _is_neutral(scanned, 0.95) and others.sum() > 0.02 * counted:
             return scanned
@@ -209,29 +211,48 @@ def _is_grey(planes: Pixels) -> bool:
 # -- artificial fill -------------------------------------------------------------------------------
 
 
-def _find_fill(planes: Pixels, valid: Mask, mpp: float) -> Mask:
-    """Find wide areas of exactly one colour: canvas that was filled, not scanned.
+def _find_flat(planes: Pixels, valid: Mask, mpp: float) -> Mask:
+    """Find wide areas of exactly one colour: canvas that was filled, or blank glass.
 
-    Whatever a camera sees has noise: even of blank glass, a cell's neighbours are hardly ever all
-    equal over 200 µm, and of tissue never.
+    Whatever a camera sees has noise: a cell of tissue and its neighbours are never all equal over
+    200 µm, though those of bright glass may be.
     """
     equal = valid.copy()
     equal[1:-1, 1:-1] &= _has_equal_neighbours(planes)
-    side = max(_MIN_FLAT_CELLS, round(_FLAT_UM / mpp)) - 2  # the outer cells have other neighbours
-    core = _open_square(equal, side)
-    fill = np.zeros(valid.shape, np.bool_)
-    if not core.any():
-        return fill
-    packed = (planes[0].astype(np.int32) << 16) | (planes[1].astype(np.int32) << 8) | planes[2]
-    colours, counts = np.unique(packed[core], return_counts=True)
-    rim = max(2, round(_FLAT_RIM_UM / mpp))
-    for colour in colours[np.argsort(counts)[::-1][:_MAX_FILLS]]:
-        same = core & (packed == colour)
+    # the outer cells of an area have other neighbours
+    return _open_square(equal, max(_MIN_FLAT_CELLS, _cells(_FLAT_UM, mpp)) - 2)
+
+
+def _grow_fill(planes: Pixels, flat: Mask, empty: Pixels | None, mpp: float) -> Mask:
+    """Find artificial fill: `flat` areas of another colour than the background, and their rims."""
+    fill = np.zeros(flat.shape, np.bool_)
+    if empty is not None:
+        flat = flat & ~_is_near(planes, empty, _BIN)
+    packed = planes[:, flat].astype(np.int32)
+    colours, counts = np.unique(packed[0] << 16 | packed[1] << 8 | packed[2], return_counts=True)
+    for colour in colours[np.argsort(counts)[::-1][:_MAX_FILLS]].tolist():
         rgb = np.array([colour >> 16, colour >> 8 & 255, colour & 255], np.uint8)
-        around = _square_filter(same, 2 * rim + 1, grow=True)
-        fill |= _keep_seeded(around & _is_near(planes, rgb, _FILL_RINGING), same)
-        fill |= _square_filter(same, 5, grow=True)
+        if _could_be_tissue(rgb, empty):
+            same = flat & _is_near(planes, rgb, 0)
+            rim = _widen(same, _FLAT_RIM_UM, mpp) & _is_near(planes, rgb, _FILL_RINGING)
+            fill |= _keep_seeded(rim, same) | _widen(same, 2 * mpp, mpp)
     return fill
+
+
+def _could_be_tissue(rgb: Pixels, empty: Pixels | None) -> bool:
+    """Return whether a flat colour would count as tissue; glass and shadows need no care."""
+    if empty is None:
+        return bool(rgb.max() > 255 * _MAX_BLACK)
+    od = _optical_density(rgb[:, None], empty)
+    return bool(_stain_of(od)[0] > 0.5 * _OD_BOUNDS[0] or od.mean() > 0.5 * _GREY_BOUNDS[0])
+
+
+def _cells(length_um: float, mpp: float) -> int:
+    return max(1, round(length_um / mpp))
+
+
+def _widen(mask: Mask, by_um: float, mpp: float) -> Mask:
+    return _square_filter(mask, 2 * _cells(by_um, mpp) + 1, grow=True)
 
 
 _MIN_FLAT_CELLS = 8
