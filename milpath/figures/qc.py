@@ -28,7 +28,10 @@ from milpath.slides.tissue import TissueMask
 Field = NDArray[np.float32] | NDArray[np.float64]
 
 _MAX_QC_PX = 1600
-_TISSUE, _PATCH, _PEN = "#00a040", "#1f5fbf", "#d000a0"
+_TISSUE, _PATCH, _PEN = "#ffe600", "#1f5fbf", "#d000a0"
+"""Yellow is 25 or more from H&E, DAB, AEC, inks, background and the other lines (CIEDE2000)."""
+_CASING = "#000000"
+_CASING_OPACITY = 0.5  # of the dark rim of the tissue's line, which is pale on a pale background
 _LINE_PX = 1.5
 _SHARP_PX = 8  # lines of patches this far apart are snapped to pixels; of finer ones it aliases
 
@@ -49,7 +52,7 @@ def draw_qc(thumbnail: Thumbnail, tissue: TissueMask, grid: PatchGrid, title: st
     place_picture(canvas, 0, thumbnail.rgb)
     _draw_patches(canvas, thumbnail, grid)
     _draw_mask(canvas, tissue.pen, _PEN, fill=0.35)
-    _draw_mask(canvas, tissue.mask, _TISSUE)
+    _draw_mask(canvas, tissue.mask, _TISSUE, casing=True)
     draw_scale_bar(canvas, thumbnail.mpp)
     _draw_legend(canvas, pen=bool(tissue.pen.any()))
     return canvas.image
@@ -135,7 +138,9 @@ def _fill_intervals(values: Field, ends: Field, count: int) -> Field:
     return steps.cumsum(axis=0)[:count]
 
 
-def _draw_mask(canvas: Canvas, mask: NDArray[np.bool_], colour: str, fill: float = 0.0) -> None:
+def _draw_mask(
+    canvas: Canvas, mask: NDArray[np.bool_], colour: str, fill: float = 0.0, *, casing: bool = False
+) -> None:
     """Draw the contour of a mask over the whole panel, closed also along the panel's border."""
     if not mask.any():
         return
@@ -151,9 +156,21 @@ def _draw_mask(canvas: Canvas, mask: NDArray[np.bool_], colour: str, fill: float
     share = here[rim] / np.float32(255)
     west, east, north, south = (np.abs(other[rim] / np.float32(255) - share) for other in beside)
     slope = np.hypot(np.maximum(west, east), np.maximum(north, south))
+    from_rim = np.abs(share - 0.5) / slope
     line = np.zeros(here.shape, np.float32)
-    line[rim] = np.clip((_LINE_PX + 1) / 2 - np.abs(share - 0.5) / slope, 0, 1)
+    line[rim] = np.clip((_LINE_PX + 1) / 2 - from_rim, 0, 1)
+    if casing:
+        _paste_colour(canvas, _CASING_OPACITY * _widen(line), _CASING)
     _paste_colour(canvas, line, colour)
+
+
+def _widen(line: Field) -> Field:
+    """Widen a line by one pixel on every side."""
+    around = np.pad(line, 1)
+    rows, cols = line.shape
+    parts = [around[y : y + rows, x : x + cols] for y in range(3) for x in range(3)]
+    wide: Field = np.maximum.reduce(parts)
+    return wide
 
 
 def _paste_colour(canvas: Canvas, coverage: Field, colour: str) -> None:

@@ -38,9 +38,12 @@ from milpath.slides.tiffpages import read_tiff_pages
 from milpath.slides.validation import (
     check_orientation,
     check_pixel_count,
+    check_samples,
     check_tile_size,
     guess_content,
 )
+
+_MIN_OPAQUE = 250  # alpha that some pixel of a slide has
 
 _REOPEN_WAITS = (0.5, 1.0, 2.0)  # seconds between tries to open a file that is gone
 _MAX_FUTILE = 16  # then the file is damaged, and a second read of each place only costs time
@@ -121,10 +124,12 @@ class Slide:
         try:
             check_pixel_count(self._pages, self.name)
             check_orientation(self._pages, sizes, self.name)
+            check_samples(self.path, self.name)
         except UnsupportedSlideError:
             self._reader.close()
             raise
         self._file_mpp = find_mpp(self._properties.mpp, self.vendor, self._pages, sizes)
+        self._max_alpha = 0
         self._mpp = mpp
         self._mpp_source: MppSource = self._file_mpp.source if mpp is None else mpp_source
 
@@ -387,6 +392,15 @@ class Slide:
 
     # -- pixels ----------------------------------------------------------------------------------
 
+    def check_opaque(self) -> None:
+        """Raise `UnsupportedSlideError` if nothing that was read until now is opaque."""
+        if self._max_alpha < _MIN_OPAQUE:
+            raise UnsupportedSlideError(
+                f"{self.name}: all of it is transparent (alpha at most {self._max_alpha} of 255), "
+                "as where a fourth sample is no alpha channel; expected opaque pixels; "
+                "save it again without the fourth sample"
+            )
+
     def level_for(self, mpp: float) -> int:
         """Return the coarsest level at least as fine as `mpp` (1 % tolerance for rounded tags).
 
@@ -470,6 +484,7 @@ class Slide:
         """
         rgba = self.read_rgba(location_l0, level, size)
         alpha = rgba.getchannel("A")
+        self._max_alpha = max(self._max_alpha, int(np.asarray(alpha).max()))
         if alpha.getextrema() == (255, 255):
             return np.asarray(rgba.convert("RGB"))
         canvas = Image.new("RGB", rgba.size, self.background)

@@ -48,6 +48,7 @@ def read_thumbnail(slide: Slide, mpp: float) -> Thumbnail:
     ------
     ResolutionError : the slide's own resolution is missing or implausible
     SlideReadError : no part of the slide can be read
+    UnsupportedSlideError : no part of it is opaque
     """
     x0, y0, width_l0, height_l0 = slide.bounds_l0
     finest = slide.mpp_mean
@@ -90,6 +91,7 @@ def read_thumbnail(slide: Slide, mpp: float) -> Thumbnail:
                 blocks.extend(_quarter(row, col, h, w))
     if failures and unreadable.all():
         raise failures[0]
+    slide.check_opaque()
     return Thumbnail(rgb, lattice, finest * math.sqrt(lattice.cell_area_l0), unreadable)
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
+from tifffile import TiffFile, TiffPage
 
 from milpath.errors import UnsupportedSlideError
 from milpath.slides.tiffpages import TiffPages, find_turned
@@ -58,6 +62,56 @@ def check_orientation(pages: TiffPages, sizes: Sequence[tuple[int, int]], name: 
             f"{name}: its Orientation tag is {turned}, that is, it is to be turned or mirrored, "
             "which OpenSlide does not do; expected 1 or no tag; write it again upright"
         )
+
+
+_PROBED_TILES = 24  # of a level: those with the most bytes, and some spread over the level
+_MIN_SAMPLE_BITS = 15  # of 16, used by unsigned samples; dim fluorescence leaves the last one
+
+
+def check_samples(path: Path, name: str) -> None:
+    """Raise `UnsupportedSlideError` for a TIFF whose samples OpenSlide would show wrongly.
+
+    OpenSlide keeps the upper 8 of 16 bits, whatever range the numbers have: of 12 bits in 16, as
+    cameras give, 4 remain; of signed numbers 7. It reads no samples of more than 16 bits.
+    """
+    size, bits, sign = 8, 8, ""
+    with suppress(Exception), TiffFile(path) as tiff:
+        page = max((each for each in tiff.pages if isinstance(each, TiffPage)), key=_pixels)
+        size = bits = 0 if page.dtype is None else 8 * page.dtype.itemsize
+        if size == 16:
+            sign = "signed " if page.dtype == np.int16 else ""
+            bits = _count_used_bits(page)
+    if size == 16 and (sign or bits < _MIN_SAMPLE_BITS):
+        raise UnsupportedSlideError(
+            f"{name}: its {sign}samples have 16 bits and use {bits}, so that it would be shown "
+            "too dark; expected 8 bits, or 16 that are all used; convert it to 8 bits"
+        )
+    if size > 16:
+        raise UnsupportedSlideError(
+            f"{name}: its samples have {size} bits; expected 8, or 16; convert it to 8 bits"
+        )
+
+
+def _pixels(page: TiffPage) -> int:
+    return page.imagewidth * page.imagelength
+
+
+def _count_used_bits(page: TiffPage) -> int:
+    """Count the bits of the largest sample: as the page declares it, or in some of its tiles."""
+    declared = page.tags.get("MaxSampleValue")
+    if declared is not None:
+        return int(np.max(declared.value)).bit_length()
+    counts = np.asarray(page.databytecounts)
+    spread = np.linspace(0, len(counts) - 1, _PROBED_TILES).astype(int)
+    chosen = {*np.argsort(counts)[::-1][:_PROBED_TILES].tolist(), *spread.tolist()}
+    largest = 0
+    for index in sorted(chosen):
+        page.parent.filehandle.seek(page.dataoffsets[index])
+        data = page.parent.filehandle.read(int(counts[index]))
+        tile = page.decode(data, index, jpegtables=page.jpegtables)[0] if data else None
+        if tile is not None:
+            largest = max(largest, int(tile.max()))
+    return largest.bit_length()
 
 
 def guess_content(path: Path) -> str:

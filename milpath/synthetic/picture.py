@@ -1,7 +1,8 @@
 """Picture: fibres, stain and background over the canvas, as RGB composed in optical density.
 
 Concentrations of haematoxylin and eosin add up; colour is background x exp(-concentration x
-stain), as in a microscope (Beer-Lambert), so that overlaps and thin edges look as they do on real slides.
+stain), as in a microscope (Beer-Lambert), so that overlaps and thin edges look as they do on real
+slides.
 """
 
 from __future__ import annotations

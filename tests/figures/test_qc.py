@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
+from skimage.color import deltaE_ciede2000, rgb2lab
 
+from milpath.figures import qc
 from milpath.figures.canvas import encode_png, write_png
 from milpath.figures.qc import draw_qc
 from milpath.patches.grid import PatchGrid
 from milpath.slides.lattice import Lattice
 from milpath.slides.thumbnail import Thumbnail
 from milpath.slides.tissue import TissueMask
+from milpath.synthetic.artefacts import PENS
 
 
 def make_thumbnail(rows: int = 300, cols: int = 400, cell: float = 16.0) -> Thumbnail:
@@ -42,6 +45,16 @@ def bluish(rgb: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Where patches are drawn; without the legend at the bottom of the picture."""
     blue: NDArray[np.bool_] = rgb[:-80, :, 2] - rgb[:-80, :, :2].max(axis=-1) > 40
     return blue
+
+
+def yellowish(rgb: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where the tissue's line is drawn."""
+    yellow: NDArray[np.bool_] = rgb[..., :2].min(axis=-1) - rgb[..., 2] > 100
+    return yellow
+
+
+def colour_of(name: str) -> NDArray[np.float64]:
+    return np.array(ImageColor.getrgb(name), np.float64)
 
 
 def panel_of(picture: Image.Image) -> NDArray[np.int64]:
@@ -118,7 +131,7 @@ def test_the_contour_runs_along_the_border_of_the_tissue() -> None:
     mask[100:300, 120:] = True
     tissue = TissueMask(mask, thumbnail.lattice, "bright", mask & False)
     panel = panel_of(draw_qc(thumbnail, tissue, make_grid(0), "S1"))
-    rows, cols = (panel[..., 1] - panel[..., 0] > 60).nonzero()
+    rows, cols = yellowish(panel).nonzero()
     assert (cols.min(), cols.max() + 1) == pytest.approx((480, 1600), abs=1)  # 4 pixels a cell
     assert (rows.min(), rows.max() + 1) == pytest.approx((400, 1200), abs=1)
     assert 2 * (800 + 1120) - 8 <= len(rows) <= 2 * 2 * (800 + 1120)  # thin, closed at the border
@@ -134,7 +147,32 @@ def test_contours_are_drawn_where_there_is_tissue_or_pen(tmp_path: Path, share: 
     magenta = (with_pen[..., 0] - with_pen[..., 1] > 60) & (with_pen[..., 2] > 100)
     assert magenta.any()
     assert not ((without[..., 0] - without[..., 1]) > 60).any()
-    assert (without[..., 1] - without[..., 0] > 60).any() == (share > 0)  # green
+    assert yellowish(without).any() == (share > 0)
+
+
+STAINS = {  # optical density of red, green, blue, per unit of stain
+    "haematoxylin": (0.65, 0.70, 0.29),
+    "eosin": (0.07, 0.99, 0.11),
+    "dab": (0.27, 0.57, 0.78),
+    "aec": (0.27, 0.68, 0.68),
+    "methyl_blue": (0.80, 0.59, 0.11),
+    "ponceau": (0.10, 0.74, 0.67),
+    "orange_g": (0.11, 0.37, 0.92),
+    "alcian": (0.87, 0.46, 0.16),
+    "light_green": (0.95, 0.26, 0.16),
+}
+
+
+def test_the_tissues_line_is_apart_from_every_stain_ink_and_the_other_lines() -> None:
+    line = colour_of(qc._TISSUE)
+    amounts = np.linspace(0.1, 1.2, 8)[:, None]
+    stained = [243 * 10 ** (-amounts * np.array(stain)) for stain in STAINS.values()]
+    inks = 243 * 10 ** -(np.array(PENS) * 0.8)
+    others = np.array([colour_of(qc._PATCH), colour_of(qc._PEN), (243, 243, 243)])
+    every = np.concatenate([*stained, inks, others]) / 255
+    apart = deltaE_ciede2000(rgb2lab(np.tile(line / 255, (len(every), 1))), rgb2lab(every))
+    assert apart[:32].min() > 25  # haematoxylin, eosin, DAB, AEC
+    assert apart.min() > 18  # pale orange G; the dark rim tells them apart
 
 
 def test_a_large_thumbnail_is_shrunk_and_a_small_one_enlarged(tmp_path: Path) -> None:
