@@ -16,6 +16,7 @@ from milpath.cli.console import (
     show_warnings,
 )
 from milpath.cli.machines import (
+    IdsFromPathOption,
     SchedulerOption,
     ShardOption,
     TissueOption,
@@ -36,7 +37,8 @@ def tile(
     slides: Annotated[
         list[Path],
         typer.Argument(
-            help="Slides, folders of slides, or cohort CSVs (slide; optionally slide_id, mpp).",
+            help="Slides, folders of slides, or cohort CSVs (slide; optionally slide_id, mpp). "
+            "Paths in a CSV are relative to its folder.",
             metavar="SLIDE",
             show_default=False,
         ),
@@ -67,6 +69,7 @@ def tile(
     quality: Annotated[int, typer.Option(help="JPEG quality, 50 to 100.")] = _PIXELS.quality,
     slide_mpp: SlideMppOption = None,
     tissue: TissueOption = None,
+    ids_from_path: IdsFromPathOption = False,
     workers: WorkersOption = 0,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
@@ -89,7 +92,8 @@ def tile(
     from milpath.tile import tile_slide
 
     show_warnings()
-    entries, _ = take_shard(gather_entries(slides, slide_mpp, tissue), shard)
+    gathered = gather_entries(slides, slide_mpp, tissue, ids_from_path=ids_from_path)
+    entries, _ = take_shard(gathered, shard)
     files = files_of(entries)
     given = params.model_dump() | {"annotated": tissue is not None}
     with (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from milpath.cli.console import JsonOption, checked, load_network, progress, show_warnings
+from milpath.cli.machines import IdsFromPathOption
 from milpath.cli.runs import DryRunOption
 from milpath.errors import UsageError
 from milpath.params import HeadParams, TrainParams
@@ -34,7 +35,8 @@ def train(
     cohort: Annotated[
         Path,
         typer.Argument(
-            help="CSV with columns slide and label, optionally slide_id, case, split, mpp.",
+            help="CSV with columns slide and label, optionally slide_id, case (patient), split, "
+            "mpp. Paths in it are relative to its folder.",
             metavar="COHORT",
             show_default=False,
         ),
@@ -111,6 +113,7 @@ def train(
         float, typer.Option(help="Share of the rest kept to decide when to stop.")
     ] = _TRAIN.val_fraction,
     seed: Annotated[int, typer.Option(help="Same seed, same model.")] = _TRAIN.seed,
+    ids_from_path: IdsFromPathOption = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the model that is in OUT.")
     ] = False,
@@ -148,14 +151,15 @@ def train(
         raise UsageError(f"{out}: holds a model already; give another --out, or --overwrite")
     from milpath.cohort.cohort import read_cohort
 
-    rows = read_cohort(cohort)
+    show_warnings()
+    rows = read_cohort(cohort, ids_from_path=ids_from_path)
     rows.require_labels()
+    rows.report_cases()
     if negative is not None and negative not in rows.class_names:
         raise UsageError(
             f"--negative {negative}: {rows.name} has no such class; "
             f"it has {', '.join(rows.class_names)}"
         )
-    show_warnings()
     load_network()
     from milpath.nn.train import plan_training, run_training
     from milpath.runs.runlog import open_runlog
