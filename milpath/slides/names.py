@@ -37,8 +37,8 @@ def folded(name: str) -> str:
 
 
 def printable(text: str, limit: int = 100) -> str:
-    """Return a text for a message: without control characters, and not long."""
-    shown = text if is_printable(text) else ascii(text)[1:-1]
+    """Return a text for a message: without control or invisible characters, and not long."""
+    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
