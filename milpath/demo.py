@@ -119,8 +119,8 @@ def run_demo(
     MilpathError : a step failed on some slide
     """
     # not at the top: the processes that draw and tile import this module, but need no network
-    from milpath.nn.bundle import load_bundle
     from milpath.nn.classify import Classifier
+    from milpath.nn.predict import load_model
     from milpath.nn.train import train_cohort
 
     start = time.perf_counter()
@@ -154,7 +154,7 @@ def run_demo(
         lambda member, epoch, losses: advance(f"validation loss {losses['val_loss']:.3f}"),
     )
     results = out / "results"
-    classify = Classifier(load_bundle(out / "model"), results, workers)
+    classify = Classifier(load_model(out / "model"), results, workers)
     outcomes = _run(classify, unseen, 1, advance, "classified")
     write_predictions_table(predictions_table_path(results), outcomes, CLASSES)
     found = [read_prediction(prediction_path(results, entry.slide_id)) for entry in unseen]
@@ -253,22 +253,22 @@ def _write_page(
         Section(
             "Does it work?",
             [
-                f"{training} drawn slides, each with one label, taught the model; "
-                f"{len(judged)} others test it. Nobody told it where a tumour lies."
+                f"The model was trained on {training} synthetic slides with one label each, and "
+                f"tested on {len(judged)} others. It was never given the position of a tumour."
             ],
             rows,
         ),
-        Section("What it saw, and what was there", [LEGEND], figures=pictures),
+        Section("Attention and planted tumour", [LEGEND], figures=pictures),
         Section(
-            "How it learned",
+            "Training",
             [
-                f"Best epoch by the loss on validation slides; the report in model/metrics.json "
-                f"is on {report.held_out} further slides held out of both."
+                f"The best epoch is chosen by the loss on validation slides; model/metrics.json "
+                f"is on {len(report.evaluation.slides)} other slides, held out of both."
             ],
             figures=[(out / "model" / "training.png", "Loss and accuracy by epoch.")],
         ),
     ]
-    lead = f"Drawn, tiled, learned, classified and measured in {result.seconds:.0f} s."
+    lead = f"Synthesised, tiled, trained, classified and measured in {result.seconds:.0f} s."
     write_page(out / "index.html", "milpath demo", sections, lead)
 
 

@@ -1,4 +1,4 @@
-"""Honest figures for a classifier: point values, and bootstrap intervals over cases."""
+"""Metrics of a classifier on held-out slides, with intervals, and how they vary over folds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from milpath.intervals import (
+    MIN_CASES,
+    MIN_CASES_PER_CLASS,
+    Interval,
+    auc_interval,
+    mean_interval,
+    wilson_interval,
+)
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -16,11 +25,34 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Figure:
-    """A metric with its 95 % interval; None where it is not defined (a class is missing)."""
+    """A metric with its 95 % interval.
+
+    Attributes
+    ----------
+    value : None where the metric is not defined (a class is missing)
+    low, high : None where there is no interval
+    note : why there is no interval, else None
+    """
 
     value: float | None
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class FoldFigure:
+    """A metric over the folds of a cross-validation.
+
+    Attributes
+    ----------
+    folds : its value in each fold; None where it is not defined there
+    mean, sd : over the folds where it is defined; the sample standard deviation, None below two
+    """
+
+    folds: tuple[float | None, ...]
+    mean: float | None
+    sd: float | None
 
 
 def auc(labels: Ints, probs: Floats) -> float | None:
@@ -35,16 +67,20 @@ def auc(labels: Ints, probs: Floats) -> float | None:
     -------
     None when a class that is needed has no case.
     """
-    from sklearn.metrics import roc_auc_score
-
     classes = [1] if probs.shape[1] == 2 else range(probs.shape[1])
     values = []
     for index in classes:
         truth = labels == index
         if truth.all() or not truth.any():
             return None
-        values.append(float(roc_auc_score(truth, probs[:, index])))
+        values.append(_area(truth, probs[:, index]))
     return float(np.mean(values))
+
+
+def _area(truth: NDArray[np.bool_], scores: Floats) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(truth, scores))
 
 
 def accuracy(labels: Ints, probs: Floats) -> float:
@@ -62,26 +98,6 @@ def log_loss(labels: Ints, probs: Floats) -> float:
     """Mean cross-entropy in nats."""
     chosen = probs[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(chosen, 1e-12)).mean())
-
-
-def precision(labels: Ints, probs: Floats) -> float:
-    """Share of those called class 1 that are; 0 when none is called so."""
-    called = probs.argmax(axis=1) == 1
-    return float((labels[called] == 1).mean()) if called.any() else 0.0
-
-
-def recall(labels: Ints, probs: Floats) -> float | None:
-    """Share of class 1 that is called so; None when there is none."""
-    called = probs.argmax(axis=1) == 1
-    return float(called[labels == 1].mean()) if (labels == 1).any() else None
-
-
-def f1(labels: Ints, probs: Floats) -> float | None:
-    """Harmonic mean of precision and recall."""
-    one, two = precision(labels, probs), recall(labels, probs)
-    if two is None:
-        return None
-    return 2 * one * two / (one + two) if one + two else 0.0
 
 
 def instance_auc(truths: Sequence[NDArray[np.bool_]], scores: Sequence[Floats]) -> float | None:
@@ -112,35 +128,103 @@ METRICS: dict[str, Callable[[Ints, Floats], float | None]] = {
 }
 
 
-def evaluate(labels: Ints, probs: Floats, cases: Sequence[str], seed: int = 0) -> dict[str, Figure]:
-    """Every metric with its 95 % percentile interval over resampled cases.
+INTERVALS = {
+    "auc": "score interval of Newcombe 2006 (method 5) from the numbers of cases",
+    "balanced_accuracy": "Wilson intervals of the classes' shares, combined (Zou & Donner 2008)",
+    "accuracy": "Wilson score interval from the number of cases",
+    "loss": f"percentile bootstrap over cases, {RESAMPLES} resamples",
+}
+"""How the 95 % interval of each metric is made."""
 
-    Slides of one case are not independent, so cases are drawn, with all their slides (Efron &
-    Tibshirani 1993, ch. 13).
+
+def evaluate(labels: Ints, probs: Floats, cases: Sequence[str], seed: int = 0) -> dict[str, Figure]:
+    """Every metric with its 95 % interval; see `INTERVALS`.
+
+    Slides of one case are not independent, so an interval counts cases. Fewer than `MIN_CASES`, or
+    than `MIN_CASES_PER_CLASS` of a class where classes matter, have no interval.
 
     Parameters
     ----------
     labels : (n,) class indices
     probs : (n, C), rows summing to 1
     cases : n names
-    seed : of the resampling
+    seed : of the bootstrap
     """
-    names, member = np.unique(np.asarray(cases), return_inverse=True)
-    rows_of = [np.flatnonzero(member == index) for index in range(len(names))]
-    rng = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {name: [] for name in METRICS}
-    for _ in range(RESAMPLES):
-        picked = rng.integers(len(names), size=len(names))
-        rows = np.concatenate([rows_of[index] for index in picked])
-        for name, metric in METRICS.items():
-            value = metric(labels[rows], probs[rows])
-            if value is not None:
-                drawn[name].append(value)
-    return {name: _figure(METRICS[name](labels, probs), drawn[name]) for name in METRICS}
+    names = np.asarray(cases)
+    counts = [len(np.unique(names[labels == index])) for index in range(probs.shape[1])]
+    found = {}
+    for name, metric in METRICS.items():
+        value = metric(labels, probs)
+        note = _why_no_interval(name, len(np.unique(names)), counts)
+        if value is None or note is not None:
+            found[name] = Figure(value, note=None if value is None else note)
+        else:
+            found[name] = Figure(value, *_interval(name, labels, probs, names, seed))
+    return found
 
 
-def _figure(value: float | None, drawn: Sequence[float]) -> Figure:
-    if value is None or not drawn:
-        return Figure(value, None, None)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Figure(value, float(low), float(high))
+def evaluate_folds(labels: Ints, probs: Floats, folds: NDArray[np.int64]) -> dict[str, FoldFigure]:
+    """Every metric in each fold, and its mean and standard deviation over the folds.
+
+    The folds' models are calibrated apart, so that probabilities of different folds cannot be
+    ranked against each other; metrics of one fold can.
+
+    Parameters
+    ----------
+    labels : (n,) class indices
+    probs : (n, C)
+    folds : (n,) the fold in which each slide was held out
+    """
+    found = {}
+    for name, metric in METRICS.items():
+        rows = [folds == fold for fold in np.unique(folds)]
+        values = tuple(metric(labels[some], probs[some]) for some in rows)
+        known = [value for value in values if value is not None]
+        mean = float(np.mean(known)) if known else None
+        sd = float(np.std(known, ddof=1)) if len(known) > 1 else None
+        found[name] = FoldFigure(values, mean, sd)
+    return found
+
+
+def _why_no_interval(name: str, cases: int, of_class: Sequence[int]) -> str | None:
+    if name in ("auc", "balanced_accuracy") and min(of_class) < MIN_CASES_PER_CLASS:
+        return (
+            f"too few cases for an interval: {min(of_class)} of a class, "
+            f"at least {MIN_CASES_PER_CLASS} are needed"
+        )
+    if cases < MIN_CASES:
+        return f"too few cases for an interval: {cases}, at least {MIN_CASES} are needed"
+    return None
+
+
+def _interval(
+    name: str, labels: Ints, probs: Floats, cases: NDArray[np.str_], seed: int
+) -> Interval:
+    if name == "loss":
+        return _bootstrap_loss(labels, probs, cases, seed)
+    if name == "accuracy":
+        return wilson_interval(accuracy(labels, probs), len(np.unique(cases)))
+    if name == "balanced_accuracy":
+        hits = probs.argmax(axis=1) == labels
+        shares = [float(hits[labels == index].mean()) for index in range(probs.shape[1])]
+        counts = [len(np.unique(cases[labels == index])) for index in range(probs.shape[1])]
+        each = [wilson_interval(*pair) for pair in zip(shares, counts, strict=True)]
+        return mean_interval(shares, each, independent=True)
+    areas, each = [], []
+    for index in [1] if probs.shape[1] == 2 else range(probs.shape[1]):
+        truth = labels == index
+        areas.append(_area(truth, probs[:, index]))
+        sizes = len(np.unique(cases[truth])), len(np.unique(cases[~truth]))
+        each.append(auc_interval(areas[-1], *sizes))
+    return mean_interval(areas, each, independent=False)
+
+
+def _bootstrap_loss(labels: Ints, probs: Floats, cases: NDArray[np.str_], seed: int) -> Interval:
+    """Percentile interval over resampled cases, each with all its slides."""
+    losses = -np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-12))
+    _, member = np.unique(cases, return_inverse=True)
+    total, size = np.bincount(member, losses), np.bincount(member)
+    picked = np.random.default_rng(seed).integers(len(size), size=(RESAMPLES, len(size)))
+    means = total[picked].sum(axis=1) / size[picked].sum(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)

@@ -95,7 +95,7 @@ def _warnings(slide: Slide, thumbnail: Thumbnail, tissue: TissueMask) -> Iterato
     if tissue.has_colour_cast:
         yield (
             f"its background has the colour {tissue.background_rgb}, unlikely for brightfield: the "
-            "file's colours are probably wrong (YCbCr labelled RGB?), and a model sees wrong colours"
+            "file's colours are probably wrong (YCbCr labelled RGB?), which a model would see"
         )
     if thumbnail.unreadable.any():
         yield f"{thumbnail.unreadable.mean():.2%} of its area cannot be read"

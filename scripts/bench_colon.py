@@ -36,10 +36,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from milpath.formats.scores import BagScores
 from milpath.metrics import instance_auc
 from milpath.nn.augment import augment_tissue
 from milpath.nn.data import ArrayBag
-from milpath.nn.predict import BagScores
 from milpath.params import TrainParams
 
 SIDE = 27

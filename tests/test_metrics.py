@@ -14,11 +14,9 @@ from milpath.metrics import (
     auc,
     balanced_accuracy,
     evaluate,
-    f1,
+    evaluate_folds,
     instance_auc,
     log_loss,
-    precision,
-    recall,
 )
 
 
@@ -62,7 +60,7 @@ def test_figures_do_not_depend_on_the_order_of_slides() -> None:
         assert metric(labels, probs) == pytest.approx(metric(labels[turn], probs[turn])), name
 
 
-def test_the_same_seed_gives_the_same_intervals_and_another_another() -> None:
+def test_the_same_seed_gives_the_same_intervals() -> None:
     labels, probs = drawn(30, 2, 1)
     cases = [str(i) for i in range(30)]
     assert evaluate(labels, probs, cases, 4) == evaluate(labels, probs, cases, 4)
@@ -79,30 +77,33 @@ def test_an_interval_holds_its_value(classes: int) -> None:
         assert figure.low < figure.value < figure.high
 
 
-def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
-    held = []
-    for seed in range(60):
-        right = np.random.default_rng(seed).random(60) < 0.7
-        probs = np.stack([1.0 - right, right * 1.0], axis=1)
-        cases = [str(i) for i in range(60)]
-        figure = evaluate(np.ones(60, np.int64), probs, cases, seed)["accuracy"]
-        assert figure.low is not None
-        assert figure.high is not None
-        held.append(figure.low <= 0.7 <= figure.high)
-    assert np.mean(held) >= 0.85
-
-
-def test_slides_of_one_case_are_drawn_together() -> None:
+def test_an_interval_counts_cases_and_not_slides() -> None:
     labels, probs = drawn(40, 2, 3)
-    alone = evaluate(labels, probs, [str(i) for i in range(40)])["loss"]
-    one = evaluate(labels, probs, ["P"] * 40)["loss"]
-    assert one.low == one.high == pytest.approx(one.value)
-    assert one.value == alone.value
-    twins = evaluate(
+    alone = evaluate(labels, probs, [str(i) for i in range(40)])
+    copies = evaluate(
         np.repeat(labels, 4), np.repeat(probs, 4, axis=0), [str(i // 4) for i in range(160)]
-    )["loss"]
-    assert twins.low == pytest.approx(alone.low)  # copies of a slide make no interval narrower
-    assert twins.high == pytest.approx(alone.high)
+    )
+    for name, figure in alone.items():  # copies of a slide make no interval narrower
+        assert (copies[name].low, copies[name].high) == pytest.approx((figure.low, figure.high))
+
+
+def test_figures_of_folds_are_those_of_each_fold_by_itself() -> None:
+    labels, probs = drawn(30, 2, 4)
+    folds = np.arange(30) % 3
+    found = evaluate_folds(labels, probs, folds)
+    each = [accuracy(labels[folds == fold], probs[folds == fold]) for fold in range(3)]
+    assert found["accuracy"].folds == pytest.approx(each)
+    assert found["accuracy"].mean == pytest.approx(np.mean(each))
+    assert found["accuracy"].sd == pytest.approx(np.std(each, ddof=1))
+
+
+def test_models_that_say_the_same_of_every_slide_have_an_auc_of_a_half_over_folds() -> None:
+    labels = np.tile([0, 1, 1, 0, 1], 4)
+    folds = np.repeat(np.arange(4), 5)
+    constant = np.array([0.3, 0.5, 0.6, 0.8])[folds]  # each fold's model answers one number
+    found = evaluate_folds(labels, np.stack([1 - constant, constant], axis=1), folds)
+    assert found["auc"].folds == (0.5,) * 4
+    assert (found["auc"].mean, found["auc"].sd) == (0.5, 0.0)
 
 
 # -- examples --------------------------------------------------------------------------------------
@@ -125,6 +126,26 @@ def test_balanced_accuracy_is_of_the_classes_present() -> None:
     assert balanced_accuracy(np.array([0, 0, 1]), probs) == 0.5
 
 
+def test_too_few_cases_have_no_interval_and_the_figure_says_so() -> None:
+    labels = np.array([0, 0, 1, 1])
+    sure = np.eye(2)[labels]
+    found = evaluate(labels, sure, list("abcd"))
+    assert found["accuracy"] == Figure(
+        1.0, note="too few cases for an interval: 4, at least 10 are needed"
+    )
+    assert found["auc"] == Figure(
+        1.0, note="too few cases for an interval: 2 of a class, at least 5 are needed"
+    )
+
+
+def test_all_right_is_no_certainty() -> None:
+    labels = np.repeat([0, 1], 8)
+    found = evaluate(labels, np.eye(2)[labels] * 0.8 + 0.1, [str(i) for i in range(16)])
+    for name in ("auc", "accuracy", "balanced_accuracy"):
+        assert found[name].value == found[name].high == 1
+        assert 0.6 < (found[name].low or 0) < 0.9
+
+
 def test_a_perfect_and_a_reversed_order_are_one_and_nought() -> None:
     labels = np.array([0, 0, 1, 1])
     right = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
@@ -137,25 +158,7 @@ def test_a_sure_mistake_costs_much_but_not_infinitely() -> None:
     assert 20 < loss < 40
 
 
-# -- of the positive class, and of instances -------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_precision_recall_and_f1_are_those_of_scikit_learn(seed: int) -> None:
-    labels, probs = drawn(30, 2, seed)
-    hard = probs.argmax(axis=1)
-    ours = [metric(labels, probs) for metric in (precision, recall, f1)]
-    theirs = reference.precision_recall_fscore_support(labels, hard, average="binary")[:3]
-    assert ours == pytest.approx(theirs)
-
-
-def test_precision_and_recall_where_nothing_is_called_or_there_is_nothing_to_call() -> None:
-    never = np.array([[0.9, 0.1], [0.8, 0.2]])
-    assert precision(np.array([0, 1]), never) == 0
-    assert recall(np.array([0, 1]), never) == 0
-    assert f1(np.array([0, 1]), never) == 0
-    assert recall(np.array([0, 0]), never) is None
-    assert f1(np.array([0, 0]), never) is None
+# -- instances -----------------------------------------------------------------------------------
 
 
 def test_instance_auc_ranks_within_each_bag() -> None:

@@ -110,6 +110,22 @@ def take_shard(items: Sequence[_Item], shard: str | None) -> tuple[list[_Item], 
     return part.take(items), part
 
 
+def check_backend_options(workers: int, scheduler: str | None) -> None:
+    """Raise `UsageError` where the options do not fit together, or a package is missing."""
+    if scheduler is None:
+        return
+    if workers > 1:
+        raise UsageError(
+            f"--workers {workers} is for this machine, a --scheduler has its own; give one of them"
+        )
+    try:
+        import milpath.runs.cluster  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--scheduler needs the package {error.name}: pip install 'milpath[cluster]'"
+        ) from None
+
+
 @contextmanager
 def open_backend(
     workers: int,
@@ -147,16 +163,9 @@ def open_backend(
             _share_machine(processes)
         yield choose_local(processes, slides, processors())
         return
-    if workers > 1:
-        raise UsageError(
-            f"--workers {workers} is for this machine, a --scheduler has its own; give one of them"
-        )
-    try:
-        from milpath.runs.cluster import join_cluster
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"--scheduler needs the package {error.name}: pip install 'milpath[cluster]'"
-        ) from None
+    check_backend_options(workers, scheduler)
+    from milpath.runs.cluster import join_cluster
+
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # our own messages say it
     with join_cluster(scheduler, out, files) as cluster:
         yield cluster

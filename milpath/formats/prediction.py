@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from milpath.errors import StoredFileError
 from milpath.formats.existing import Existing
@@ -20,6 +18,7 @@ from milpath.formats.geometry import (
     read_geometry,
     write_geometry,
 )
+from milpath.formats.scores import BagScores
 from milpath.patches.grid import PatchGrid
 from milpath.slides.names import is_printable
 from milpath.slides.slide import SlideFacts
@@ -30,9 +29,9 @@ Floats = NDArray[np.float64]
 _ROUNDING = 1e-3
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """Output of an ensemble for one slide (M members, N patches, C classes).
+@dataclass(frozen=True, kw_only=True)
+class Prediction(BagScores):
+    """Output of an ensemble for one slide: `BagScores` of its N patches, and where they lie.
 
     Attributes
     ----------
@@ -40,9 +39,6 @@ class Prediction:
     grid : its N patches
     status : "ok", or "no_tissue" with N = 0; then `logits` and `probs` are NaN
     class_names : names of the C classes
-    member_attention : float64 (M, N); each row sums to 1
-    member_contributions : float64 (M, N, C); what each patch adds to the logit of each class
-    member_bias : float64 (M, C); the logit of a class is its bias plus the sum of contributions
     model : fingerprint of the model
     unreadable : number of patches left out because the slide's file is damaged there
     annotation : fingerprint of the tissue annotation; None if the tissue was detected
@@ -52,67 +48,14 @@ class Prediction:
     grid: PatchGrid
     status: Literal["ok", "no_tissue"]
     class_names: tuple[str, ...]
-    member_attention: Floats
-    member_contributions: Floats
-    member_bias: Floats
     model: str
     unreadable: int = 0
     annotation: str | None = None
-
-    @cached_property
-    def member_logits(self) -> Floats:
-        """Logits of the members, (M, C); NaN without tissue."""
-        if self.status == "no_tissue":
-            return np.full_like(self.member_bias, np.nan)
-        logits: Floats = self.member_bias + self.member_contributions.sum(axis=1)
-        return logits
-
-    @property
-    def member_probs(self) -> Floats:
-        """Class probabilities of the members, (M, C)."""
-        probs: Floats = softmax(self.member_logits, axis=1)
-        return probs
-
-    @property
-    def logits(self) -> Floats:
-        """Mean logits of the members, (C,): mean bias plus the sum of mean contributions."""
-        mean: Floats = self.member_logits.mean(axis=0)
-        return mean
-
-    @property
-    def probs(self) -> Floats:
-        """Softmax of `logits`, (C,): the renormalised geometric mean of the members' `probs`."""
-        probs: Floats = softmax(self.logits)
-        return probs
-
-    @property
-    def spread(self) -> Floats:
-        """Standard deviation of the members' class probabilities, (C,)."""
-        spread: Floats = self.member_probs.std(axis=0)
-        return spread
 
     @property
     def predicted(self) -> str | None:
         """Name of the most probable class; None without tissue."""
         return None if self.status == "no_tissue" else self.class_names[int(self.probs.argmax())]
-
-    @property
-    def attention(self) -> Floats:
-        """Mean attention of the members, (N,); sums to 1."""
-        mean: Floats = self.member_attention.mean(axis=0)
-        return mean
-
-    @property
-    def contributions(self) -> Floats:
-        """Mean contributions of the members, (N, C); columns sum to `logits` minus `bias`."""
-        mean: Floats = self.member_contributions.mean(axis=0)
-        return mean
-
-    @property
-    def bias(self) -> Floats:
-        """Mean bias of the members, (C,)."""
-        mean: Floats = self.member_bias.mean(axis=0)
-        return mean
 
     @property
     def effective_patches(self) -> float:

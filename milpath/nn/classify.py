@@ -6,38 +6,26 @@ Importing this module imports no network library; creating a `Classifier` does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from milpath.cohort.cohort import SlideEntry
-from milpath.errors import UnsupportedSlideError
 from milpath.figures.heatmap import render_heatmap
 from milpath.figures.overlay import overlay_title, write_overlay
-from milpath.formats.bag import as_kept
 from milpath.formats.existing import Existing
 from milpath.formats.layout import overlay_path, prediction_path
 from milpath.formats.model_spec import BundleSpec
 from milpath.formats.prediction import Prediction, find_prediction, write_prediction
-from milpath.patches.grid import PatchGrid
-from milpath.patches.reader import Patch, stream_patches
 from milpath.predictions_table import ClassifyFacts, summarize_prediction
 from milpath.runs import Outcome, describe_redo, planned_outcome, skipped_outcome
 from milpath.slides.slide import Slide
 from milpath.store import discard
-from milpath.tile import plan_slide
 
 if TYPE_CHECKING:
-    from milpath.nn.bundle import Bundle
+    from milpath.nn.predict import Model
     from milpath.slides.annotation import Annotation
 
 log = logging.getLogger(__name__)
-
-_LOG_EVERY = 64  # patches: a batch of the network
 
 
 class Predict(Protocol):
@@ -104,55 +92,24 @@ class Classifier:
 
     Parameters
     ----------
-    bundle : the model
+    model : in memory
     out : folder of the results
-    threads : that read the slide while the network works
+    threads : that read the slide while the network computes
     """
 
-    def __init__(self, bundle: Bundle, out: Path, threads: int = 2) -> None:
-        from milpath.nn.mil import build_evidence
-        from milpath.nn.predict import stack_bias
-
-        self.bundle = bundle
+    def __init__(self, model: Model, out: Path, threads: int = 2) -> None:
+        self.model = model
         self.out = out
         self.threads = threads
-        side = bundle.spec.encoder.patch_px
-        self.evidence = build_evidence((side, side, 3), bundle.members, bundle.encoder)
-        self.bias = stack_bias(bundle.members)
 
     def __call__(self, entry: SlideEntry) -> Outcome:
-        return classify_slide(entry, self.out, self.bundle.spec, self.predict)
+        return classify_slide(entry, self.out, self.model.spec, self.predict)
 
     def predict(self, slide: Slide, annotation: Annotation | None = None) -> Prediction:
-        """Tile, encode and pool a slide in one pass; raise `SlideError` as tiling does."""
-        from milpath.nn.predict import collect_evidence, pool_evidence
+        """Predict the class of a slide; raise as `predict_slide` does."""
+        from milpath.nn.predict import predict_slide
 
-        spec = self.bundle.spec
-        plan = plan_slide(slide, spec.tile, annotation)
-        if len(plan.grid) and plan.tissue.background != spec.background:
-            raise UnsupportedSlideError(
-                f"{slide.name}: has a {plan.tissue.background} background, the model was "
-                f"trained on slides with a {spec.background} one (fluorescence is dark, H&E bright)"
-            )
-        rows: list[int] = []
-        # the model was trained on patches as bags store them (JPEG), so they are encoded here too
-        stored = partial(as_kept, params=spec.tile.pixels)
-        patches = stream_patches(slide, plan.grid, stored, self.threads)
-        batches = _note_rows(patches, rows, slide, plan.grid)
-        scores, evidence = collect_evidence(self.evidence, batches)
-        attention, contributions = pool_evidence(scores, evidence)
-        return Prediction(
-            slide=slide.facts,
-            grid=plan.grid.select(np.asarray(rows, np.int64)),
-            status="ok" if rows else "no_tissue",
-            class_names=spec.class_names,
-            member_attention=attention,
-            member_contributions=contributions,
-            member_bias=self.bias,
-            model=spec.fingerprint,
-            unreadable=len(plan.grid) - len(rows),
-            annotation=annotation.fingerprint if annotation else None,
-        )
+        return predict_slide(self.model, slide, annotation, self.threads)
 
 
 def _describe(prediction: Prediction) -> str:
@@ -170,14 +127,3 @@ def _describe(prediction: Prediction) -> str:
 
 def _facts(prediction: Prediction) -> ClassifyFacts:
     return ClassifyFacts(summarize_prediction(prediction))
-
-
-def _note_rows(
-    patches: Iterator[Patch], rows: list[int], slide: Slide, grid: PatchGrid
-) -> Iterator[NDArray[np.uint8]]:
-    """Yield patches as (1, P, P, 3), append their rows to `rows`, and log the progress."""
-    for row, pixels in patches:
-        rows.append(row)
-        yield pixels[None]
-        if len(rows) % _LOG_EVERY == 0:
-            log.info("%s: %d of %d patches", slide.slide_id, len(rows), len(grid))

@@ -62,7 +62,7 @@ def train_member(
     shape = task.instance_shape
     per_bag = params.patches_per_bag if len(shape) == 3 else params.features_per_bag
     weight = class_weights([bag.label for bag in train], task.classes, params.class_weight)
-    form: Any = {"negative": task.negative, "attention_weighted": params.instance_loss > 0}
+    form: Any = {"negative": task.negative, "instance_loss": params.instance_loss > 0}
     drawn = BagSequence(train, weight, params.bag_batch, per_bag, seed, task.augment, **form)
     fixed = None
     if val:

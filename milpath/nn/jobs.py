@@ -81,13 +81,14 @@ def _load_classifier(job: ClassifyJob) -> Classifier:
     import_keras()
     from milpath.nn.bundle import load_bundle
     from milpath.nn.classify import Classifier
+    from milpath.nn.predict import prepare_model
 
     try:
         bundle = load_bundle(job.model)
     except StoredFileError as error:  # every slide would fail in the same way
         raise UsageError(str(error)) from None
     _require_same(job.model, bundle.spec.fingerprint, job.fingerprint)
-    return Classifier(bundle, job.out, job.threads)
+    return Classifier(prepare_model(bundle), job.out, job.threads)
 
 
 @lru_cache(maxsize=1)

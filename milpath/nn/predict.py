@@ -1,31 +1,47 @@
-"""Prediction: what trained members say of bags, every instance seen once, pooled as a stream."""
+"""Prediction: apply an ensemble to bags and slides, each instance once, pooled as a stream."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from milpath.errors import UnsupportedSlideError, UsageError
+from milpath.formats.bag import Bag, as_kept
+from milpath.formats.model_spec import BundleSpec
+from milpath.formats.prediction import Prediction
+from milpath.formats.scores import BagScores
+from milpath.nn.bundle import Bundle, load_bundle
 from milpath.nn.mil import Member, build_evidence
+from milpath.params import compare_params
+from milpath.patches.grid import PatchGrid
+from milpath.patches.reader import Patch, stream_patches
+from milpath.slides.slide import Slide, SlideFacts
+from milpath.tile import plan_slide
+
+if TYPE_CHECKING:
+    from milpath.slides.annotation import Annotation
 
 log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
 BATCH = 64
-"""Patches that the network takes at a time."""
+"""Patches per batch."""
 
 SCORE_BATCH = 512
-"""Instances in memory that it takes at a time."""
+"""Instances per batch, for bags in memory."""
 
-EMBEDDINGS_BATCH = 2048
-"""Embeddings that it takes at a time: they are a thousand times smaller."""
+FEATURES_BATCH = 2048
+"""Features per batch: they are a thousand times smaller than patches."""
 
 
 def collect_evidence(
@@ -33,22 +49,21 @@ def collect_evidence(
 ) -> tuple[Floats, Floats]:
     """Run an evidence model over a stream of instances.
 
-    Only 1 + C numbers a patch and member are kept: since the head is linear, they are all that
-    pooling needs, and the memory hardly grows with the slide.
+    Because the head is linear, 1 + C numbers per instance and member are enough to pool a bag, so
+    memory hardly grows with the slide.
 
     Parameters
     ----------
     model : of `build_evidence`
     batches : arrays (n, ...) of any n
-    batch : instances that the network is given at a time; by default `BATCH` of patches,
-        `EMBEDDINGS_BATCH` of embeddings
+    batch : instances per batch; by default `BATCH` for patches, `FEATURES_BATCH` for features
 
     Returns
     -------
     attention scores (M, N) and class evidence (M, N, C)
     """
     members, classes = model.output_shape[1][1:]
-    size = batch or (BATCH if len(model.input_shape) > 2 else EMBEDDINGS_BATCH)
+    size = batch or (BATCH if len(model.input_shape) > 2 else FEATURES_BATCH)
     scores, evidence = [np.zeros((0, members))], [np.zeros((0, members, classes))]
     for instances, count in _fill(batches, size):
         some = model.predict_on_batch(instances)
@@ -58,12 +73,12 @@ def collect_evidence(
 
 
 def _fill(batches: Iterable[NDArray[Any]], size: int) -> Iterator[tuple[NDArray[Any], int]]:
-    """The same instances, always `size` at a time, so that the graph is traced once.
+    """Regroup instances into batches of exactly `size`, so that the graph is traced once.
 
     Yields
     ------
-    array (size, ...), the same one every time, and how many of its first rows are instances; the
-    rest of the last one is zero or left over
+    array (size, ...), the same one every time, and the number of its rows that are instances; in
+    the last batch the other rows hold zeros or old values
     """
     full: NDArray[Any] | None = None
     count = 0
@@ -84,7 +99,7 @@ def _fill(batches: Iterable[NDArray[Any]], size: int) -> Iterator[tuple[NDArray[
 
 
 def pool_evidence(scores: Floats, evidence: Floats) -> tuple[Floats, Floats]:
-    """Attention (M, N), the scores' softmax, and contributions (M, N, C), attention x evidence."""
+    """Compute attention (M, N), the softmax of the scores, and contributions (M, N, C)."""
     if scores.shape[1] == 0:
         return scores, evidence
     attention: Floats = softmax(scores, axis=1)
@@ -92,56 +107,173 @@ def pool_evidence(scores: Floats, evidence: Floats) -> tuple[Floats, Floats]:
 
 
 def stack_bias(members: Sequence[Member]) -> Floats:
-    """(M, C), the biases of the members' linear heads."""
+    """Stack the biases of the members' linear heads, (M, C)."""
     return np.stack([member.head.classifier.bias.numpy() for member in members]).astype(np.float64)
 
 
-@dataclass(frozen=True, eq=False)
-class BagScores:
-    """What an ensemble says of one bag.
-
-    Attributes
-    ----------
-    probs : (C,) of its classes, from the members' mean logits
-    attention : (N,) mean over the members
-    contributions : (N, C) mean over the members, the bias shared out by attention: an instance
-        adds ``a_k (w_c · h_k + b_c)``, and all of them together make the logits exactly
-    """
-
-    probs: Floats
-    attention: Floats
-    contributions: Floats
-
-    def evidence(self, index: int) -> Floats:
-        """(N,) what each instance adds to a class's logit beyond what it adds to the mean logit.
-
-        The softmax does not see what all logits share, so this is what decides.
-        """
-        centred: Floats = self.contributions[:, index] - self.contributions.mean(axis=1)
-        return centred
-
-
-def score_bags(members: Sequence[Member], bags: Sequence[NDArray[Any]]) -> list[BagScores]:
-    """Every instance of some bags is seen once by an ensemble, then each bag is pooled.
+def score_bag(
+    model: keras.Model, bias: Floats, batches: Iterable[NDArray[Any]], batch: int | None = None
+) -> BagScores:
+    """Apply an ensemble to a bag that comes as a stream; exact, in memory of 1 + C numbers each.
 
     Parameters
     ----------
-    members : alike, each with its own encoder or all for embeddings
+    model : of `build_evidence`
+    bias : (M, C), of `stack_bias`
+    batches, batch : as in `collect_evidence`
+    """
+    return _pool(*collect_evidence(model, batches, batch), bias)
+
+
+def score_bags(members: Sequence[Member], bags: Sequence[NDArray[Any]]) -> list[BagScores]:
+    """Apply an ensemble to bags in memory, all their instances in common batches.
+
+    Parameters
+    ----------
+    members : all with an encoder of their own, or all for features
     bags : arrays (N, ...), none empty
     """
     instances = np.concatenate(bags)
-    model = build_evidence(instances.shape[1:], members)
+    model, bias = build_evidence(instances.shape[1:], members), stack_bias(members)
     batches = (instances[at : at + SCORE_BATCH] for at in range(0, len(instances), SCORE_BATCH))
     scores, evidence = collect_evidence(model, batches, min(SCORE_BATCH, len(instances)))
     cuts = np.cumsum([len(bag) for bag in bags])[:-1]
-    bias = stack_bias(members)
-    bag_scores = []
-    for some, its in zip(
-        np.split(scores, cuts, axis=1), np.split(evidence, cuts, axis=1), strict=True
-    ):
-        attention, contributions = pool_evidence(some, its + bias[:, None])
-        logits = contributions.sum(axis=1).mean(axis=0)
-        bag_scores.append(
-            BagScores(softmax(logits), attention.mean(axis=0), contributions.mean(axis=0))
+    parts = zip(np.split(scores, cuts, axis=1), np.split(evidence, cuts, axis=1), strict=True)
+    return [_pool(*part, bias) for part in parts]
+
+
+def _pool(scores: Floats, evidence: Floats, bias: Floats) -> BagScores:
+    attention, contributions = pool_evidence(scores, evidence)
+    return BagScores(
+        member_attention=attention, member_contributions=contributions, member_bias=bias
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An ensemble in memory, ready to predict.
+
+    Attributes
+    ----------
+    spec : its record
+    evidence : of `build_evidence`, for patches
+    bias : (M, C)
+    """
+
+    spec: BundleSpec
+    evidence: keras.Model
+    bias: Floats
+
+
+def load_model(folder: Path) -> Model:
+    """Load a model folder.
+
+    Raises
+    ------
+    StoredFileError : not a model, or damaged
+    """
+    return prepare_model(load_bundle(folder))
+
+
+def prepare_model(bundle: Bundle) -> Model:
+    """Build the network that predicts, from a bundle in memory."""
+    side = bundle.spec.encoder.patch_px
+    evidence = build_evidence((side, side, 3), bundle.members, bundle.encoder)
+    return Model(bundle.spec, evidence, stack_bias(bundle.members))
+
+
+def predict_bag(model: Model, bag: Bag) -> Prediction:
+    """Predict the class of a bag from its patches.
+
+    Parameters
+    ----------
+    model : of `load_model`
+    bag : an open bag, tiled with the parameters of the model
+
+    Raises
+    ------
+    UsageError : the bag was tiled with other parameters
+    StoredFileError : the bag is damaged
+    """
+    changes = compare_params(model.spec.tile.grid, bag.header.params.grid)
+    if changes:
+        name, expected, found = changes[0]
+        raise UsageError(
+            f"{bag.path.name}: was tiled with grid.{name} {found}, the model needs {expected}; "
+            "tile the slide again"
         )
-    return bag_scores
+    _check_background(bag.slide.slide_id, bag.header.background, len(bag), model.spec)
+    scores = score_bag(model.evidence, model.bias, bag.iter_patches(BATCH))
+    return _assemble(
+        model, scores, bag.slide, bag.grid, bag.header.unreadable, bag.header.annotation
+    )
+
+
+def predict_slide(
+    model: Model, slide: Slide, annotation: Annotation | None = None, threads: int = 1
+) -> Prediction:
+    """Predict the class of a slide: tile, encode and pool it in one pass.
+
+    Parameters
+    ----------
+    model : of `load_model`
+    slide : an open slide
+    annotation : its tissue as drawn by a person; by default it is detected
+    threads : that read the slide while the network computes
+
+    Raises
+    ------
+    SlideError : the slide cannot be tiled, or has another kind of background than the model's
+    """
+    spec = model.spec
+    plan = plan_slide(slide, spec.tile, annotation)
+    _check_background(slide.name, plan.tissue.background, len(plan.grid), spec)
+    rows: list[int] = []
+    # the model was trained on patches as bags store them (JPEG), so they are encoded here too
+    stored = partial(as_kept, params=spec.tile.pixels)
+    patches = stream_patches(slide, plan.grid, stored, threads)
+    scores = score_bag(model.evidence, model.bias, _note_rows(patches, rows, slide, plan.grid))
+    grid, unreadable = plan.grid.select(np.asarray(rows, np.int64)), len(plan.grid) - len(rows)
+    drawn = annotation.fingerprint if annotation else None
+    return _assemble(model, scores, slide.facts, grid, unreadable, drawn)
+
+
+def _assemble(
+    model: Model,
+    scores: BagScores,
+    slide: SlideFacts,
+    grid: PatchGrid,
+    unreadable: int,
+    annotation: str | None,
+) -> Prediction:
+    return Prediction(
+        slide=slide,
+        grid=grid,
+        status="ok" if len(grid) else "no_tissue",
+        class_names=model.spec.class_names,
+        model=model.spec.fingerprint,
+        unreadable=unreadable,
+        annotation=annotation,
+        member_attention=scores.member_attention,
+        member_contributions=scores.member_contributions,
+        member_bias=scores.member_bias,
+    )
+
+
+def _check_background(name: str, background: str, patches: int, spec: BundleSpec) -> None:
+    if patches and background != spec.background:
+        raise UnsupportedSlideError(
+            f"{name}: has a {background} background, the model was trained on slides with a "
+            f"{spec.background} one (fluorescence is dark, H&E bright)"
+        )
+
+
+def _note_rows(
+    patches: Iterator[Patch], rows: list[int], slide: Slide, grid: PatchGrid
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield patches as (1, P, P, 3), append their rows to `rows`, and log the progress."""
+    for row, pixels in patches:
+        rows.append(row)
+        yield pixels[None]
+        if len(rows) % BATCH == 0:
+            log.info("%s: %d of %d patches", slide.slide_id, len(rows), len(grid))

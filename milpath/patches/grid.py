@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,9 @@ from milpath.errors import UnsupportedSlideError
 from milpath.params import GridParams
 from milpath.slides.lattice import Lattice
 from milpath.slides.slide import Slide
-from milpath.slides.tissue import TissueMask
+
+if TYPE_CHECKING:
+    from milpath.slides.tissue import TissueMask  # SciPy, which milpath info does without
 
 _ROUNDING = 1e-6  # rounding error of a large mask's sums: a patch full of tissue must count as 1
 

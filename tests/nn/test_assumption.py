@@ -11,10 +11,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from milpath.formats.scores import BagScores
 from milpath.metrics import auc
 from milpath.nn.data import ArrayBag
 from milpath.nn.fit import Task, class_weights, train_member
-from milpath.nn.predict import BagScores, score_bags
+from milpath.nn.predict import score_bags
 from milpath.params import HeadParams, TrainParams
 
 DIM, SIZE = 16, 10

@@ -22,6 +22,7 @@ from milpath.nn.classify import Classifier
 from milpath.nn.embed import Embedder, find_bags
 from milpath.nn.encoders import SMALL, build_encoder
 from milpath.nn.jobs import ClassifyJob, EmbedJob
+from milpath.nn.predict import prepare_model
 from milpath.runs import run_job
 from milpath.synthetic import SyntheticSlide, draw_slide
 
@@ -40,7 +41,7 @@ def encoder_in(folder: Path, seed: int = 0) -> tuple[keras.Model, EncoderSpec, E
 def test_a_pickled_job_classifies_alike_and_is_small(drawn: SyntheticSlide, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "model", members=2, tile=raw_tile(32, mpp=2.0))
     entry = SlideEntry(drawn.path, "drawn")
-    here = Classifier(bundle, tmp_path / "here")(entry)
+    here = Classifier(prepare_model(bundle), tmp_path / "here")(entry)
     job = ClassifyJob(tmp_path / "model", bundle.spec.fingerprint, tmp_path / "there")
     assert len(pickle.dumps(job)) < 1000
     there = pickle.loads(pickle.dumps(job))(entry)

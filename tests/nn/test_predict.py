@@ -23,9 +23,10 @@ from milpath.nn.bundle import Bundle
 from milpath.nn.classify import Classifier
 from milpath.nn.mil import build_evidence, build_mil
 from milpath.nn.predict import (
-    EMBEDDINGS_BATCH,
+    FEATURES_BATCH,
     collect_evidence,
     pool_evidence,
+    prepare_model,
 )
 from milpath.params import CodecParams, GridParams, TileParams
 from milpath.patches import reader as patch_stream
@@ -53,7 +54,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def classifier(pair: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    return Classifier(pair, tmp_path_factory.mktemp("results"))
+    return Classifier(prepare_model(pair), tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_a_prediction_and_its_picture_are_written(
     assert outcome.status == "ok"
     found = read_prediction(classifier.out / "drawn-ü.prediction.h5")
     assert found.slide.slide_id == "drawn-ü"
-    assert found.model == classifier.bundle.spec.fingerprint
+    assert found.model == classifier.model.spec.fingerprint
     assert found.class_names == ("normal", "tumour")
     assert len(found.grid) > 100
     assert found.probs.sum() == pytest.approx(1)
@@ -146,7 +147,7 @@ def test_a_lost_picture_is_drawn_again_from_the_prediction(
 ) -> None:
     kept = (classifier.out / "drawn-ü.prediction.h5").read_bytes()
     (tmp_path / "drawn-ü.prediction.h5").write_bytes(kept)
-    again = Classifier(pair, tmp_path)(entry)
+    again = Classifier(prepare_model(pair), tmp_path)(entry)
     assert again.status == outcome.status == "ok"
     assert again.facts == outcome.facts
     assert (tmp_path / "drawn-ü.png").exists()
@@ -159,7 +160,7 @@ def test_the_prediction_of_another_model_is_not_used_again(
     for name in ("drawn-ü.prediction.h5", "drawn-ü.png"):
         (tmp_path / name).write_bytes((classifier.out / name).read_bytes())
     other = make_bundle(tmp_path / "model", seed=8, tile=RAW)
-    again = Classifier(other, tmp_path)(entry)
+    again = Classifier(prepare_model(other), tmp_path)(entry)
     assert again.status == "ok"
     assert again.message.endswith(", re-classified: the model differs")
     assert read_prediction(tmp_path / "drawn-ü.prediction.h5").model == other.spec.fingerprint
@@ -170,7 +171,7 @@ def test_an_outline_decides_what_is_tissue_and_is_part_of_what_made_the_predicti
 ) -> None:
     left = Polygon(np.array([[0.0, 0.0], [500.0, 0.0], [500.0, 1500.0], [0.0, 1500.0]]))
     write_annotation(tmp_path / "left.geojson", [left])
-    classifier = Classifier(pair, tmp_path / "out")
+    classifier = Classifier(prepare_model(pair), tmp_path / "out")
     classifier(replace(entry, annotation=tmp_path / "left.geojson"))
     path = tmp_path / "out" / "drawn-ü.prediction.h5"
     outlined = read_prediction(path)
@@ -190,7 +191,7 @@ def test_a_damaged_prediction_is_made_again(
 ) -> None:
     (tmp_path / "drawn-ü.prediction.h5").write_text("damaged")
     (tmp_path / "drawn-ü.png").write_text("damaged")
-    again = Classifier(pair, tmp_path)(entry)
+    again = Classifier(prepare_model(pair), tmp_path)(entry)
     assert again.status == "ok"
     assert again.facts == outcome.facts
 
@@ -198,7 +199,7 @@ def test_a_damaged_prediction_is_made_again(
 def test_a_slide_without_tissue_has_no_class(
     pair: Bundle, blank: SlideEntry, tmp_path: Path
 ) -> None:
-    job = Classifier(pair, tmp_path)
+    job = Classifier(prepare_model(pair), tmp_path)
     first, second = job(blank), job(blank)
     assert (first.status, second.status) == ("no_tissue", "skipped")
     assert first.message == "no tissue found, so no class"
@@ -215,7 +216,7 @@ def test_a_dark_slide_is_refused_by_a_bright_model(
     with Slide(drawn.path) as slide:
         bright = slide.read_region((0, 0), slide.dimensions, slide.dimensions, 0)
     write_pyramid(tmp_path / "dark.tif", 255 - bright, 1.0)
-    job = Classifier(pair, tmp_path / "out")
+    job = Classifier(prepare_model(pair), tmp_path / "out")
     with pytest.raises(UnsupportedSlideError, match=r"dark\.tif: has a dark background, the mod"):
         job(SlideEntry(tmp_path / "dark.tif", "dark"))
     assert not list((tmp_path / "out").glob("*"))
@@ -223,7 +224,7 @@ def test_a_dark_slide_is_refused_by_a_bright_model(
 
 def test_a_bright_slide_is_refused_by_a_dark_model(entry: SlideEntry, tmp_path: Path) -> None:
     dark = make_bundle(tmp_path / "model", background="dark", tile=RAW)
-    (refused,) = run_job(Classifier(dark, tmp_path / "out"), [entry])
+    (refused,) = run_job(Classifier(prepare_model(dark), tmp_path / "out"), [entry])
     assert refused.status == "failed"
     assert "has a bright background" in refused.message
 
@@ -256,12 +257,12 @@ def test_a_slide_is_classified_as_its_jpeg_bag_is_to_the_last_bit(
 ) -> None:
     tile = TileParams(grid=GridParams(mpp=1.6, patch_px=32))
     bundle = make_bundle(tmp_path / "model", tile=tile)
-    job = Classifier(bundle, tmp_path / "out")
+    job = Classifier(prepare_model(bundle), tmp_path / "out")
     with entry.open() as slide:
         direct = job.predict(slide)
     tile_slide(entry, tmp_path / "bags", tile)
     with Bag(tmp_path / "bags" / f"{entry.slide_id}.h5") as bag:
-        attention, _ = pool_evidence(*collect_evidence(job.evidence, bag.iter_patches(64)))
+        attention, _ = pool_evidence(*collect_evidence(job.model.evidence, bag.iter_patches(64)))
     assert (direct.member_attention == attention).all()
 
 
@@ -270,7 +271,7 @@ def test_what_an_older_run_said_does_not_outlive_the_slide_it_was_of(
 ) -> None:
     slide = tmp_path / "x.tif"
     slide.write_bytes(drawn.path.read_bytes())
-    job = Classifier(pair, tmp_path / "out")
+    job = Classifier(prepare_model(pair), tmp_path / "out")
     assert job(SlideEntry(slide, "x")).status == "ok"
     assert (tmp_path / "out" / "x.png").exists()
     slide.write_bytes(blank.path.read_bytes())
@@ -283,7 +284,7 @@ def test_a_slide_that_is_away_for_a_while_costs_nothing_that_was_found_before(
 ) -> None:
     slide = tmp_path / "x.tif"
     slide.write_bytes(drawn.path.read_bytes())
-    job = Classifier(pair, tmp_path / "out")
+    job = Classifier(prepare_model(pair), tmp_path / "out")
     assert job(SlideEntry(slide, "x")).status == "ok"
     slide.rename(tmp_path / "away")
     (failed,) = run_job(job, [SlideEntry(slide, "x")])
@@ -317,7 +318,7 @@ def test_memory_does_not_grow_with_the_patches() -> None:
     assert evidence.shape == (2, 1000 * 64, 3)
     kept = scores.nbytes + evidence.nbytes
     assert kept == 1000 * 64 * 2 * (1 + 3) * 8
-    batch = EMBEDDINGS_BATCH * 512 * 4
+    batch = FEATURES_BATCH * 512 * 4
     assert peak < 3 * kept + 2 * batch < 1000 * 64 * 512 * 4 / 5
 
 
