@@ -14,6 +14,7 @@ from milpath.cli.console import (
     show_warnings,
 )
 from milpath.cli.machines import (
+    IdsFromPathOption,
     NetworkWorkersOption,
     SchedulerOption,
     ShardOption,
@@ -32,7 +33,8 @@ def classify(
         list[Path],
         typer.Argument(
             exists=True,
-            help="Slides, folders of slides, or cohort CSVs with a column slide.",
+            help="Slides, folders of slides, or cohort CSVs with a column slide. "
+            "Paths in a CSV are relative to its folder.",
             metavar="SLIDE",
             show_default=False,
         ),
@@ -44,6 +46,7 @@ def classify(
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
     tissue: TissueOption = None,
+    ids_from_path: IdsFromPathOption = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show progress within each slide.")
     ] = False,
@@ -62,14 +65,15 @@ def classify(
     from milpath.predictions_table import write_predictions_table
     from milpath.runs import Inline
 
-    entries, part = take_shard(gather_entries(slides, slide_mpp, tissue), shard)
+    show_warnings(verbose=verbose)
+    gathered = gather_entries(slides, slide_mpp, tissue, ids_from_path=ids_from_path)
+    entries, part = take_shard(gathered, shard)
     try:
         spec = read_bundle_spec(model)
         if dry_run:
             check_weights(model, spec)
     except StoredFileError as error:
         raise UsageError(str(error)) from None
-    show_warnings(verbose=verbose)
     table = predictions_table_path(out, (part.number, part.count) if part else None)
     place = {entry.slide_id: number for number, entry in enumerate(entries)}
     files = [model_spec_path(model), *files_of(entries)]

@@ -48,6 +48,14 @@ TissueOption = Annotated[
         show_default="auto-detected",
     ),
 ]
+IdsFromPathOption = Annotated[
+    bool,
+    typer.Option(
+        "--ids-from-path",
+        help="Name slides by their path below the folder or CSV given (a/x.svs: a__x), not by "
+        "their file name alone. Give it to tile, train and classify alike.",
+    ),
+]
 NetworkWorkersOption = Annotated[
     int,
     typer.Option(
@@ -68,12 +76,16 @@ def processors() -> int:
 
 
 def gather_entries(
-    slides: Sequence[Path], slide_mpp: float | None, tissue: Path | None
+    slides: Sequence[Path],
+    slide_mpp: float | None,
+    tissue: Path | None,
+    *,
+    ids_from_path: bool = False,
 ) -> list[SlideEntry]:
     """List the slides given by the options; raise `UsageError` as `gather_slides` does."""
     from milpath.cohort.cohort import attach_annotations, gather_slides
 
-    entries = gather_slides(slides, slide_mpp)
+    entries = gather_slides(slides, slide_mpp, ids_from_path=ids_from_path)
     if tissue is None:
         return entries
     try:

@@ -15,6 +15,7 @@ from milpath.cli.console import (
     show_warnings,
 )
 from milpath.cli.machines import (
+    IdsFromPathOption,
     SchedulerOption,
     ShardOption,
     TissueOption,
@@ -50,7 +51,7 @@ def tile(
         typer.Argument(
             exists=True,
             help="Slides, folders of slides, or cohort CSVs with a column slide (optionally "
-            "slide_id, mpp).",
+            "slide_id, mpp). Paths in a CSV are relative to its folder.",
             metavar="SLIDE",
             show_default=False,
         ),
@@ -82,6 +83,7 @@ def tile(
     params_file: ParamsOption = None,
     slide_mpp: SlideMppOption = None,
     tissue: TissueOption = None,
+    ids_from_path: IdsFromPathOption = False,
     workers: WorkersOption = 0,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
@@ -100,7 +102,8 @@ def tile(
     from milpath.tile import tile_slide
 
     show_warnings()
-    entries, _ = take_shard(gather_entries(slides, slide_mpp, tissue), shard)
+    gathered = gather_entries(slides, slide_mpp, tissue, ids_from_path=ids_from_path)
+    entries, _ = take_shard(gathered, shard)
     files = files_of(entries)
     recorded = params.model_dump() | {"annotated": tissue is not None}
     with (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from milpath.cli.console import JsonOption, load_network, progress, show_warnings
+from milpath.cli.machines import IdsFromPathOption
 from milpath.cli.params_file import ParamsOption, given_options, merge_params
 from milpath.cli.runs import DryRunOption
 from milpath.errors import UsageError
@@ -38,7 +39,8 @@ def train(
     cohort: Annotated[
         Path,
         typer.Argument(
-            help="CSV with columns slide and label, optionally slide_id, case, split, mpp.",
+            help="CSV with columns slide and label, optionally slide_id, case (patient), split, "
+            "mpp. Paths in it are relative to its folder.",
             metavar="COHORT",
             show_default=False,
         ),
@@ -117,6 +119,7 @@ def train(
         typer.Option(help="Random seed."),
     ] = _TRAIN.seed,
     params_file: ParamsOption = None,
+    ids_from_path: IdsFromPathOption = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing model in OUT.")
     ] = False,
@@ -137,14 +140,15 @@ def train(
         )
     from milpath.cohort.cohort import read_cohort
 
-    rows = read_cohort(cohort)
+    show_warnings()
+    rows = read_cohort(cohort, ids_from_path=ids_from_path)
     rows.require_labels()
+    rows.report_cases()
     if negative is not None and negative not in rows.class_names:
         raise UsageError(
             f"--negative {negative}: {rows.name} has no such class; "
             f"it has {', '.join(rows.class_names)}"
         )
-    show_warnings()
     load_network()
     from milpath.nn.train import plan_training, run_training
     from milpath.runs.runlog import open_runlog
