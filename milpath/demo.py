@@ -22,6 +22,7 @@ from milpath.figures.html import Section, write_page
 from milpath.figures.overlay import blend, draw_colour_bar
 from milpath.formats.layout import prediction_path, predictions_table_path
 from milpath.formats.prediction import Prediction, read_prediction
+from milpath.formats.scores import format_probability
 from milpath.metrics import auc
 from milpath.params import GridParams, TileParams, TrainParams
 from milpath.predictions_table import write_predictions_table
@@ -283,7 +284,7 @@ def _caption(one: Tested) -> str:
     found = one.prediction
     return (
         f"{one.entry.slide_id}: is {one.entry.label}, classified as {found.predicted} "
-        f"(p = {found.probs.max():.2f})"
+        f"(probability {format_probability(float(found.probs.max()))})"
     )
 
 

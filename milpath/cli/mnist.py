@@ -271,6 +271,7 @@ def _cell(values: Sequence[float | None]) -> str:
 def _draw(out: Path, records: Sequence[dict[str, Any]], last: Trial, params: MnistParams) -> None:
     from milpath.figures.curves import write_learning_curve
     from milpath.figures.montage import MontageBag, write_montage
+    from milpath.formats.scores import format_probability
 
     points: dict[int, list[float]] = {}
     for one in records:
@@ -284,7 +285,8 @@ def _draw(out: Path, records: Sequence[dict[str, Any]], last: Trial, params: Mni
                 last.test[i].images,
                 last.bag_scores[i].attention,
                 last.test[i].digits == params.bags.target,
-                f"p(contains {params.bags.target}) = {last.bag_scores[i].probs[1]:.3f}",
+                f"probability of a {params.bags.target}: "
+                + format_probability(float(last.bag_scores[i].probs[1]), 3),
             )
             for i in some
         ]

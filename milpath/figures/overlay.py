@@ -28,6 +28,7 @@ from milpath.figures.canvas import (
 from milpath.figures.colormap import colour_scale, is_logarithmic
 from milpath.figures.heatmap import Heatmap
 from milpath.formats.prediction import Prediction
+from milpath.formats.scores import format_probability
 from milpath.slides.slide import Slide
 from milpath.slides.thumbnail import Thumbnail, fit_thumbnail
 
@@ -61,11 +62,11 @@ def overlay_title(prediction: Prediction) -> str:
     if prediction.predicted is None:
         return f"{prediction.slide.slide_id}: no tissue"
     count, effective = len(prediction.grid), max(1, round(prediction.effective_patches))
-    probability = f"{np.max(prediction.probs):.2f}"
+    probability = format_probability(float(np.max(prediction.probs)))
     if len(prediction.member_bias) > 1:
         probability += f" ± {np.max(prediction.spread):.2f} over the ensemble"
     return (
-        f"{prediction.slide.slide_id}: {prediction.predicted} {probability}\n"
+        f"{prediction.slide.slide_id}: {prediction.predicted}, probability {probability}\n"
         f"effective number of patches: {effective:,} of {count:,}"
     )
 

@@ -99,3 +99,18 @@ class BagScores:
         mean = shared.mean(axis=0)
         evidence: Floats = mean[:, index] - mean.mean(axis=1)
         return evidence
+
+
+def format_probability(value: float, digits: int = 2) -> str:
+    """Format a probability so that only a certain one reads as 0 or 1.
+
+    Parameters
+    ----------
+    value : 0 to 1
+    digits : after the point; 0.9998 with two of them is ">0.99"
+    """
+    text = f"{value:.{digits}f}"
+    smallest = f"{10**-digits:.{digits}f}"
+    if float(text) == 1 and value < 1:
+        return f">{1 - 10**-digits:.{digits}f}"
+    return f"<{smallest}" if float(text) == 0 and value > 0 else text

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from milpath.figures.heatmap import PatchScores, score_patches
 from milpath.figures.score import Scale, Score
 from milpath.formats.prediction import Prediction
+from milpath.formats.scores import format_probability
 from napari_milpath.lookup import PatchLookup
 
 Floats = NDArray[np.float64]
@@ -116,7 +117,10 @@ def describe_prediction(source: ScoreSource) -> str:
     if source.member is not None:
         title += f", member {source.member}"
     order = np.argsort(-probs).tolist()
-    classes = ", ".join(f"{prediction.class_names[index]} {probs[index]:.3f}" for index in order)
+    classes = ", ".join(
+        f"{prediction.class_names[index]} {format_probability(float(probs[index]), 3)}"
+        for index in order
+    )
     several = len(prediction.member_bias) > 1 and source.member is None
     spread = (
         f" (±\N{NO-BREAK SPACE}{prediction.spread.max():.3f} over the ensemble)" if several else ""
