@@ -40,7 +40,7 @@ _TOLERANCE = 0.7  # cells by which a traced polygon may differ from its mask
 
 @dataclass(frozen=True)
 class Polygon:
-    """A piece of tissue.
+    """A region of tissue.
 
     Attributes
     ----------
