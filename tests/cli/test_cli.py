@@ -209,6 +209,43 @@ def test_the_exit_code_is_3_if_some_slides_failed_and_4_if_all_did(
     assert sorted(path.name for path in (out / "qc").iterdir()) == ["s0.png", "s1.png"]
 
 
+def test_one_odd_file_name_does_not_stop_a_folder(slides: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "bags"
+    folder.mkdir()
+    for name in ("case 1: left.tif", "good.tif"):
+        (folder / name).hardlink_to(slides / "s0.tif")
+    options = ("--out", out, "--mpp", "1", "--patch-size", "64", "--workers")
+    for workers in ("1", "2"):
+        run = milpath("tile", folder, *options, workers)
+        assert run.returncode == 3
+        (line,) = [line for line in run.stderr.splitlines() if line.startswith("failed: ")]
+        assert line.startswith("failed: case 1: left.tif: its name cannot name its results")
+        assert [path.name for path in out.glob("*.h5")] == ["good.h5"]
+    run = milpath("tile", folder, *options, "1", "--ids-from-path")
+    assert run.returncode == 0, run.stderr
+    assert sorted(path.name for path in out.glob("*.h5")) == ["case 1%3A left.h5", "good.h5"]
+
+
+def test_train_lists_all_slides_without_a_label_and_says_that_there_is_no_case(
+    tmp_path: Path,
+) -> None:
+    rows = [f"s{number}.tif,{'xyxyxy'[number]},kept\n" for number in range(6)]
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    good.write_text("Slide,LABEL,note\n" + "".join(rows))
+    bad.write_text("Slide,LABEL\ns6.tif,NA\ns7.tif,x\ns8.tif,nan\ns9.tif,y\n")
+    run = milpath("train", bad, "--bags", tmp_path, "--out", tmp_path / "m")
+    assert run.returncode == 2
+    assert "bad: 2 slides have no label (empty, or NA, nan, None, null): s6, s8" in run.stderr
+    run = milpath("train", good, "--bags", tmp_path, "--out", tmp_path / "m")
+    assert run.stderr.count("not used: column 'note'") == 1
+    assert run.stderr.count("each slide counts as a case of its own") == 1
+
+
+@pytest.mark.parametrize("command", ["tile", "classify", "train"])
+def test_help_says_what_paths_in_a_csv_are_relative_to(command: str) -> None:
+    assert "relative to its folder" in " ".join(milpath(command, "--help").stdout.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
