@@ -85,6 +85,7 @@ def _global_options(
 def main() -> None:
     """Run the command line; an error becomes one line on stderr and an exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no log output of TensorFlow's C++
+    os.environ["PYTHONSAFEPATH"] = "1"  # no child process imports from the current folder
     signal.signal(signal.SIGTERM, exit_immediately)
     try:
         code = app(prog_name="milpath", standalone_mode=False)
