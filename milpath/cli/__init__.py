@@ -107,6 +107,7 @@ def main() -> None:
     """Run the command line; an error becomes one line on stderr and an exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no log output of TensorFlow's C++
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # the search takes 0.05 s
+    os.environ["PYTHONSAFEPATH"] = "1"  # no child process imports from the current folder
     signal.signal(signal.SIGTERM, exit_immediately)
     try:
         code = app(prog_name="milpath", standalone_mode=False)

@@ -208,7 +208,7 @@ def test_shows_an_error_without_a_slide_or_a_model(
 def test_a_request_becomes_the_arguments_of_the_command() -> None:
     request = ClassifyRequest(Path("/s/a.svs"), Path("m"), Path("o"), 0.25, Path("t.geojson"))
     assert request.arguments() == [
-        "-m", "milpath", "classify", "/s/a.svs", "--model", "m", "--out", "o", "--json",
+        "-P", "-m", "milpath", "classify", "/s/a.svs", "--model", "m", "--out", "o", "--json",
         "--verbose", "--slide-mpp", "0.25", "--tissue-annotations", "t.geojson",
     ]  # fmt: skip
 

@@ -40,7 +40,8 @@ class ClassifyRequest:
 
     def arguments(self) -> list[str]:
         """Build the command line, without the Python interpreter."""
-        arguments = ["-m", "milpath", "classify", str(self.slide.absolute())]
+        # -P: modules in the current folder are not imported
+        arguments = ["-P", "-m", "milpath", "classify", str(self.slide.absolute())]
         arguments += ["--model", str(self.model), "--out", str(self.out), "--json", "--verbose"]
         arguments += [] if self.mpp is None else ["--slide-mpp", repr(self.mpp)]
         arguments += (
