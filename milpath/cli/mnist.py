@@ -86,7 +86,7 @@ def mnist(
     negative_class: Annotated[
         bool | None,
         typer.Option(
-            "--negative_class/--no-negative_class",
+            "--negative-class/--no-negative-class",
             help="Assume that all digits of a negative bag are negative.",
             show_default="preset",
         ),
@@ -119,7 +119,7 @@ def mnist(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Maximum number of epochs.", show_default="by train bags"),
+        typer.Option(help="Maximum number of epochs.", show_default="from the number of bags"),
     ] = None,
     seeds: Annotated[
         int | None,
