@@ -239,7 +239,7 @@ def test_the_command_prints_a_table_or_lines_and_draws_pictures(npz: Path, tmp_p
     runs = {
         (12, 0, 12, 1): ["--train-bags", "12", "--seeds", "2"],
         (12, 0, 20, 0): ["--train-bags", "12,20", "--seeds", "1", "--json", "--plain", "--natural",
-                         "--no-negative_class", "--no-warp"],
+                         "--no-negative-class", "--no-warp"],
     }  # fmt: skip
     for made, extra in runs.items():
         done = subprocess.run(
