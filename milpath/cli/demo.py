@@ -20,7 +20,11 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all it makes.")] = _OUT,
     seed: Annotated[int, typer.Option(min=0, max=_MAX, help="Another seed, other slides.")] = 0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer and smaller slides: checks an installation.")
+        bool,
+        typer.Option(
+            "--quick",
+            help="Fewer and smaller slides: about a minute.",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
