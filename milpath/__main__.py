@@ -1,6 +1,27 @@
-"""`python -m milpath` is the command line."""
+"""`python -m milpath` is the command line; it imports no modules from the current folder."""
+# ruff: noqa: PTH100, PTH120, PTH121
 
-from milpath.cli import main
+import os  # pathlib itself may be planted there
+import sys
+
+
+def _leave_out_current_folder() -> None:
+    """Undo that `python -m` imports from the current folder, unless milpath itself lies there."""
+    first, here = sys.path[0], os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if sys.flags.safe_path or first == here:
+        return
+    try:
+        current = not first or os.path.samefile(first, os.curdir)
+    except OSError:  # the current folder was deleted
+        return
+    if current:
+        del sys.path[0]
+
+
+if __name__ == "__main__":
+    _leave_out_current_folder()
+
+from milpath.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

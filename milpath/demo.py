@@ -1,4 +1,4 @@
-"""The whole way on drawn slides: from nothing to a model, heatmaps, and whether they are right."""
+"""The end-to-end demo: synthetic slides, a model, heatmaps, and a comparison with the truth."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from milpath.errors import MilpathError, UsageError
 from milpath.figures.canvas import draw_scale_bar, open_canvas, place_picture, write_png
 from milpath.figures.heatmap import render_heatmap
 from milpath.figures.html import Section, write_page
-from milpath.figures.overlay import draw_colour_bar, paint
+from milpath.figures.overlay import blend, draw_colour_bar
 from milpath.formats.layout import prediction_path, predictions_table_path
 from milpath.formats.prediction import Prediction, read_prediction
+from milpath.formats.scores import format_probability
 from milpath.metrics import auc
 from milpath.params import GridParams, TileParams, TrainParams
 from milpath.predictions_table import write_predictions_table
@@ -47,7 +48,7 @@ SHOWN = 3
 """Slides of each class on the page."""
 PICTURE_PX = 512
 LEGEND = (
-    "Left the slide, in the middle the outline of the planted tumour if there is one, right the "
+    "Left the slide, in the middle the contour of the planted tumour if there is one, right the "
     "model's attention: how many times the slide's mean it is."
 )
 
@@ -100,16 +101,16 @@ class DemoResult:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """An unseen slide: what it is, what the model says, and what was drawn."""
+class Tested:
+    """A test slide: its entry, its prediction, and its truth."""
 
     entry: SlideEntry
     prediction: Prediction
-    drawn: SyntheticSlide
+    truth: SyntheticSlide
 
     @property
     def planted(self) -> bool:
-        """Whether a tumour was drawn into it."""
+        """Whether it has a tumour."""
         return self.entry.label == CLASSES[1]
 
 
@@ -171,11 +172,11 @@ def run_demo(
     outcomes = _run(classify, unseen, 1, advance, "classified")
     write_predictions_table(predictions_table_path(results), outcomes, CLASSES)
     found = [read_prediction(prediction_path(results, entry.slide_id)) for entry in unseen]
-    judged = [
-        Judged(entry, one, truth[entry.slide_id]) for entry, one in zip(unseen, found, strict=True)
+    tested = [
+        Tested(entry, one, truth[entry.slide_id]) for entry, one in zip(unseen, found, strict=True)
     ]
-    result = _measure(judged, time.perf_counter() - start)
-    _write_page(out, result, report, judged, len(training))
+    result = _measure(tested, time.perf_counter() - start)
+    _write_page(out, result, report, tested, len(training))
     return result
 
 
@@ -222,14 +223,14 @@ def _run(
     return outcomes
 
 
-def _measure(judged: Sequence[Judged], seconds: float) -> DemoResult:
-    labels = np.array([int(one.planted) for one in judged])
-    probs = np.stack([one.prediction.probs for one in judged])
-    planted = [one for one in judged if one.planted]
+def _measure(tested: Sequence[Tested], seconds: float) -> DemoResult:
+    labels = np.array([int(one.planted) for one in tested])
+    probs = np.stack([one.prediction.probs for one in tested])
+    planted = [one for one in tested if one.planted]
     attention = [_finds_tumour(one, one.prediction.attention) for one in planted]
     evidence = [_finds_tumour(one, one.prediction.contributions[:, 1]) for one in planted]
     return DemoResult(
-        unseen_slides=len(judged),
+        unseen_slides=len(tested),
         auc=auc(labels, probs) or 0.0,
         accuracy=float((probs.argmax(axis=1) == labels).mean()),
         attention_auc=float(np.mean(attention)),
@@ -238,13 +239,13 @@ def _measure(judged: Sequence[Judged], seconds: float) -> DemoResult:
     )
 
 
-def _finds_tumour(one: Judged, scores: NDArray[np.float64]) -> float:
+def _finds_tumour(one: Tested, scores: NDArray[np.float64]) -> float:
     """AUC of patch scores against the drawing, patches at a tumour's rim left out.
 
     A patch counts as tumour when more than half of it is, as normal when none of it is.
     """
     grid = one.prediction.grid
-    share = one.drawn.tumour_fraction(grid.coords, grid.patch_size_l0)
+    share = one.truth.tumour_fraction(grid.coords, grid.patch_size_l0)
     clear = (share > 0.5) | (share == 0)
     tumour = (share[clear] > 0.5).astype(np.int64)
     chosen = scores[clear]
@@ -252,7 +253,7 @@ def _finds_tumour(one: Judged, scores: NDArray[np.float64]) -> float:
 
 
 def _write_page(
-    out: Path, result: DemoResult, report: TrainReport, judged: Sequence[Judged], training: int
+    out: Path, result: DemoResult, report: TrainReport, tested: Sequence[Tested], training: int
 ) -> None:
     rows: list[tuple[object, ...]] = [("on slides the model has not seen", "figure")]
     rows += [
@@ -261,58 +262,58 @@ def _write_page(
         ("attention finds planted tumour patches, AUC", f"{result.attention_auc:.3f}"),
         ("contributions to tumour do, AUC", f"{result.contribution_auc:.3f}"),
     ]
-    pictures = [(_compare(out, one), _finding(one)) for one in judged[: 2 * SHOWN]]
+    pictures = [(_compare(out, one), _finding(one)) for one in tested[: 2 * SHOWN]]
     sections = [
         Section(
             "Does it work?",
             [
-                f"{training} drawn slides, each with one label, taught the model; "
-                f"{len(judged)} others test it. Nobody told it where a tumour lies."
+                f"The model was trained on {training} synthetic slides with one label each, and "
+                f"tested on {len(tested)} others. It was never given the position of a tumour."
             ],
             rows,
         ),
-        Section("What it saw, and what was there", [LEGEND], figures=pictures),
+        Section("Attention and planted tumour", [LEGEND], figures=pictures),
         Section(
-            "How it learned",
+            "Training",
             [
-                f"Best epoch by the loss on validation slides; the report in model/metrics.json "
-                f"is on {report.held_out} further slides held out of both."
+                f"The best epoch is chosen by the loss on validation slides; model/metrics.json "
+                f"is on {len(report.evaluation.slides)} other slides, held out of both."
             ],
             figures=[(out / "model" / "training.png", "Loss and accuracy by epoch.")],
         ),
     ]
-    lead = f"Drawn, tiled, learned, classified and measured in {result.seconds:.0f} s."
+    lead = f"Synthesised, tiled, trained, classified and measured in {result.seconds:.0f} s."
     write_page(out / "index.html", "milpath demo", sections, lead)
 
 
-def _finding(one: Judged) -> str:
+def _finding(one: Tested) -> str:
     if not one.planted:
         return "No tumour was planted here."
     found = _finds_tumour(one, one.prediction.attention)
     return f"Attention tells its tumour patches from the others with AUC {found:.3f}."
 
 
-def _caption(one: Judged) -> str:
+def _caption(one: Tested) -> str:
     found = one.prediction
     return (
-        f"{one.entry.slide_id}: drawn {one.entry.label}, classified {found.predicted} "
-        f"(p = {found.probs.max():.2f})"
+        f"{one.entry.slide_id}: is {one.entry.label}, classified as {found.predicted} "
+        f"(probability {format_probability(float(found.probs.max()))})"
     )
 
 
-def _compare(out: Path, one: Judged) -> Path:
-    """The slide, the outline of what was planted, and the attention, side by side."""
+def _compare(out: Path, one: Tested) -> Path:
+    """The slide, the contour of the planted tumour, and the attention, side by side."""
     path = out / "pictures" / f"{one.entry.slide_id}.png"
     with one.entry.open() as slide:
         thumbnail = fit_thumbnail(slide, PICTURE_PX)
     rows, cols = thumbnail.rgb.shape[:2]
-    tumour = resize(one.drawn.tumour.astype(np.uint8), (rows, cols), order=0, preserve_range=True)
+    tumour = resize(one.truth.tumour.astype(np.uint8), (rows, cols), order=0, preserve_range=True)
     truth = mark_boundaries(thumbnail.rgb, tumour.astype(np.int64), (0, 0.6, 0.2), mode="thick")
     heatmap = render_heatmap(one.prediction)
     canvas = open_canvas((cols, rows), 3, _caption(one))
     place_picture(canvas, 0, thumbnail.rgb)
     place_picture(canvas, 1, (truth * 255).astype(np.uint8))
-    place_picture(canvas, 2, paint(heatmap, thumbnail))
+    place_picture(canvas, 2, blend(heatmap, thumbnail))
     draw_scale_bar(canvas, thumbnail.mpp)
     draw_colour_bar(canvas, heatmap)
     write_png(path, canvas.image)

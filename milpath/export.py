@@ -1,7 +1,7 @@
-"""Export: a prediction in the formats of other programs.
+"""Export: predictions in the formats of other programs.
 
-GeoJSON for QuPath, a pyramidal OME-TIFF for image programs, CSV for tables. All positions are
-level-0 pixels of the slide, as QuPath counts them, or µm and mm where the name says so.
+GeoJSON for QuPath, pyramidal OME-TIFF for image viewers, CSV for spreadsheets. All positions are
+level-0 pixels of the slide's whole canvas, unless the name says µm or mm.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tifffile import TiffWriter
 
 from milpath.errors import UsageError
+from milpath.figures.colormap import colour_scale
 from milpath.figures.heatmap import Heatmap, PatchScores, score_patches
-from milpath.figures.overlay import colour_scale
+from milpath.figures.score import Scale
 from milpath.formats.prediction import Prediction
 from milpath.slides.slide import SlideFacts
 from milpath.store import fingerprint, publish, publish_csv
@@ -29,12 +30,16 @@ Rows = NDArray[np.int64]
 
 
 def pick_strongest(scores: PatchScores, count: int | None) -> Rows:
-    """The patches (n,) with the greatest scores (signed ones: the greatest sizes), in their order.
+    """Select the patches with the highest absolute scores.
 
     Parameters
     ----------
     scores : of N patches
-    count : how many of them; None or more than N for all
+    count : number of patches; None or more than N for all
+
+    Returns
+    -------
+    Their row numbers (n,), ascending.
     """
     total = len(scores.values)
     if count is None or count >= total:
@@ -44,16 +49,18 @@ def pick_strongest(scores: PatchScores, count: int | None) -> Rows:
 
 
 def measure_patches(prediction: Prediction) -> dict[str, Floats]:
-    """Everything a prediction says of its patches: (N,) numbers by name.
+    """Collect all scores of a prediction's patches: name to values (N,).
 
     Raises
     ------
-    UsageError : no tissue and so no patches
+    UsageError : no tissue, so no patches
     """
-    attention = [score_patches(prediction, scale=scale).values for scale in _SCALES]
+    attention = {
+        name: score_patches(prediction, scale=scale).values for scale, name in _NAMES.items()
+    }
     contributions = prediction.contributions
     return {
-        **dict(zip(_SCALES.values(), attention, strict=True)),
+        **attention,
         **{
             f"contribution {name}": contributions[:, index]
             for index, name in enumerate(prediction.class_names)
@@ -61,10 +68,10 @@ def measure_patches(prediction: Prediction) -> dict[str, Floats]:
     }
 
 
-_SCALES: dict[Any, str] = {
-    "raw": "attention",
-    "relative": "relative attention",
-    "percentile": "attention percentile",
+_NAMES = {
+    Scale.raw: "attention",
+    Scale.relative: "relative attention",
+    Scale.percentile: "attention percentile",
 }
 
 
@@ -72,17 +79,17 @@ _SCALES: dict[Any, str] = {
 
 
 def write_geojson(path: Path, prediction: Prediction, rows: Rows | None = None) -> None:
-    """Patches as QuPath tiles with measurements: a GeoJSON FeatureCollection, a line a patch.
+    """Write patches as QuPath tiles with measurements, one GeoJSON feature per line.
 
     Parameters
     ----------
-    path : the file to write, whole or not at all
-    prediction : of the slide that is opened in QuPath
-    rows : which patches; all by default
+    path : file to write; it is complete or not there
+    prediction : of the slide to open in QuPath
+    rows : row numbers of the patches; by default all
 
     Raises
     ------
-    UsageError : no tissue and so no patches
+    UsageError : no tissue, so no patches
     """
     with publish(path) as file:
         file.write(b'{"type": "FeatureCollection", "features": [')
@@ -119,13 +126,13 @@ def write_patches(
     rows: Rows | None = None,
     remarks: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Patches as a CSV table: number, place in pixels and mm, and every measurement.
+    """Write patches as a CSV table: number, position in pixels and mm, and all scores.
 
-    Parameters and errors are those of `write_geojson`; also
+    Parameters and errors are those of `write_geojson`, and
 
     Parameters
     ----------
-    remarks : further columns by name, a text a row
+    remarks : further columns by name, one text per row
     """
     measured = measure_patches(prediction)
     chosen = np.arange(len(prediction.grid)) if rows is None else rows
@@ -152,20 +159,26 @@ def write_patches(
 def write_ome_tiff(
     path: Path, heatmap: Heatmap, slide: SlideFacts, *, coloured: bool = False
 ) -> None:
-    """A heatmap as a pyramidal OME-TIFF with its physical size: a pixel a cell.
+    """Write a heatmap as a pyramidal OME-TIFF with its physical size, one pixel per cell.
 
-    The file says where the picture's corner lies on the slide, in µm (the plane's position).
+    The plane's position is the picture's top-left corner on the slide, in µm.
 
     Parameters
     ----------
-    path : the file to write, whole or not at all
-    heatmap : its numbers are written as float32, NaN where there is no patch
-    slide : whose heatmap it is
-    coloured : RGB as the eye sees it on glass instead of the numbers
+    path : file to write; it is complete or not there
+    heatmap : its values are written as float32, NaN without a patch
+    slide : record of its slide
+    coloured : write RGB colours on white instead of the values
+
+    Raises
+    ------
+    UsageError : no patches
     """
     if not np.isfinite(heatmap.values).any():
-        raise UsageError(f"{slide.slide_id}: no patches, so there is no picture")
-    levels = [_colour(level, heatmap) if coloured else level for level in _halvings(heatmap.values)]
+        raise UsageError(f"{slide.slide_id}: no patches, so there is no heatmap to write")
+    levels = [
+        _colour(level, heatmap) if coloured else level for level in _build_pyramid(heatmap.values)
+    ]
     width, height = heatmap.lattice.cell_l0
     cell = width * slide.mpp_x, height * slide.mpp_y
     options: dict[str, Any] = {
@@ -181,23 +194,23 @@ def write_ome_tiff(
                 subifds=0 if index else len(levels) - 1,
                 subfiletype=1 if index else 0,
                 resolution=(1e4 / cell[0] / 2**index, 1e4 / cell[1] / 2**index),
-                metadata=None if index else _ome(heatmap, slide, cell, coloured),
+                metadata=None if index else _ome_metadata(heatmap, slide, cell, coloured),
                 software=False,
                 **options,
             )
 
 
-def _ome(
+def _ome_metadata(
     heatmap: Heatmap, slide: SlideFacts, cell: tuple[float, float], coloured: bool
 ) -> dict[str, Any]:
-    """What the OME-XML says of the picture."""
-    place = {
+    """Build the content of the OME-XML, in tifffile's terms."""
+    position = {
         f"Position{axis}": [heatmap.lattice.origin_l0[index] * mpp]
         for index, (axis, mpp) in enumerate((("X", slide.mpp_x), ("Y", slide.mpp_y)))
     }
-    same = fingerprint(slide.quickhash, heatmap.label, heatmap.values.tobytes().hex(), coloured)
+    digits = fingerprint(slide.quickhash, heatmap.label, heatmap.values.tobytes().hex(), coloured)
     return {
-        "UUID": f"urn:uuid:{UUID(same)}",  # else made of this machine's address and the time
+        "UUID": f"urn:uuid:{UUID(digits)}",  # the default depends on the machine and the time
         "axes": "YXS" if coloured else "YX",
         "Name": slide.slide_id,
         "Description": heatmap.label,
@@ -205,13 +218,13 @@ def _ome(
         "PhysicalSizeXUnit": "µm",
         "PhysicalSizeY": cell[1],
         "PhysicalSizeYUnit": "µm",
-        "Plane": {**place, "PositionXUnit": ["µm"], "PositionYUnit": ["µm"]},
+        "Plane": {**position, "PositionXUnit": ["µm"], "PositionYUnit": ["µm"]},
         **({} if coloured else {"Channel": {"Name": [heatmap.label]}}),
     }
 
 
-def _halvings(values: Floats) -> list[Floats]:
-    """The raster and its halvings down to one tile; a cell is the mean of those with a patch."""
+def _build_pyramid(values: Floats) -> list[Floats]:
+    """Halve a raster down to one tile; a cell is the mean of its up to four cells with a patch."""
     levels = [values]
     while max(levels[-1].shape) > _TILE_PX:
         finer = levels[-1]
@@ -226,7 +239,7 @@ def _halvings(values: Floats) -> list[Floats]:
 
 
 def _colour(values: Floats, heatmap: Heatmap) -> NDArray[np.uint8]:
-    """RGB (rows, cols, 3) of values on white glass, by the colours of the whole heatmap."""
+    """Colour values on white, RGB (rows, cols, 3), with the colour scale of the whole heatmap."""
     norm, colours = colour_scale(heatmap)
     rgb = np.full((*values.shape, 3), 255, np.uint8)
     shown = np.isfinite(values)

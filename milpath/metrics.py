@@ -100,26 +100,6 @@ def log_loss(labels: Ints, probs: Floats) -> float:
     return float(-np.log(np.maximum(chosen, 1e-12)).mean())
 
 
-def precision(labels: Ints, probs: Floats) -> float:
-    """Share of those called class 1 that are; 0 when none is called so."""
-    called = probs.argmax(axis=1) == 1
-    return float((labels[called] == 1).mean()) if called.any() else 0.0
-
-
-def recall(labels: Ints, probs: Floats) -> float | None:
-    """Share of class 1 that is called so; None when there is none."""
-    called = probs.argmax(axis=1) == 1
-    return float(called[labels == 1].mean()) if (labels == 1).any() else None
-
-
-def f1(labels: Ints, probs: Floats) -> float | None:
-    """Harmonic mean of precision and recall."""
-    one, two = precision(labels, probs), recall(labels, probs)
-    if two is None:
-        return None
-    return 2 * one * two / (one + two) if one + two else 0.0
-
-
 def instance_auc(truths: Sequence[NDArray[np.bool_]], scores: Sequence[Floats]) -> float | None:
     """How well scores find the instances that matter, within each bag.
 

@@ -86,6 +86,7 @@ def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None =
 
 def _warnings(slide: Slide, thumbnail: Thumbnail, tissue: TissueMask) -> Iterator[str]:
     """Find what is suspicious about a slide, but does not prevent tiling."""
+    yield from slide.mpp_notes
     own, used = slide.mpp_of_file[0], slide.mpp_mean
     if own is not None and abs(own / used - 1) > MPP_WARN_DIFFERENCE:
         yield (

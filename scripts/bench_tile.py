@@ -161,8 +161,7 @@ def compare_rates(
 def frame(grid: PatchGrid, slide: Slide) -> Windows:
     side = float(grid.patch_size_l0)
     size = grid.patch_px, grid.patch_px
-    downsample = slide.level_downsamples[grid.level]
-    return frame_windows(grid.coords, (side, side), size, downsample, False)
+    return frame_windows(grid.coords, (side, side), size, slide.level_factors[grid.level])
 
 
 def decode_only(level: TiffLevel, grid: PatchGrid, slide: Slide, threads: int) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import f1_score, precision_score, recall_score
 from sklearn.model_selection import StratifiedKFold
 
 from milpath.formats.scores import BagScores
-from milpath.metrics import accuracy, auc, f1, precision, recall
+from milpath.metrics import accuracy, auc
 from milpath.nn.data import ArrayBag, Augment
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.predict import score_bags
@@ -23,9 +24,11 @@ Prepare = Callable[[Sequence[NDArray], Sequence[NDArray]], tuple[list[NDArray], 
 METRICS: dict[str, Callable[..., float | None]] = {
     "auc": auc,
     "accuracy": accuracy,
-    "precision": precision,
-    "recall": recall,
-    "f1": f1,
+    "precision": lambda labels, probs: precision_score(
+        labels, probs.argmax(axis=1), zero_division=0
+    ),
+    "recall": lambda labels, probs: recall_score(labels, probs.argmax(axis=1)),
+    "f1": lambda labels, probs: f1_score(labels, probs.argmax(axis=1)),
 }
 
 

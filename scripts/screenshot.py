@@ -1,7 +1,7 @@
-"""Take the picture of the viewer that the READMEs show: `xvfb-run -a python scripts/screenshot.py`.
+"""Take the screenshot of the viewer in the READMEs: `xvfb-run -a python scripts/screenshot.py`.
 
-The sample slide, its attention, and the gallery of its strongest patches. With a slide and its
-prediction, that is shown; `--tab` and `--zoom` show other parts.
+It shows the sample slide, its attention, and the gallery of its strongest patches, or any slide
+with its predictions; `--tab` and `--zoom` show other parts.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ TABS = ("inspect", "gallery", "classify")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("slide", type=Path, nargs="?", help="by default the sample")
+    parser.add_argument("slide", type=Path, nargs="?", help="default: the sample slide")
     parser.add_argument("predictions", type=Path, nargs="*")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--tab", choices=TABS, default="gallery")
-    parser.add_argument("--zoom", action="store_true", help="to the strongest patch")
+    parser.add_argument("--zoom", action="store_true", help="zoom to the strongest patch")
     options = parser.parse_args()
     viewer = napari.Viewer(title="milpath")
     viewer.window.resize(1260, 720)
     panel = open_files(viewer, options.slide, options.predictions)
     panel.tabs.setCurrentIndex(TABS.index(options.tab))
     if options.tab == "classify":
-        panel.models.show_tissue()
+        panel.classify_tab.show_tissue()
     settle()
     viewer.reset_view()
-    panel.album.step(1)
-    panel.album.mark("relevant")
+    panel.selection.step(1)
+    panel.selection.mark("relevant")
     if not options.zoom:
         viewer.reset_view()
     settle()
@@ -48,17 +48,17 @@ def main() -> None:
 
 
 def open_files(viewer: napari.Viewer, slide: Path | None, predictions: list[Path]) -> Panel:
-    """A slide and its predictions, or the sample, with the panel beside them."""
+    """Open a slide and its predictions, or the sample, with the panel."""
     if slide is not None:
         return fill_viewer(viewer, slide, predictions)
-    viewer.open_sample("napari-milpath", "drawn")
+    viewer.open_sample("napari-milpath", "synthetic")
     panel = Panel(viewer)
     viewer.window.add_dock_widget(panel, name="milpath", area="right")
     return panel
 
 
 def settle(seconds: float = 3.0) -> None:
-    """Let the window draw itself and the thumbnails come."""
+    """Process events until the window is drawn and the thumbnails are loaded."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         QApplication.processEvents()

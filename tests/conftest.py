@@ -14,7 +14,6 @@ from milpath.params import GridParams, TileParams
 from milpath.synthetic import SyntheticSlide, draw_slide
 from milpath.tile import tile_slide
 
-
 settings.register_profile("without a clock", deadline=None)
 settings.load_profile("without a clock")
 

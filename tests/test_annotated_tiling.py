@@ -1,4 +1,4 @@
-"""What a person annotations is what is tiled, wherever it is done, and part of what a bag is."""
+"""Annotated tissue is tiled the same in any process, and a bag depends on its annotation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZE = 640
 
 
 def annotation(path: Path, low: float, high: float, hole: bool = False) -> Path:
-    """All that lies between two columns; with a hole in the middle if that is wanted."""
+    """The region between two columns, with a hole in the middle on request."""
     ring = np.array([[low, 0.0], [high, 0.0], [high, 1500.0], [low, 1500.0]])
     holes = ((ring + ring.mean(axis=0)) / 2,) if hole else ()
     write_annotation(path, [Polygon(ring, holes)])
@@ -35,7 +35,7 @@ def annotation(path: Path, low: float, high: float, hole: bool = False) -> Path:
 # -- properties ----------------------------------------------------------------------------------
 
 
-def test_patches_lie_in_the_outline_and_in_none_of_its_holes(
+def test_patches_lie_in_the_annotation_and_in_none_of_its_holes(
     drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     file = annotation(tmp_path / "o.geojson", 0, 1030, hole=True)
@@ -49,7 +49,7 @@ def test_patches_lie_in_the_outline_and_in_none_of_its_holes(
         assert (away.max(axis=1) > 0.2).all()
 
 
-def test_a_bag_is_kept_for_the_same_outline_alone(drawn: SyntheticSlide, tmp_path: Path) -> None:
+def test_a_bag_is_kept_only_for_the_same_annotation(drawn: SyntheticSlide, tmp_path: Path) -> None:
     left = annotation(tmp_path / "left.geojson", 0, 500)
     same = annotation(tmp_path / "same.geojson", 0, 500)
     right = annotation(tmp_path / "right.geojson", 500, 1030)
@@ -62,12 +62,12 @@ def test_a_bag_is_kept_for_the_same_outline_alone(drawn: SyntheticSlide, tmp_pat
     ]
     for file, words in expected:
         entry = SlideEntry(drawn.path, "s", annotation=file)
-        foreseen = tile_slide(entry, tmp_path / "out", SMALL, dry_run=True)
+        planned = tile_slide(entry, tmp_path / "out", SMALL, dry_run=True)
         done = tile_slide(entry, tmp_path / "out", SMALL)
-        assert (done.status == "skipped") == (foreseen.status == "skipped") == (file is same)
+        assert (done.status == "skipped") == (planned.status == "skipped") == (file is same)
         assert words in done.message
         reason = done.message.partition(", re-tiled: ")[2]
-        assert foreseen.message.endswith(f"re-tiled: {reason}" if reason else words)
+        assert planned.message.endswith(f"re-tiled: {reason}" if reason else words)
 
 
 # -- examples: a folder of annotations -----------------------------------------------------------
@@ -78,17 +78,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three slides, and annotations of two of them."""
     made = tmp_path_factory.mktemp("study")
     (made / "slides").mkdir()
-    (made / "CanaryOutlines").mkdir()
+    (made / "CanaryAnnotations").mkdir()
     for number in range(3):
         path = made / "slides" / f"s{number}.tif"
         draw_slide(path, seed=number, tumour=False, size_px=(SIZE, SIZE))
     for number in range(2):
-        annotation(made / "CanaryOutlines" / f"s{number}.geojson", 0, 200 + 100 * number)
+        annotation(made / "CanaryAnnotations" / f"s{number}.geojson", 0, 200 + 100 * number)
     return made
 
 
 def tile(folder: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    given = ["slides", "--tissue-annotations", "CanaryOutlines", "--out", out, *OPTIONS, *words]
+    given = ["slides", "--tissue-annotations", "CanaryAnnotations", "--out", out, *OPTIONS, *words]
     command = [sys.executable, "-m", "milpath", "tile", *map(str, given)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
 
@@ -100,15 +100,15 @@ def bags(out: Path) -> dict[str, bytes]:
 MISSING = "failed: s2: has no tissue annotation; expected s2.geojson in the folder of annotations"
 
 
-def test_each_slide_has_its_own_outline_and_one_without_fails_in_a_line(
+def test_each_slide_has_its_own_annotation_and_one_without_fails_in_one_line(
     folder: Path, tmp_path: Path
 ) -> None:
-    foreseen = tile(folder, tmp_path / "a", "--dry-run")
-    assert foreseen.stdout.count("would be tiled") == 2
-    assert MISSING in foreseen.stderr
+    planned = tile(folder, tmp_path / "a", "--dry-run")
+    assert planned.stdout.count("would be tiled") == 2
+    assert MISSING in planned.stderr
     assert not list(tmp_path.iterdir())
     run = tile(folder, tmp_path / "a", "--workers", "1")
-    assert run.returncode == foreseen.returncode == 3
+    assert run.returncode == planned.returncode == 3
     assert run.stdout.count(", all in its annotation") == 2
     assert MISSING in run.stderr
     assert set(bags(tmp_path / "a")) == {"s0.h5", "s1.h5"}
@@ -124,12 +124,12 @@ def test_each_slide_has_its_own_outline_and_one_without_fails_in_a_line(
 
 
 @pytest.mark.slow
-def test_neither_workers_nor_shares_change_a_byte_of_an_outlined_bag(
+def test_workers_and_shards_write_the_same_bytes_of_annotated_bags(
     folder: Path, tmp_path: Path
 ) -> None:
     tile(folder, tmp_path / "a", "--workers", "2")
-    for share in ("1/2", "2/2"):
-        last = tile(folder, tmp_path / "b", "--shard", share, "--workers", "1")
+    for shard in ("1/2", "2/2"):
+        last = tile(folder, tmp_path / "b", "--shard", shard, "--workers", "1")
     assert last.stderr.endswith("1 done\n")
     assert bags(tmp_path / "a") == bags(tmp_path / "b")
 
@@ -137,7 +137,7 @@ def test_neither_workers_nor_shares_change_a_byte_of_an_outlined_bag(
 # -- faults ----------------------------------------------------------------------------------------
 
 
-def test_one_outline_is_of_one_slide_and_a_folder_has_some_of_them(tmp_path: Path) -> None:
+def test_a_file_annotates_one_slide_and_a_folder_several(tmp_path: Path) -> None:
     two = [SlideEntry(tmp_path / f"{name}.svs", name) for name in "ab"]
     file = annotation(tmp_path / "c.geojson", 0, 9)
     assert [each.annotation for each in attach_annotations(two[:1], file)] == [file]
@@ -156,17 +156,17 @@ def test_one_outline_is_of_one_slide_and_a_folder_has_some_of_them(tmp_path: Pat
         attach_annotations(two, tmp_path)[0].read_annotation()
 
 
-def test_an_outline_beside_its_slide_fails_that_slide_and_leaves_nothing(
+def test_an_annotation_outside_its_slide_raises_and_writes_nothing(
     drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     file = annotation(tmp_path / "o.geojson", 5000, 6000)
     entry = SlideEntry(drawn.path, "s", annotation=file)
-    with pytest.raises(AnnotationError, match=r"^s: the annotation does not touch the slide"):
+    with pytest.raises(AnnotationError, match=r"^s: the annotation does not overlap the slide"):
         tile_slide(entry, tmp_path / "out", SMALL)
     assert not list((tmp_path / "out").glob("*"))
 
 
-def test_an_outline_of_less_than_a_patch_is_a_bag_of_no_rows(
+def test_an_annotation_smaller_than_a_patch_gives_a_bag_of_no_rows(
     drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     entry = SlideEntry(drawn.path, "s", annotation=annotation(tmp_path / "o.geojson", 500, 516))

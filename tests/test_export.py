@@ -1,4 +1,4 @@
-"""What other programs are given is what the prediction says, where it says it."""
+"""Exported files contain the scores and positions of the prediction."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from milpath.export import (
     write_patches,
 )
 from milpath.figures.heatmap import PatchScores, render_heatmap, score_patches
+from milpath.figures.score import Scale
 from milpath.formats.prediction import Prediction
 from milpath.slides.slide import Slide
 
@@ -43,7 +44,7 @@ def predict(count: int, across: int = 10) -> Prediction:
     )
 
 
-def test_every_patch_is_a_tile_with_its_measurements_in_qupaths_form(tmp_path: Path) -> None:
+def test_geojson_has_one_qupath_tile_with_measurements_per_patch(tmp_path: Path) -> None:
     prediction = predict(37)
     path = tmp_path / "p.geojson"
     write_geojson(path, prediction)
@@ -59,7 +60,7 @@ def test_every_patch_is_a_tile_with_its_measurements_in_qupaths_form(tmp_path: P
         assert ring[0] == ring[-1] == [x, y]
         assert ring[2] == [x + 64, y + 64]
         turn = sum(a[0] * b[1] - b[0] * a[1] for a, b in itertools.pairwise(ring))
-        assert turn == 2 * 64 * 64  # closed, and not crossing itself
+        assert turn == 2 * 64 * 64  # closed, without self-intersection
         says = feature["properties"]
         assert (says["objectType"], says["isLocked"]) == ("tile", True)
         assert all(math.isfinite(value) for value in says["measurements"].values())
@@ -73,14 +74,14 @@ def test_relative_attention_has_a_mean_of_one_and_percentiles_of_fifty() -> None
     assert measured["attention percentile"].mean() == pytest.approx(50)
 
 
-def test_the_strongest_are_picked_by_size_and_kept_in_order() -> None:
-    scores = PatchScores(np.array([0.1, -5.0, 2.0, 0.0, 2.0]), "x", True, "raw")
+def test_the_strongest_patches_are_chosen_by_absolute_score_and_keep_their_order() -> None:
+    scores = PatchScores(np.array([0.1, -5.0, 2.0, 0.0, 2.0]), "x", True, Scale.raw)
     assert pick_strongest(scores, 3).tolist() == [1, 2, 4]
     assert pick_strongest(scores, 2).tolist() == [1, 2]
     assert pick_strongest(scores, None).tolist() == pick_strongest(scores, 99).tolist()
 
 
-def test_some_patches_can_be_written_alone(tmp_path: Path) -> None:
+def test_geojson_of_selected_patches_contains_only_those(tmp_path: Path) -> None:
     prediction = predict(37)
     rows = pick_strongest(score_patches(prediction), 5)
     write_geojson(tmp_path / "p.geojson", prediction, rows)
@@ -89,7 +90,7 @@ def test_some_patches_can_be_written_alone(tmp_path: Path) -> None:
     assert names == [f"patch {row}" for row in rows]
 
 
-def test_a_table_has_a_row_a_patch_in_pixels_and_millimetres(tmp_path: Path) -> None:
+def test_a_table_has_one_row_per_patch_in_pixels_and_millimetres(tmp_path: Path) -> None:
     prediction = predict(12)
     write_patches(tmp_path / "p.csv", prediction)
     with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
@@ -105,9 +106,7 @@ def test_a_table_has_a_row_a_patch_in_pixels_and_millimetres(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("across", [10, 300])
-def test_the_numbers_come_back_from_an_ome_tiff_with_their_physical_size(
-    tmp_path: Path, across: int
-) -> None:
+def test_an_ome_tiff_keeps_the_values_and_their_physical_size(tmp_path: Path, across: int) -> None:
     heatmap = render_heatmap(predict(across * 4 - 3, across))
     path = tmp_path / "h.ome.tif"
     write_ome_tiff(path, heatmap, FACTS)
@@ -124,7 +123,7 @@ def test_the_numbers_come_back_from_an_ome_tiff_with_their_physical_size(
 
 
 def ome_pixels(xml: str) -> dict[str, float]:
-    """Sizes and positions in µm that an OME-XML gives."""
+    """Sizes and positions of an OME-XML, µm."""
     found: dict[str, float] = {}
     for element in ET.fromstring(xml).iter():
         for name, value in element.attrib.items():
@@ -147,7 +146,7 @@ def test_a_reduced_level_is_the_mean_of_the_cells_that_have_a_patch(tmp_path: Pa
         assert half[row, col] == pytest.approx(np.nanmean(block), rel=1e-6)
 
 
-def test_openslide_reads_the_coloured_one_at_its_own_resolution(tmp_path: Path) -> None:
+def test_openslide_reads_a_coloured_ome_tiff_with_its_resolution(tmp_path: Path) -> None:
     prediction = predict(90)
     square = replace(FACTS, mpp_y=0.25)
     heatmap = render_heatmap(prediction)
@@ -165,7 +164,7 @@ def test_openslide_reads_the_coloured_one_at_its_own_resolution(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("write", [write_geojson, write_patches])
-def test_no_tissue_is_refused_and_leaves_nothing(tmp_path: Path, write: object) -> None:
+def test_no_tissue_raises_and_writes_nothing(tmp_path: Path, write: object) -> None:
     with pytest.raises(UsageError, match="no tissue"):
         write(tmp_path / "x", predict(0))  # type: ignore[operator]
     assert list(tmp_path.iterdir()) == []

@@ -15,11 +15,8 @@ from milpath.metrics import (
     balanced_accuracy,
     evaluate,
     evaluate_folds,
-    f1,
     instance_auc,
     log_loss,
-    precision,
-    recall,
 )
 
 
@@ -161,25 +158,7 @@ def test_a_sure_mistake_costs_much_but_not_infinitely() -> None:
     assert 20 < loss < 40
 
 
-# -- of the positive class, and of instances -------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_precision_recall_and_f1_are_those_of_scikit_learn(seed: int) -> None:
-    labels, probs = drawn(30, 2, seed)
-    hard = probs.argmax(axis=1)
-    ours = [metric(labels, probs) for metric in (precision, recall, f1)]
-    theirs = reference.precision_recall_fscore_support(labels, hard, average="binary")[:3]
-    assert ours == pytest.approx(theirs)
-
-
-def test_precision_and_recall_where_nothing_is_called_or_there_is_nothing_to_call() -> None:
-    never = np.array([[0.9, 0.1], [0.8, 0.2]])
-    assert precision(np.array([0, 1]), never) == 0
-    assert recall(np.array([0, 1]), never) == 0
-    assert f1(np.array([0, 1]), never) == 0
-    assert recall(np.array([0, 0]), never) is None
-    assert f1(np.array([0, 0]), never) is None
+# -- instances -----------------------------------------------------------------------------------
 
 
 def test_instance_auc_ranks_within_each_bag() -> None:

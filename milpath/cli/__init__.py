@@ -1,76 +1,142 @@
-"""The command line: options to parameters to one call to one line."""
+"""Command line: options become parameters, one function call, and one line per outcome."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from milpath.cli import (
-    classify,
-    demo,
-    embed,
-    export,
-    heatmap,
-    info,
-    mnist,
-    report,
-    tile,
-    train,
-    view,
-)
 from milpath.cli.runs import STOPPED, exit_immediately
 from milpath.errors import MilpathError, OutputError, UsageError
+from milpath.version import __version__
+
+COMMANDS = {
+    "tile": "Cut the tissue of slides into patches.",
+    "embed": "Compute features of patches.",
+    "train": "Train a model on labelled slides.",
+    "classify": "Classify slides and render heatmaps.",
+    "heatmap": "Render a prediction over its slide.",
+    "export": "Export a prediction to other formats.",
+    "view": "Open a slide and its predictions.",
+    "info": "Show what a file contains.",
+    "report": "Summarize runs and their slides.",
+    "mnist": "Run the MNIST-bags benchmark.",
+    "demo": "Run a demo on synthetic slides.",
+}
+"""Summary of each command; its function has its name, in a module of that name."""
+
+_SETTINGS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,  # plain help loads in half the time, and errors stay one line
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+
+class _Commands(TyperGroup):
+    """All commands; each is imported when it is called, since all together take 0.2 s."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands: Any = dict.fromkeys(COMMANDS)  # Typer suggests a name from these
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        app = typer.Typer(add_completion=False, **_SETTINGS | {"no_args_is_help": False})
+        app.command(cmd_name)(getattr(import_module(f"milpath.cli.{cmd_name}"), cmd_name))
+        command = typer.main.get_command(app)
+        command.short_help = COMMANDS[cmd_name]
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="milpath",
     help=(
-        "Learn from one label a slide, and show where the evidence lies.\n\n"
-        "From slides to pictures: tile, train, classify. Try milpath demo first: it needs no data."
+        "Classify whole-slide images with one label per slide, and show where the evidence "
+        "lies.\n\nThe usual order is tile, train, classify. Try milpath demo first: it needs no "
+        "data."
     ),
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help loads in half the time, and errors stay one line
-    context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
-        "Exit codes: 0 all well, 2 wrong options or cohort file, 3 some slides failed, "
-        "4 all failed, 5 results cannot be written, "
-        "130 interrupted (Ctrl-C), 143 told to stop (SIGTERM)."
+        "Exit codes: 0 success, 2 wrong usage (options, parameters or cohort file), 3 some slides "
+        "failed, 4 all failed, 5 results cannot be written, 130 interrupted (Ctrl-C), "
+        "143 terminated (SIGTERM)."
     ),
+    **_SETTINGS,
 )
-app.command("tile", short_help="Cut the tissue of slides into patches.")(tile.tile)
-app.command("embed", short_help="Turn patches into embeddings.")(embed.embed)
-app.command("train", short_help="Learn a model from labelled slides.")(train.train)
-app.command("classify", short_help="Classify slides and paint heatmaps.")(classify.classify)
-app.command("heatmap", short_help="Paint one prediction onto its slide.")(heatmap.heatmap)
-app.command("export", short_help="Write a prediction for other programs.")(export.export)
-app.command("view", short_help="Look at a slide and its predictions.")(view.view)
-app.command("info", short_help="Say what a file holds.")(info.info)
-app.command("report", short_help="Say what became of every slide.")(report.report)
-app.command("mnist", short_help="Measure the model on bags of digits.")(mnist.mnist)
-app.command("demo", short_help="Show the whole way; needs no data.")(demo.demo)
 
 _ENDINGS = {130: "interrupted", STOPPED: "stopped"}
-"""Exit codes of commands that others ended; Typer makes the first of Ctrl-C."""
+"""Exit codes of interrupted commands; Typer returns the first after Ctrl-C."""
+
+_ClickUsageError: Any = typer.BadParameter.__mro__[1]
+"""Base of what Typer raises for wrong options; it has no public name there."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"milpath {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
-    """Run the command line; a `MilpathError` becomes one line and an exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own remarks are not ours
+    """Run the command line; an error becomes one line on stderr and an exit code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no log output of TensorFlow's C++
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # the search takes 0.05 s
+    os.environ["PYTHONSAFEPATH"] = "1"  # no child process imports from the current folder
     signal.signal(signal.SIGTERM, exit_immediately)
     try:
-        app()
+        code = app(prog_name="milpath", standalone_mode=False)
     except MilpathError as error:
         print(f"milpath: {error}", file=sys.stderr)
-        sys.exit(_exit_code(error))
+        code = _exit_code(error)
+    except _ClickUsageError as error:
+        print(_describe_usage_error(error), file=sys.stderr)
+        code = 2
     except SystemExit as end:
-        if end.code in _ENDINGS:
-            kept = "the files that were finished are kept"
-            print(f"milpath: {_ENDINGS[end.code]}; {kept}", file=sys.stderr)
-        raise
+        code = end.code
+    if code in _ENDINGS:
+        print(f"milpath: {_ENDINGS[code]}; the files that were finished are kept", file=sys.stderr)
+    sys.exit(code)
+
+
+def _describe_usage_error(error: Any) -> str:
+    """Describe wrong options in one line; the help itself where there are no arguments at all."""
+    if error.message.startswith("Usage:"):
+        return str(error.message)
+    from pydantic import ValidationError
+
+    from milpath.params import describe_violation
+
+    if isinstance(error.__cause__, ValidationError):  # of Typer, for one option
+        error.message = describe_violation(error.__cause__)[1]
+    text = "".join(filter(str.isprintable, " ".join(error.format_message().split())))
+    command = error.ctx.command_path if error.ctx else "milpath"
+    return f"{command}: {text.rstrip('.')}; see {command} --help"
 
 
 def _exit_code(error: MilpathError) -> int:

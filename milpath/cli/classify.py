@@ -14,6 +14,7 @@ from milpath.cli.console import (
     show_warnings,
 )
 from milpath.cli.machines import (
+    IdsFromPathOption,
     NetworkWorkersOption,
     SchedulerOption,
     ShardOption,
@@ -31,32 +32,32 @@ def classify(
     slides: Annotated[
         list[Path],
         typer.Argument(
-            help="Slides, folders of slides, or CSVs with a column slide.",
+            exists=True,
+            help="Slides, folders of slides, or cohort CSVs with a column slide. "
+            "Paths in a CSV are relative to its folder.",
             metavar="SLIDE",
             show_default=False,
         ),
     ],
-    model: Annotated[
-        Path, typer.Option("--model", "-m", help="A model folder.", show_default=False)
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)
-    ],
+    model: Annotated[Path, typer.Option("--model", "-m", help="Model folder.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.", show_default=False)],
     slide_mpp: SlideMppOption = None,
     workers: NetworkWorkersOption = 1,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
     tissue: TissueOption = None,
+    ids_from_path: IdsFromPathOption = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also tell how far each slide is.")
+        bool, typer.Option("--verbose", "-v", help="Show progress within each slide.")
     ] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify slides straight from their files, and paint where the evidence lies.
+    """Classify slides with a trained model, and render heatmaps of its attention.
 
     OUT receives predictions.csv, and for each slide a prediction file and a picture of the slide
-    beside its heatmap. Resolution, patch size and everything else come from the model.
+    beside its heatmap. The resolution, the patch size and all other parameters come from the
+    model.
     """
     from milpath.formats.layout import model_spec_path, predictions_table_path
     from milpath.formats.model_spec import check_weights, read_bundle_spec
@@ -64,14 +65,15 @@ def classify(
     from milpath.predictions_table import write_predictions_table
     from milpath.runs import Inline
 
-    entries, part = take_shard(gather_entries(slides, slide_mpp, tissue), shard)
+    show_warnings(verbose=verbose)
+    gathered = gather_entries(slides, slide_mpp, tissue, ids_from_path=ids_from_path)
+    entries, part = take_shard(gathered, shard)
     try:
         spec = read_bundle_spec(model)
         if dry_run:
             check_weights(model, spec)
     except StoredFileError as error:
         raise UsageError(str(error)) from None
-    show_warnings(verbose=verbose)
     table = predictions_table_path(out, (part.number, part.count) if part else None)
     place = {entry.slide_id: number for number, entry in enumerate(entries)}
     files = [model_spec_path(model), *files_of(entries)]
@@ -87,7 +89,7 @@ def classify(
         )
         try:
             run.do(job, backend)
-        finally:  # an interrupted run leaves the table of what it has done
+        finally:  # also an interrupted run writes the table of the slides it has done
             if not dry_run and (run.outcomes or not entries) and out.is_dir():
                 outcomes = sorted(run.outcomes, key=lambda outcome: place[outcome.slide_id])
                 write_predictions_table(table, outcomes, spec.class_names)

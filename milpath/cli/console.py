@@ -1,4 +1,4 @@
-"""What all commands share: progress, one line a slide, the exit code, options to parameters."""
+"""What all commands share: options, progress, one line per outcome, and the exit code."""
 
 from __future__ import annotations
 
@@ -6,76 +6,77 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
-from pydantic import ValidationError
 
 from milpath.errors import UsageError
-from milpath.params import Params
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
+    from milpath.params import Params
     from milpath.runs import Outcome
 
-_P = TypeVar("_P", bound=Params)
+_P = TypeVar("_P", bound="Params")
 
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object a line, for programs.")
+    bool, typer.Option("--json", help="Print one JSON object per line, for programs.")
 ]
 SlideMppOption = Annotated[
     float | None,
     typer.Option(
         "--slide-mpp",
         metavar="UM",
-        help="µm per pixel at full size, for slides that do not say or say it wrong.",
-        show_default="what the slide says",
+        help="µm per pixel at level 0, for slides with missing or wrong metadata.",
+        show_default="from the slide",
     ),
 ]
 WorkersOption = Annotated[
     int,
-    typer.Option("--workers", "-w", min=0, help="Processes at work; 0 for one a processor."),
+    typer.Option("--workers", "-w", min=0, help="Number of processes; 0 = one per CPU."),
 ]
 
+PLAIN_SECONDS = 10.0
+"""Least time between two lines of progress where stderr is not a terminal."""
 
 _OPTIONS = {"patch_px": "--patch-size", "overlap_px": "--overlap", "mode": "--from"}
 """Options that are not named after their parameter."""
 
 
+def describe_option(parameter: str) -> str:
+    """Return the option of a parameter: `--patch-size` for `grid.patch_px`."""
+    name = parameter.rpartition(".")[2]
+    return _OPTIONS.get(name, "--" + name.replace("_", "-"))
+
+
 def checked(kind: type[_P], **values: Any) -> _P:
-    """Options as a parameter value; raises `UsageError` in one line when they do not fit."""
+    """Build parameters from options; raise `UsageError` with one line where they are not valid."""
+    from pydantic import ValidationError
+
+    from milpath.params import describe_violation
+
     try:
         return kind(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        fact = first["msg"].removeprefix("Value error, ")
-        if first["loc"]:
-            name = str(first["loc"][-1])
-            option = _OPTIONS.get(name, "--" + name.replace("_", "-"))
-            fact = f"{option} {first['input']}: {fact}"
-        raise UsageError(fact) from None
+        name, rule = describe_violation(error)
+        raise UsageError(f"{describe_option(name)} {rule}" if name else rule) from None
 
 
 class Advance(Protocol):
-    """What moves a progress bar."""
+    """Moves the progress forward."""
 
     def __call__(self, word: str, steps: int = 1) -> None:
-        """Count a step, or several where some were not needed, with a word on what was done."""
+        """Count one step, or several where some were not needed; `word` says what was done."""
 
 
 @contextmanager
-def progress(title: str, total: int, *, plain: bool = True) -> Iterator[Advance]:
-    """A progress bar on stderr; where that is no terminal, a plain line now and then.
-
-    Parameters
-    ----------
-    title, total : of the work
-    plain : whether those lines are wanted; not where the command prints a line a step anyhow
-    """
+def progress(title: str, total: int) -> Iterator[Advance]:
+    """Show progress on stderr: a bar on a terminal, else a line every `PLAIN_SECONDS`."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -83,7 +84,7 @@ def progress(title: str, total: int, *, plain: bool = True) -> Iterator[Advance]
         with _bar(console, title, total) as advance:
             yield advance
     else:
-        yield _plain_lines(title, total) if plain else lambda word, steps=1: None
+        yield _plain_lines(title, total)
 
 
 @contextmanager
@@ -105,37 +106,58 @@ def _bar(console: RichConsole, title: str, total: int) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[word]}", style="dim", markup=False),
     )
-    # rich would else take stdout along to stderr, and wrap the JSON that a program waits for
+    # otherwise rich sends stdout to stderr, and wraps the JSON that a program waits for
     shared = sys.stdout.isatty()
     with Progress(*columns, console=console, transient=True, redirect_stdout=shared) as bar:
         task = bar.add_task(title, total=total, word="")
         yield lambda word, steps=1: bar.update(task, advance=steps, word=word)
 
 
-def _plain_lines(title: str, total: int) -> Advance:
-    """At most a line every `PLAIN_SECONDS`: a log of a night stays readable."""
+def _plain_lines(
+    title: str,
+    total: int,
+    clock: Callable[[], float] = time.monotonic,
+    now: Callable[[], datetime] = datetime.now,
+) -> Advance:
+    """Print at most one line every `PLAIN_SECONDS`, so that the log of a long run stays short.
+
+    Parameters
+    ----------
+    title, total : of the work
+    clock : seconds
+    now : date and time, for the timestamp
+    """
     count = 0
-    last = float("-inf")
+    start = last = clock()
 
     def advance(word: str, steps: int = 1) -> None:
         nonlocal count, last
         count += steps
-        if time.monotonic() - last >= PLAIN_SECONDS or count == total:
-            last = time.monotonic()
-            print(f"{title} {count}/{total}: {word}", file=sys.stderr, flush=True)
+        time = clock()
+        if time - last < PLAIN_SECONDS:
+            return
+        last = time
+        remaining = (time - start) / count * (total - count) if count else 0.0
+        print(
+            f"{now().astimezone().isoformat(timespec='seconds')} {title} {count}/{total}, "
+            f"elapsed {_duration(time - start)}, ETA {_duration(remaining)}: {word}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     return advance
 
 
-PLAIN_SECONDS = 10.0
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(max(seconds, 0.0))))
 
 
 def report_outcomes(
     outcomes: Iterable[Outcome], total: int, title: str, as_json: bool
 ) -> list[Outcome]:
-    """Show each slide's outcome as it comes, then the count of each kind."""
+    """Print each outcome as it comes, then the number of each kind; return all outcomes."""
     done: list[Outcome] = []
-    with progress(title, total, plain=False) as advance:
+    with progress(title, total) as advance:
         for outcome in outcomes:
             done.append(outcome)
             advance(outcome.slide_id)
@@ -155,32 +177,32 @@ def report_outcomes(
         "failed": "failed",
     }
     counts = {name: sum(one.status == name for one in done) for name in words}
-    said = ", ".join(f"{counts[name]} {words[name]}" for name in words if counts[name])
-    print(f"{title}: {said or 'nothing to do'}", file=sys.stderr)
+    summary = ", ".join(f"{counts[name]} {words[name]}" for name in words if counts[name])
+    print(f"{title}: {summary or 'nothing to do'}", file=sys.stderr)
     return done
 
 
 def load_network() -> None:
-    """Import Keras and its backend, which takes some seconds."""
+    """Import Keras and TensorFlow, which takes several seconds."""
     from rich.console import Console
 
     from milpath.nn import import_keras
 
     console = Console(stderr=True)
     if console.is_terminal:
-        console.print("starting the network's library ...", style="dim")
+        console.print("loading Keras and TensorFlow ...", style="dim")
     import_keras()
 
 
 def exit_with(outcomes: Iterable[Outcome]) -> None:
-    """End the command: 0 when no slide failed, 3 when some did, 4 when all did."""
+    """End the command: exit code 0 if no slide failed, 3 if some did, 4 if all did."""
     failed = [outcome.status == "failed" for outcome in outcomes]
     if any(failed):
         raise typer.Exit(4 if all(failed) else 3)
 
 
 def show_warnings(*, verbose: bool = False) -> None:
-    """Send the library's warnings to stderr, a line each; if asked for, its progress too."""
+    """Print milpath's warnings on stderr, one per line; if verbose, its progress too."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     if verbose:
         logging.getLogger("milpath").setLevel(logging.INFO)

@@ -17,8 +17,8 @@ _MAX = (1 << 22) - 1  # slides have seeds of their own, a thousand for each
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all it makes.")] = _OUT,
-    seed: Annotated[int, typer.Option(min=0, max=_MAX, help="Another seed, other slides.")] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = _OUT,
+    seed: Annotated[int, typer.Option(min=0, max=_MAX, help="Random seed.")] = 0,
     quick: Annotated[
         bool,
         typer.Option(
@@ -28,11 +28,11 @@ def demo(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the whole way on drawn slides: tile, train, classify, heatmap. Needs no data.
+    """Run the end-to-end demo on synthetic slides: tile, train, classify, heatmap. Needs no data.
 
-    Draws stained-looking slides, some with a planted tumour, learns from their labels alone,
-    classifies slides it has not seen, and measures whether attention found the tumour. Open
-    OUT/index.html afterwards. A few minutes on two processors.
+    Makes synthetic slides, some with a tumour, trains on their labels alone, classifies other
+    slides, and measures whether attention finds the tumour. Open OUT/index.html afterwards. Takes a
+    few minutes on two CPUs.
     """
 
     show_warnings()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,58 +14,75 @@ from milpath.cli.machines import (
     NetworkWorkersOption,
     SchedulerOption,
     ShardOption,
+    check_backend_options,
     open_backend,
     take_shard,
 )
 from milpath.cli.runs import DryRunOption, open_run
-from milpath.errors import UsageError
+from milpath.errors import StoredFileError, UsageError
+
+if TYPE_CHECKING:
+    from milpath.cohort.workitem import WorkItem
 
 
 def embed(
     bags: Annotated[
-        Path, typer.Argument(help="Folder of bags.", metavar="BAGS", show_default=False)
+        Path,
+        typer.Argument(
+            exists=True,
+            file_okay=False,
+            help="Folder of bags, made by milpath tile.",
+            metavar="BAGS",
+            show_default=False,
+        ),
     ],
     encoder: Annotated[
         str,
         typer.Option(
-            help="A network of keras.applications by name (resnet50, efficientnetv2b0, ...), "
-            "or a model folder, whose encoder is taken.",
+            help="Encoder: the name of a network of keras.applications (resnet50, "
+            "efficientnetv2b0, ...), or a model folder whose encoder is used.",
             show_default=False,
         ),
     ],
     weights: Annotated[
         str,
         typer.Option(
-            help="imagenet (Keras downloads them once), a Keras weights file of the network "
-            "without its top, or random (to try things out)."
+            help="Weights of the network: imagenet (Keras downloads them once), a Keras weights "
+            "file without the top layers, or random (to try things out)."
         ),
     ] = "imagenet",
-    seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="Of random weights.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=(1 << 32) - 1, help="Random seed, for random weights.")
+    ] = 0,
     workers: NetworkWorkersOption = 1,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn the patches of bags into embeddings, kept in the bags.
+    """Compute the features of patches with a frozen encoder, and store them in their bags.
 
-    Then milpath train --from features learns the attention head on them. The encoder is kept in
-    BAGS/encoder, so that the model can take it along.
+    Afterwards, milpath train --from features trains the attention head on them. The encoder is
+    stored in BAGS/encoder, so that the model can include it.
     """
-    from milpath.formats.layout import encoder_folder, encoder_weights_path
+    from milpath.cohort.workitem import WorkItem
+    from milpath.formats.layout import encoder_folder, encoder_weights_path, list_bags
     from milpath.runs import Inline
+    from milpath.store import require_permission
 
+    items = [WorkItem(path, path.stem) for path in list_bags(bags)]
+    _check_bags(bags, items)
+    _check_encoder(encoder, weights)
+    mine, _ = take_shard(items, shard)
+    check_backend_options(workers, scheduler)
+    require_permission(bags)
     show_warnings()
     load_network()
     from milpath.nn.bundle import save_encoder
-    from milpath.nn.embed import Embedder, choose_encoder, find_bags
+    from milpath.nn.embed import Embedder, choose_encoder
     from milpath.nn.jobs import EmbedJob
 
-    entries = find_bags(bags)
-    if not entries:
-        raise UsageError(f"{bags}: no bags (*.h5) in this folder; run milpath tile first")
-    mine, _ = take_shard(entries, shard)
-    network, spec = choose_encoder(encoder, weights, entries, seed)
+    network, spec = choose_encoder(encoder, weights, items, seed)
     here = Embedder(network, spec, dry_run=dry_run)
     folder = encoder_folder(bags).absolute()
     if not dry_run:
@@ -78,3 +97,43 @@ def embed(
         job = here if isinstance(backend, Inline) else EmbedJob(folder, here.fingerprint)
         run.do(job, backend)
     run.finish()
+
+
+def _check_bags(folder: Path, items: Sequence[WorkItem]) -> None:
+    """Raise `UsageError` unless a bag can be read."""
+    from milpath.formats.bag import Bag
+
+    reason: StoredFileError | None = None
+    for item in items:
+        try:
+            with Bag(item.path):
+                return
+        except StoredFileError as error:
+            reason = error
+    if reason is not None:
+        raise UsageError(f"no readable bag: {reason}")
+    raise UsageError(f"{folder}: no bags (*.h5) in this folder; run milpath tile first")
+
+
+def _check_encoder(encoder: str, weights: str) -> None:
+    """Raise `UsageError` for missing files, before Keras is loaded."""
+    from milpath.formats.layout import encoder_spec_path
+    from milpath.formats.model_spec import read_bundle_spec
+
+    folder = Path(encoder)
+    if folder.is_dir():
+        try:
+            if not encoder_spec_path(folder).is_file():
+                read_bundle_spec(folder)
+        except StoredFileError as error:
+            raise UsageError(str(error)) from None
+        return
+    if os.sep in encoder or "/" in encoder:
+        raise UsageError(
+            f"--encoder {encoder}: no such folder; expected a model folder, or the name of a "
+            "network of keras.applications"
+        )
+    if weights not in ("imagenet", "random") and not Path(weights).is_file():
+        raise UsageError(
+            f"--weights {weights}: no such file; expected imagenet, random or a weights file"
+        )

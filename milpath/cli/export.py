@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from milpath.cli.heatmap import Scale, Score, paint_over
+from milpath.cli.heatmap import write_picture
 from milpath.errors import UsageError
+from milpath.figures.score import Scale, Score
 
 if TYPE_CHECKING:
     from milpath.formats.prediction import Prediction
 
 
 class Format(StrEnum):
-    """For which programs."""
+    """File format."""
 
     geojson = "geojson"
     ome_tiff = "ome-tiff"
@@ -26,59 +27,59 @@ class Format(StrEnum):
 
 def export(
     prediction: Annotated[
-        Path, typer.Argument(help="A prediction file.", metavar="PREDICTION", show_default=False)
+        Path, typer.Argument(help="Prediction file.", metavar="PREDICTION", show_default=False)
     ],
     to: Annotated[
         Format,
         typer.Option(
-            help="geojson: QuPath tiles with measurements. ome-tiff: the raster, a pixel a cell, "
-            "as numbers. csv: a row a patch. png: a picture for people.",
+            help="geojson: QuPath tiles with measurements. ome-tiff: raster of values, one pixel "
+            "per cell. csv: one row per patch. png: picture of the slide and its heatmap.",
             show_default=False,
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The file to write.", show_default=False)
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.", show_default=False)],
     slide: Annotated[
-        Path | None, typer.Option(help="The slide it was made of; for png.", show_default=False)
+        Path | None, typer.Option(help="The slide it was made from; for png.", show_default=False)
     ] = None,
     score: Annotated[
-        Score, typer.Option(help="What is drawn, and what counts as strong.")
+        Score, typer.Option(help="Score to draw, and to rank patches by for --top.")
     ] = Score.attention,
     class_name: Annotated[
         str | None,
-        typer.Option("--class", help="Whose contributions.", show_default="the predicted class"),
+        typer.Option("--class", help="Class of the contributions.", show_default="predicted class"),
     ] = None,
     scale: Annotated[
-        Scale, typer.Option(help="In which numbers; see milpath heatmap.")
+        Scale, typer.Option(help="ome-tiff, png: scale of the score; see milpath heatmap.")
     ] = Scale.relative,
     coloured: Annotated[
-        bool, typer.Option("--coloured", help="ome-tiff: the colours instead of the numbers.")
+        bool, typer.Option("--coloured", help="ome-tiff: write colours instead of values.")
     ] = False,
     top: Annotated[
         int | None,
         typer.Option(
-            min=1, help="geojson, csv: only so many of the strongest patches.", show_default="all"
+            min=1,
+            help="geojson, csv: write only this many patches, those with the highest scores.",
+            show_default="all",
         ),
     ] = None,
 ) -> None:
-    """Write a prediction for QuPath, for image programs, for a spreadsheet, or for people.
+    """Export a prediction for QuPath, image viewers or spreadsheets, or as a picture.
 
-    GeoJSON and CSV hold every score whatever --score is. Positions are level-0 pixels.
+    GeoJSON and CSV contain all scores, whatever --score is. Positions are level-0 pixels.
     """
     if class_name is not None and score is not Score.contribution:
-        raise UsageError("--class: attention is of no class; give --score contribution too")
+        raise UsageError("--class: attention has no class; also give --score contribution")
     if (slide is not None) != (to is Format.png):
-        raise UsageError("--slide: needed with --to png, and with nothing else")
+        raise UsageError("--slide: required with --to png, and only there")
     if coloured and to is not Format.ome_tiff:
-        raise UsageError("--coloured: only an ome-tiff has a choice of numbers or colours")
+        raise UsageError("--coloured: only available with --to ome-tiff")
     if top is not None and to not in (Format.geojson, Format.csv):
-        raise UsageError("--top: only geojson and csv hold single patches")
+        raise UsageError("--top: only available with --to geojson or csv")
     from milpath.formats.prediction import read_prediction
 
     found = read_prediction(prediction)
     if slide is not None:
-        print(f"{out}: {paint_over(found, slide, out, score, scale, class_name)}")
+        print(f"{out}: {write_picture(found, slide, out, score, scale, class_name)}")
     elif to is Format.ome_tiff:
         print(f"{out}: {_write_raster(found, out, score, scale, class_name, coloured)}")
     else:
@@ -97,8 +98,8 @@ def _write_raster(
     from milpath.figures.heatmap import render_heatmap
 
     if not out.name.lower().endswith((".ome.tif", ".ome.tiff")):
-        raise UsageError(f"--out {out}: give a name that ends in .ome.tif, by which it is known")
-    heatmap = render_heatmap(prediction, score.value, scale.value, class_name)
+        raise UsageError(f"--out {out}: expected a name that ends in .ome.tif or .ome.tiff")
+    heatmap = render_heatmap(prediction, score, scale, class_name)
     write_ome_tiff(out, heatmap, prediction.slide, coloured=coloured)
     return heatmap.label
 
@@ -114,6 +115,6 @@ def _write_patches(
     from milpath.export import pick_strongest, write_geojson, write_patches
     from milpath.figures.heatmap import score_patches
 
-    rows = pick_strongest(score_patches(prediction, score.value, "raw", class_name), top)
+    rows = pick_strongest(score_patches(prediction, score, Scale.raw, class_name), top)
     (write_geojson if to is Format.geojson else write_patches)(out, prediction, rows)
     return len(rows)

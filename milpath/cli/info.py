@@ -9,19 +9,33 @@ from typing import Annotated, Any
 import typer
 
 from milpath.cli.console import JsonOption
-from milpath.errors import ResolutionError, StoredFileError
+from milpath.errors import ResolutionError, StoredFileError, UsageError
 
 
 def info(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A slide, bag, prediction or model folder.", show_default=False, metavar="FILE"
+            exists=True,
+            help="A slide, bag, prediction or model folder.",
+            show_default=False,
+            metavar="FILE",
         ),
     ],
+    params: Annotated[
+        bool,
+        typer.Option(
+            "--params",
+            help="Print the parameters of a bag or model, as a file for the option --params of "
+            "tile and train.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a slide, bag, prediction or model holds, in words."""
+    """Show what a slide, bag, prediction or model contains, or the parameters it was made with."""
+    if params:
+        print(json.dumps(collect_params(file), indent=2, ensure_ascii=False))
+        return
     facts = describe(file)
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
@@ -32,19 +46,71 @@ def info(
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """The facts of any file milpath knows, by name.
+    """Return the facts about any file that milpath reads or writes, by name.
 
     Raises
     ------
-    StoredFileError, UnsupportedSlideError : it is none of them
+    StoredFileError, UnsupportedSlideError : not such a file
     """
     if (path / "model.json").is_file():
         return _describe_model(path)
     if path.is_dir():
-        raise StoredFileError(f"{path}: a folder without a model.json; name a file in it")
+        raise StoredFileError(
+            f"{path}: a folder without a model.json; expected a model folder or a file"
+        )
     if path.suffix == ".h5":
-        return _describe_prediction(path) if ".prediction" in path.suffixes else _describe_bag(path)
+        return _describe_prediction(path) if _is_prediction(path) else _describe_bag(path)
     return _describe_slide(path)
+
+
+def collect_params(path: Path) -> dict[str, Any]:
+    """Return the parameters of a bag or model, grouped by the command that takes them.
+
+    Raises
+    ------
+    UsageError : a prediction or a slide, which store no parameters
+    StoredFileError : not a file of milpath
+    """
+    if (path / "model.json").is_file():
+        return _collect_model_params(path)
+    if path.suffix == ".h5" and not _is_prediction(path):
+        from milpath.formats.bag import Bag
+
+        with Bag(path) as bag:
+            return {"tile": bag.header.params.model_dump(mode="json")}
+    if path.suffix == ".h5":
+        from milpath.formats.prediction import read_prediction
+
+        model = read_prediction(path).model
+        raise UsageError(
+            f"{path}: the parameters of a prediction are those of its model, which has the "
+            f"fingerprint {model}; run milpath info MODEL --params"
+        )
+    raise UsageError(f"{path}: has no parameters; expected a bag or a model folder")
+
+
+def _collect_model_params(path: Path) -> dict[str, Any]:
+    from pydantic import ValidationError
+
+    from milpath.formats.model_spec import read_bundle_spec
+    from milpath.params import TrainParams, describe_violation
+
+    spec = read_bundle_spec(path)
+    found = {"tile": spec.tile.model_dump(mode="json")}
+    try:
+        if "params" in spec.training:
+            params = TrainParams.model_validate(spec.training["params"])
+            found["train"] = params.model_dump(mode="json")
+    except ValidationError as error:
+        name, rule = describe_violation(error)
+        raise StoredFileError(
+            f"{path}: its training parameters are not of this milpath ({name} {rule})"
+        ) from None
+    return found
+
+
+def _is_prediction(path: Path) -> bool:
+    return ".prediction" in path.suffixes
 
 
 def _describe_slide(path: Path) -> dict[str, Any]:
@@ -56,7 +122,7 @@ def _describe_slide(path: Path) -> dict[str, Any]:
             mpp: Any = list(slide.mpp)
             mm: Any = [width * mpp[0] / 1000, height * mpp[1] / 1000]
         except ResolutionError:
-            mpp, mm = "not given, or absurd: use --slide-mpp", None
+            mpp, mm = "missing or implausible; give --slide-mpp", None
         x, y, w, h = slide.bounds_l0
         return {
             "what": "slide",
@@ -68,7 +134,7 @@ def _describe_slide(path: Path) -> dict[str, Any]:
             "objective": slide.objective,
             "levels": [list(size) for size in slide.level_dimensions],
             "downsamples": list(slide.level_downsamples),
-            "scanned part": None if (w, h) == (width, height) else [x, y, w, h],
+            "scanned region": None if (w, h) == (width, height) else [x, y, w, h],
             "quickhash": slide.quickhash,
         }
 
@@ -83,11 +149,11 @@ def _describe_bag(path: Path) -> dict[str, Any]:
             "status": bag.header.status,
             "patches": len(bag),
             "unreadable patches": bag.header.unreadable,
-            **_frame(bag.slide, bag.grid),
+            **_describe_geometry(bag.slide, bag.grid),
             "pixels": bag.header.params.pixels.model_dump(),
-            "features": f"{bag.feature_dim} by {bag.encoder[0]}" if bag.encoder else None,
+            "features": f"{bag.feature_dim} of {bag.encoder[0]}" if bag.encoder else None,
             "background": bag.header.background,
-            "tissue": _whose(bag.header.annotation),
+            "tissue": _tissue_source(bag.header.annotation),
             "fingerprint": bag.header.fingerprint,
         }
 
@@ -96,30 +162,30 @@ def _describe_prediction(path: Path) -> dict[str, Any]:
     from milpath.formats.prediction import read_prediction
 
     found = read_prediction(path)
-    judged = found.status == "ok"
+    classified = found.status == "ok"
     return {
         "what": "prediction",
         "slide": found.slide.slide_id,
         "status": found.status,
         "predicted": found.predicted,
         "probabilities": dict(zip(found.class_names, found.probs.tolist(), strict=True))
-        if judged
+        if classified
         else None,
         "members": len(found.member_bias),
-        "spread over members": float(found.spread.max()) if judged else None,
+        "spread over members": float(found.spread.max()) if classified else None,
         "patches": len(found.grid),
-        "patches the attention rests on": round(found.effective_patches, 1),
-        **_frame(found.slide, found.grid),
-        "tissue": _whose(found.annotation),
+        "effective number of patches": round(found.effective_patches, 1),
+        **_describe_geometry(found.slide, found.grid),
+        "tissue": _tissue_source(found.annotation),
         "model": found.model,
     }
 
 
-def _whose(annotation: str | None) -> str:
-    return "found on the slide" if annotation is None else "of an annotation"
+def _tissue_source(annotation: str | None) -> str:
+    return "auto-detected" if annotation is None else "from an annotation"
 
 
-def _frame(slide: Any, grid: Any) -> dict[str, Any]:
+def _describe_geometry(slide: Any, grid: Any) -> dict[str, Any]:
     return {
         "patch in pixels": grid.patch_px,
         "patch in µm": round(grid.patch_px * grid.patch_mpp, 3),
@@ -135,20 +201,20 @@ def _describe_model(path: Path) -> dict[str, Any]:
 
     spec = read_bundle_spec(path)
     metrics = path / "metrics.json"
-    judged = read_record(Metrics, metrics) if metrics.is_file() else None
-    if judged is not None and judged.model != spec.fingerprint:
-        judged = None  # of a model that was to replace this one when its training was killed
+    held_out = read_record(Metrics, metrics) if metrics.is_file() else None
+    if held_out is not None and held_out.model != spec.fingerprint:
+        held_out = None  # of a model whose training was killed before it replaced this one
     return {
         "what": "model",
         "classes": list(spec.class_names),
         "members": spec.members,
-        "trained from": spec.mode,
-        "encoder": f"{spec.encoder.name} ({spec.encoder.weights}), {spec.encoder.dim} numbers",
-        "attention": "gated" if spec.head.gated else "plain",
-        "takes patches of": f"{spec.encoder.patch_px} px at {spec.tile.grid.mpp:g} µm per pixel",
-        "takes slides with": f"{spec.background} background",
-        "held-out figures": {name: each.value for name, each in judged.metrics.items()}
-        if judged
+        "trained on": spec.mode,
+        "encoder": f"{spec.encoder.name} ({spec.encoder.weights}), {spec.encoder.dim} features",
+        "attention": "gated" if spec.head.gated else "tanh only",
+        "patches": f"{spec.encoder.patch_px} px at {spec.tile.grid.mpp:g} µm per pixel",
+        "slides": f"with {spec.background} background",
+        "held-out metrics": {name: each.value for name, each in held_out.metrics.items()}
+        if held_out
         else None,
         "milpath version": spec.milpath_version,
         "fingerprint": spec.fingerprint,

@@ -48,6 +48,14 @@ TissueOption = Annotated[
         show_default="auto-detected",
     ),
 ]
+IdsFromPathOption = Annotated[
+    bool,
+    typer.Option(
+        "--ids-from-path",
+        help="Name slides by their path below the folder or CSV given (a/x.svs: a__x), not by "
+        "their file name alone. Give it to tile, train and classify alike.",
+    ),
+]
 NetworkWorkersOption = Annotated[
     int,
     typer.Option(
@@ -68,12 +76,16 @@ def processors() -> int:
 
 
 def gather_entries(
-    slides: Sequence[Path], slide_mpp: float | None, tissue: Path | None
+    slides: Sequence[Path],
+    slide_mpp: float | None,
+    tissue: Path | None,
+    *,
+    ids_from_path: bool = False,
 ) -> list[SlideEntry]:
     """List the slides given by the options; raise `UsageError` as `gather_slides` does."""
     from milpath.cohort.cohort import attach_annotations, gather_slides
 
-    entries = gather_slides(slides, slide_mpp)
+    entries = gather_slides(slides, slide_mpp, ids_from_path=ids_from_path)
     if tissue is None:
         return entries
     try:
@@ -96,6 +108,22 @@ def take_shard(items: Sequence[_Item], shard: str | None) -> tuple[list[_Item], 
         return list(items), None
     part = Shard.parse(shard)
     return part.take(items), part
+
+
+def check_backend_options(workers: int, scheduler: str | None) -> None:
+    """Raise `UsageError` where the options do not fit together, or a package is missing."""
+    if scheduler is None:
+        return
+    if workers > 1:
+        raise UsageError(
+            f"--workers {workers} is for this machine, a --scheduler has its own; give one of them"
+        )
+    try:
+        import milpath.runs.cluster  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--scheduler needs the package {error.name}: pip install 'milpath[cluster]'"
+        ) from None
 
 
 @contextmanager
@@ -135,16 +163,9 @@ def open_backend(
             _share_machine(processes)
         yield choose_local(processes, slides, processors())
         return
-    if workers > 1:
-        raise UsageError(
-            f"--workers {workers} is for this machine, a --scheduler has its own; give one of them"
-        )
-    try:
-        from milpath.runs.cluster import join_cluster
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"--scheduler needs the package {error.name}: pip install 'milpath[cluster]'"
-        ) from None
+    check_backend_options(workers, scheduler)
+    from milpath.runs.cluster import join_cluster
+
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # our own messages say it
     with join_cluster(scheduler, out, files) as cluster:
         yield cluster

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 _OUT = Path("milpath-mnist")
 _FIGURES = ("auc", "accuracy", "loss", "instance_auc", "evidence_auc")
 _SHOWN = 8
-"""Bags of each class in the galleries."""
+"""Bags of each class in the montages."""
 
 
 class Preset(StrEnum):
-    """Whose protocol."""
+    """Benchmark protocol."""
 
     paper = "paper"
     keras = "keras"
@@ -35,56 +35,59 @@ def mnist(
     preset: Annotated[
         Preset,
         typer.Option(
-            help="paper: bags of N(10, 2) digits with or without a 9, 50 to 500 to learn from. "
-            "keras: 1,000 bags of 3, with or without a 1. "
-            "The options below change it."
+            help="paper: bags of N(10, 2) digits with or without a 9, 50 to 500 for training. "
+            "keras: 1,000 bags of 3, with or without a 1. The options below override it."
         ),
     ] = Preset.paper,
     data: Annotated[
         Path | None,
-        typer.Option(help="mnist.npz, as Keras keeps it.", show_default="Keras fetches it"),
+        typer.Option(help="Path of mnist.npz in Keras' format.", show_default="Keras fetches it"),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all it makes.")] = _OUT,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = _OUT,
     target: Annotated[
-        int | None, typer.Option(help="The digit that makes a bag positive.", show_default="preset")
+        int | None, typer.Option(help="Digit that makes a bag positive.", show_default="preset")
     ] = None,
     train_bags: Annotated[
         str | None,
         typer.Option(
             metavar="N,N,...",
-            help="Numbers of training bags; a model a seed for each.",
+            help="Numbers of training bags; one model per number and seed.",
             show_default="preset",
         ),
     ] = None,
     val_bags: Annotated[
         int | None,
         typer.Option(
-            help="Bags that decide when to stop; 0 trains every epoch.", show_default="preset"
+            help="Validation bags for early stopping; 0 = train all epochs.", show_default="preset"
         ),
     ] = None,
     test_bags: Annotated[
-        int | None, typer.Option(help="Bags to be judged on.", show_default="preset")
+        int | None, typer.Option(help="Number of test bags.", show_default="preset")
     ] = None,
     mean_size: Annotated[
-        float | None, typer.Option(help="Mean number of digits in a bag.", show_default="preset")
+        float | None, typer.Option(help="Mean number of digits per bag.", show_default="preset")
     ] = None,
     std_size: Annotated[
         float | None,
-        typer.Option(help="Its standard deviation; 0 for one size.", show_default="preset"),
+        typer.Option(
+            help="Standard deviation of the number of digits per bag; 0 = all bags have the "
+            "same size.",
+            show_default="preset",
+        ),
     ] = None,
     balanced: Annotated[
         bool | None,
         typer.Option(
             "--balanced/--natural",
-            help="Positive and negative bags in turn, or as they come.",
+            help="Alternate positive and negative bags, or keep natural frequencies.",
             show_default="preset",
         ),
     ] = None,
     negative_class: Annotated[
         bool | None,
         typer.Option(
-            "--negative_class/--no-negative_class",
-            help="Learn from a bag being negative that each of its digits is.",
+            "--negative-class/--no-negative-class",
+            help="Assume that all digits of a negative bag are negative.",
             show_default="preset",
         ),
     ] = None,
@@ -92,40 +95,49 @@ def mnist(
         bool | None,
         typer.Option(
             "--warp/--no-warp",
-            help="Each digit to learn from a little warped, otherwise every time.",
+            help="Randomly warp each training digit.",
             show_default="warp",
         ),
     ] = None,
     gated: Annotated[
         bool | None,
         typer.Option(
-            "--gated/--plain", help="Gated attention, or tanh alone.", show_default="gated"
+            "--gated/--plain",
+            help="Gated attention, or tanh alone.",
+            show_default="gated",
         ),
     ] = None,
     members: Annotated[
-        int | None, typer.Option(help="Models in each ensemble.", show_default="1")
+        int | None, typer.Option(help="Members per ensemble.", show_default="1")
     ] = None,
     class_weight: Annotated[
         str | None,
-        typer.Option(help="balanced: the rarer class weighs more; or none.", show_default="preset"),
+        typer.Option(
+            help="Class weights in the loss: balanced, or none.",
+            show_default="preset",
+        ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Most epochs.", show_default="by the training bags")
+        int | None,
+        typer.Option(help="Maximum number of epochs.", show_default="from the number of bags"),
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(help="Draws of bags for each number of them.", show_default="preset"),
+        typer.Option(
+            help="Number of seeds per number of training bags.",
+            show_default="preset",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
+    seed: Annotated[int, typer.Option(help="First random seed.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the model on bags of digits: is the target among them, and which is it?
+    """Run the MNIST-bag benchmark: does a bag contain the target digit, and which is it?
 
-    Training, validation and test bags are drawn apart, test bags from MNIST's test images only.
-    OUT receives results.jsonl and the parameters they were made with, a picture of AUC against the
-    number of training bags, and galleries of test bags with the attention under each digit. The
-    instance AUC says how well attention finds the target within positive bags; the evidence AUC,
-    how well what each digit adds to the odds of the class does.
+    Training, validation and test bags are drawn separately, test bags from MNIST's test images
+    only. OUT receives results.jsonl and the parameters, a plot of AUC against the number of
+    training bags, and montages of test bags with the attention under each digit. The instance AUC
+    measures how well attention finds the target within positive bags; the evidence AUC, how well
+    each digit's contribution to the class does.
     """
     params = _change(
         MNIST_PRESETS[preset.value],
@@ -144,6 +156,8 @@ def mnist(
     from milpath.store import publish_text, require_writable
 
     show_warnings()
+    if data is not None and not data.is_file():
+        raise UsageError(f"{data}: no such file; check the path of --data")
     require_writable(out)
     load_network()
     from milpath.nn.mnist import load_mnist
@@ -166,7 +180,7 @@ def mnist(
 def _change(
     preset: MnistParams, bags: dict[str, Any], train: dict[str, Any], gated: bool | None, **own: Any
 ) -> MnistParams:
-    """The preset with the options that were given."""
+    """Override a preset with the given options."""
 
     def given(values: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in values.items() if value is not None}
@@ -192,7 +206,7 @@ def _numbers(text: str) -> tuple[int, ...]:
         numbers = ()
     if not numbers or min(numbers) < 2 or len(set(numbers)) < len(numbers):
         raise UsageError(
-            f"--train-bags {text}: expected different numbers from 2 on, such as 50,100,200"
+            f"--train-bags {text}: expected distinct numbers, each at least 2, such as 50,100,200"
         )
     return numbers
 
@@ -217,7 +231,9 @@ def _run(halves: Any, params: MnistParams) -> Iterable[Trial]:
 
             trial = run_trial(halves, params, count, seed, tell)
             left, done = sum(steps[:place]) - done, sum(steps[:place])
-            advance(f"{count} bags, seed {seed}, AUC {trial.auc:.3f}", left)  # it may stop early
+            advance(
+                f"{count} bags, seed {seed}, AUC {trial.auc:.3f}", left
+            )  # training may stop early
             yield trial
 
 
@@ -255,12 +271,13 @@ def _cell(values: Sequence[float | None]) -> str:
 def _draw(out: Path, records: Sequence[dict[str, Any]], last: Trial, params: MnistParams) -> None:
     from milpath.figures.curves import write_learning_curve
     from milpath.figures.montage import MontageBag, write_montage
+    from milpath.formats.scores import format_probability
 
     points: dict[int, list[float]] = {}
     for one in records:
         points.setdefault(one["train_bags"], []).append(one["auc"])
-    title = f"MNIST bags: is there a {params.bags.target}?"
-    write_learning_curve(out / "auc.png", points, "AUC on unseen bags", title)
+    title = f"MNIST bags: does the bag contain a {params.bags.target}?"
+    write_learning_curve(out / "auc.png", points, "AUC on test bags", title)
     for label, name in enumerate(("negative", "positive")):
         some = [i for i, bag in enumerate(last.test) if bag.label == label][:_SHOWN]
         rows = [
@@ -268,11 +285,10 @@ def _draw(out: Path, records: Sequence[dict[str, Any]], last: Trial, params: Mni
                 last.test[i].images,
                 last.bag_scores[i].attention,
                 last.test[i].digits == params.bags.target,
-                f"p(there is a {params.bags.target}) = {last.bag_scores[i].probs[1]:.3f}",
+                f"probability of a {params.bags.target}: "
+                + format_probability(float(last.bag_scores[i].probs[1]), 3),
             )
             for i in some
         ]
-        explain = (
-            f"unseen, {last.train_bags} learned from; the target framed, attention under each digit"
-        )
+        explain = f"trained on {last.train_bags} bags; target framed, attention below each digit"
         write_montage(out / f"{name}.png", rows, f"{title} {name.capitalize()} bags\n{explain}")

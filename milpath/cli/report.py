@@ -15,25 +15,36 @@ from milpath.cli.console import JsonOption
 if TYPE_CHECKING:
     from milpath.runs.runlog import RunRecord
 
+_STATES = {
+    "running": "still running",
+    "killed": "killed",
+    "unknown": "no end recorded; it was killed, or runs on another machine",
+}
+
 
 def report(
     results: Annotated[
         Path,
         typer.Argument(
-            help="Folder of results: of bags, predictions or a model.",
+            exists=True,
+            file_okay=False,
+            help="Output folder of tile, embed, train or classify.",
             metavar="OUT",
             show_default=False,
         ),
     ],
     table: Annotated[
         Path | None,
-        typer.Option(help="Also write the slides as a CSV.", metavar="CSV", show_default="none"),
+        typer.Option(
+            help="Also write the table of slides as CSV.", metavar="CSV", show_default="none"
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what became of every slide, over all runs that had their results in OUT.
+    """Summarize all runs that wrote into a folder: the outcome of each slide and of each run.
 
-    It is made from the runlogs that runs keep in OUT/runlog, and from nothing else.
+    Only the run logs in OUT/runlog are read. A run that is still running is reported with the
+    number of slides done so far.
     """
     from milpath.runs.runlog import read_runlogs, tabulate_slides
     from milpath.store import publish_csv
@@ -49,10 +60,13 @@ def report(
         else:
             print(f"{row.slide}: {row.command}, {row.status}, {row.message}")
     for run in runs:
-        print(_sentence(run), file=sys.stderr)
+        print(describe_run(run), file=sys.stderr)
 
 
-def _sentence(run: RunRecord) -> str:
+def describe_run(run: RunRecord) -> str:
+    """Describe a run in one line: when and what, slides done of all, by status, and its state."""
     counts = ", ".join(f"{count} {status}" for status, count in run.count().items())
-    what = f"milpath {run.start.milpath} {run.start.command}"
-    return f"{run.start.time} {what}: {counts or 'no slides'} ({run.how or run.state})"
+    slides = f"{run.done} of {run.total} slides" + (f" ({counts})" if counts else "")
+    state = run.how if run.how is not None else _STATES[run.state]
+    time = run.start.time[:19] + "Z"  # without fractions of a second; UTC
+    return f"{time} milpath {run.start.milpath} {run.start.command}: {slides}; {state}"

@@ -12,10 +12,10 @@ from milpath.cli.console import (
     JsonOption,
     SlideMppOption,
     WorkersOption,
-    checked,
     show_warnings,
 )
 from milpath.cli.machines import (
+    IdsFromPathOption,
     SchedulerOption,
     ShardOption,
     TissueOption,
@@ -24,77 +24,91 @@ from milpath.cli.machines import (
     open_backend,
     take_shard,
 )
+from milpath.cli.params_file import ParamsOption, given_options, merge_params
 from milpath.cli.runs import DryRunOption, open_run
 from milpath.params import CodecParams, GridParams, TileParams, TissueParams
 
 _GRID = GridParams()
 _PIXELS = CodecParams()
 _TISSUE = TissueParams()
+_NAMES = {
+    "mpp": "grid.mpp",
+    "patch_size": "grid.patch_px",
+    "overlap": "grid.overlap_px",
+    "min_tissue": "grid.min_tissue",
+    "sensitivity": "tissue.sensitivity",
+    "keep_pen": "tissue.exclude_pen",
+    "codec": "pixels.codec",
+    "quality": "pixels.quality",
+}
+"""Parameter of each option."""
 
 
 def tile(
+    context: typer.Context,
     slides: Annotated[
         list[Path],
         typer.Argument(
-            help="Slides, folders of slides, or cohort CSVs (slide; optionally slide_id, mpp).",
+            exists=True,
+            help="Slides, folders of slides, or cohort CSVs with a column slide (optionally "
+            "slide_id, mpp). Paths in a CSV are relative to its folder.",
             metavar="SLIDE",
             show_default=False,
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the bags.", show_default=False)
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.", show_default=False)],
     mpp: Annotated[
-        float, typer.Option(help="Resolution of the patches, µm per pixel.")
+        float, typer.Option(help="Resolution of the patches, in µm per pixel.")
     ] = _GRID.mpp,
-    patch_size: Annotated[int, typer.Option(help="Side of a patch, pixels.")] = _GRID.patch_px,
+    patch_size: Annotated[int, typer.Option(help="Patch side length, in pixels.")] = _GRID.patch_px,
     overlap: Annotated[
-        int, typer.Option(help="Overlap of neighbouring patches, pixels.")
+        int, typer.Option(help="Overlap of neighbouring patches, in pixels.")
     ] = _GRID.overlap_px,
     min_tissue: Annotated[
-        float, typer.Option(help="Least share of a patch that must be tissue, 0 to 1.")
+        float, typer.Option(help="Minimum fraction of a patch that must be tissue, 0 to 1.")
     ] = _GRID.min_tissue,
     sensitivity: Annotated[
-        float, typer.Option(help="How readily pale matter counts as tissue; 1 is usual.")
+        float,
+        typer.Option(help="Sensitivity to pale tissue; 1 is normal, >1 keeps paler tissue."),
     ] = _TISSUE.sensitivity,
     keep_pen: Annotated[
         bool,
-        typer.Option("--keep-pen", help="Do not leave marker pen out (for green or blue stains)."),
+        typer.Option("--keep-pen", help="Keep marker-pen regions (for green or blue stains)."),
     ] = not _TISSUE.exclude_pen,
     codec: Annotated[
-        str, typer.Option(help="How pixels are kept: jpeg, or raw (lossless, seven times larger).")
+        str,
+        typer.Option(help="Pixel storage format: jpeg, or raw (lossless, about 7 times larger)."),
     ] = _PIXELS.codec,
     quality: Annotated[int, typer.Option(help="JPEG quality, 50 to 100.")] = _PIXELS.quality,
+    params_file: ParamsOption = None,
     slide_mpp: SlideMppOption = None,
     tissue: TissueOption = None,
+    ids_from_path: IdsFromPathOption = False,
     workers: WorkersOption = 0,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the tissue of slides and cut it into patches: one bag (HDF5 file) a slide.
+    """Detect the tissue of slides and cut it into patches: one bag (HDF5 file) per slide.
 
-    Each slide also gets a picture in OUT/qc: tissue outlined, patches drawn in. A slide that is
-    done with the same options is skipped; with others it is made anew.
+    OUT/qc receives a picture of each slide with its tissue and patches. A slide that is already
+    done with the same parameters is skipped; if they differ, it is re-tiled.
     """
-    params = checked(
-        TileParams,
-        tissue=checked(TissueParams, sensitivity=sensitivity, exclude_pen=not keep_pen),
-        grid=checked(
-            GridParams, mpp=mpp, patch_px=patch_size, overlap_px=overlap, min_tissue=min_tissue
-        ),
-        pixels=checked(CodecParams, codec=codec, quality=quality),
-    )
+    given = given_options(context, _NAMES)
+    if "tissue.exclude_pen" in given:
+        given["tissue.exclude_pen"] = not keep_pen
+    params = merge_params(TileParams, "tile", params_file, given)
     from milpath.tile import tile_slide
 
     show_warnings()
-    entries, _ = take_shard(gather_entries(slides, slide_mpp, tissue), shard)
+    gathered = gather_entries(slides, slide_mpp, tissue, ids_from_path=ids_from_path)
+    entries, _ = take_shard(gathered, shard)
     files = files_of(entries)
-    given = params.model_dump() | {"annotated": tissue is not None}
+    recorded = params.model_dump() | {"annotated": tissue is not None}
     with (
         open_backend(workers, scheduler, len(entries), out, files, dry_run=dry_run) as backend,
-        open_run("tile", out, entries, given, as_json, dry_run=dry_run) as run,
+        open_run("tile", out, entries, recorded, as_json, dry_run=dry_run) as run,
     ):
         job = partial(
             tile_slide,

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from milpath.cli.console import JsonOption, checked, load_network, progress, show_warnings
+from milpath.cli.console import JsonOption, load_network, progress, show_warnings
+from milpath.cli.machines import IdsFromPathOption
+from milpath.cli.params_file import ParamsOption, given_options, merge_params
 from milpath.cli.runs import DryRunOption
 from milpath.errors import UsageError
 from milpath.params import HeadParams, TrainParams
 
 if TYPE_CHECKING:
+    from milpath.metrics import Figure, FoldFigure
     from milpath.nn.train import TrainingPlan, TrainReport
 
 _TRAIN = TrainParams()
 _HEAD = HeadParams()
+_NAMES = {name: name for name in TrainParams.model_fields}
+_NAMES |= {"source": "mode", "gated": "head.gated"}
+"""Parameter of each option."""
 _ONLY = {
     "encoder": "pixels",
     "patches_per_bag": "pixels",
     "stain_jitter": "pixels",
     "features_per_bag": "features",
 }
-"""Options that only one kind of training heeds."""
+"""Options that only one kind of training uses."""
 
 
 def train(
@@ -34,13 +39,14 @@ def train(
     cohort: Annotated[
         Path,
         typer.Argument(
-            help="CSV with columns slide and label, optionally slide_id, case, split, mpp.",
+            help="CSV with columns slide and label, optionally slide_id, case (patient), split, "
+            "mpp. Paths in it are relative to its folder.",
             metavar="COHORT",
             show_default=False,
         ),
     ],
     bags: Annotated[
-        Path, typer.Option(help="Folder of its bags, made by milpath tile.", show_default=False)
+        Path, typer.Option(help="Folder of bags made by milpath tile.", show_default=False)
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the model.", show_default=False)
@@ -49,123 +55,110 @@ def train(
         str,
         typer.Option(
             "--from",
-            help="pixels: a CNN and the attention head learn together. "
-            "features: the head alone learns, on embeddings made by milpath embed.",
+            help="pixels: train a CNN and the attention head together. features: train the head "
+            "alone, on features made by milpath embed.",
         ),
     ] = _TRAIN.mode,
     encoder: Annotated[
         str,
         typer.Option(
-            help="The CNN that learns from pixels. small: for tissue. "
-            "centred: for patches that show one thing in their middle, such as a nucleus.",
+            help="CNN to train on pixels. small: for tissue. centred: for patches centred on "
+            "one object, such as a nucleus.",
         ),
     ] = _TRAIN.encoder,
     negative: Annotated[
         str | None,
         typer.Option(
             metavar="CLASS",
-            help="The class whose slides show nothing of any other (normal, benign): all their "
-            "patches are then known to be of it. Say so wherever it is true.",
+            help="Name of the negative class (normal, benign): all patches of its slides are "
+            "assumed negative. Set this whenever it applies.",
             show_default="none",
         ),
     ] = _TRAIN.negative,
     instance_loss: Annotated[
         float,
-        typer.Option(
-            help="Weight of a second loss: each patch is to show its slide's class by itself, in "
-            "the measure that attention rests on it. 0 for none."
-        ),
+        typer.Option(help="Weight of an attention-weighted instance-level loss; 0 = off."),
     ] = _TRAIN.instance_loss,
     folds: Annotated[
         int,
-        typer.Option(help="Cross-validation folds; 0 for one train, validation and test split."),
+        typer.Option(help="Cross-validation folds; 0 = one train, validation and test split."),
     ] = _TRAIN.folds,
-    members: Annotated[int, typer.Option(help="Models in the ensemble (a fold).")] = _TRAIN.members,
-    epochs: Annotated[int, typer.Option(help="Most epochs.")] = _TRAIN.epochs,
+    members: Annotated[int, typer.Option(help="Ensemble members per fold.")] = _TRAIN.members,
+    epochs: Annotated[int, typer.Option(help="Maximum number of epochs.")] = _TRAIN.epochs,
     patience: Annotated[
-        int, typer.Option(help="Epochs without a better validation loss before it stops.")
+        int, typer.Option(help="Early-stopping patience, in epochs.")
     ] = _TRAIN.patience,
     patches_per_bag: Annotated[
-        int, typer.Option(help="Patches drawn from each bag an epoch (from pixels).")
+        int, typer.Option(help="Patches sampled per bag and epoch (--from pixels).")
     ] = _TRAIN.patches_per_bag,
     features_per_bag: Annotated[
-        int, typer.Option(help="Embeddings drawn from each bag an epoch (from features).")
+        int, typer.Option(help="Features sampled per bag and epoch (--from features).")
     ] = _TRAIN.features_per_bag,
-    bag_batch: Annotated[int, typer.Option(help="Bags in a training step.")] = _TRAIN.bag_batch,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = (
+    bag_batch: Annotated[int, typer.Option(help="Bags per training step.")] = _TRAIN.bag_batch,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = (
         _TRAIN.learning_rate
     ),
     class_weight: Annotated[
-        str, typer.Option(help="balanced: rare classes weigh more in the loss; or none.")
+        str,
+        typer.Option(help="Class weights in the loss: balanced, or none."),
     ] = _TRAIN.class_weight,
     stain_jitter: Annotated[
-        float, typer.Option(help="Strength of the stain augmentation; 0 for none.")
+        float, typer.Option(help="Strength of stain augmentation; 0 = off.")
     ] = _TRAIN.stain_jitter,
     gated: Annotated[
-        bool, typer.Option("--gated/--plain", help="Gated attention, or tanh alone.")
+        bool, typer.Option("--gated/--plain", help="Gated attention, or tanh attention alone.")
     ] = _HEAD.gated,
     test_fraction: Annotated[
-        float, typer.Option(help="Share of the cases kept for the report.")
+        float, typer.Option(help="Fraction of cases held out for the test metrics.")
     ] = _TRAIN.test_fraction,
     val_fraction: Annotated[
-        float, typer.Option(help="Share of the rest kept to decide when to stop.")
+        float, typer.Option(help="Fraction of the remaining cases used for early stopping.")
     ] = _TRAIN.val_fraction,
-    seed: Annotated[int, typer.Option(help="Same seed, same model.")] = _TRAIN.seed,
+    seed: Annotated[
+        int,
+        typer.Option(help="Random seed."),
+    ] = _TRAIN.seed,
+    params_file: ParamsOption = None,
+    ids_from_path: IdsFromPathOption = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the model that is in OUT.")
+        bool, typer.Option("--overwrite", help="Replace an existing model in OUT.")
     ] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn from labelled slides; report on cases the model has not seen.
+    """Train a model on labelled slides and test it on held-out cases.
 
-    All slides of a case stay on one side of every split. OUT receives the model, metrics.json
-    (with 95 % intervals), held_out.csv and the training curves.
+    All slides of a case stay on one side of every split. OUT receives the model, metrics.json (with
+    95 % intervals), held_out.csv and the training curves.
     """
-    _refuse_idle_options(context, source)
-    params = checked(
-        TrainParams,
-        mode=source,
-        encoder=encoder,
-        negative=negative,
-        instance_loss=instance_loss,
-        head=checked(HeadParams, gated=gated),
-        folds=folds,
-        members=members,
-        epochs=epochs,
-        patience=patience,
-        patches_per_bag=patches_per_bag,
-        features_per_bag=features_per_bag,
-        bag_batch=bag_batch,
-        learning_rate=learning_rate,
-        class_weight=class_weight,
-        stain_jitter=stain_jitter,
-        test_fraction=test_fraction,
-        val_fraction=val_fraction,
-        seed=seed,
-    )
+    params = merge_params(TrainParams, "train", params_file, given_options(context, _NAMES))
+    _check_unused_options(context, params.mode)
+    negative, epochs = params.negative, params.epochs
     if (out / "model.json").exists() and not overwrite:
-        raise UsageError(f"{out}: holds a model already; give another --out, or --overwrite")
+        raise UsageError(
+            f"{out}: already contains a model; give another --out, or --overwrite to replace it"
+        )
     from milpath.cohort.cohort import read_cohort
 
-    rows = read_cohort(cohort)
+    show_warnings()
+    rows = read_cohort(cohort, ids_from_path=ids_from_path)
     rows.require_labels()
+    rows.report_cases()
     if negative is not None and negative not in rows.class_names:
         raise UsageError(
             f"--negative {negative}: {rows.name} has no such class; "
             f"it has {', '.join(rows.class_names)}"
         )
-    show_warnings()
     load_network()
     from milpath.nn.train import plan_training, run_training
     from milpath.runs.runlog import open_runlog
     from milpath.store import require_permission, require_writable
 
     plan = plan_training(rows, bags, params)
-    models = max(1, folds) * members
+    models = max(1, params.folds) * params.members
     if dry_run:
         require_permission(out)
-        _foresee(plan, models, as_json)
+        _show_plan(plan, models, as_json)
         return
     require_writable(out)
     done = 0
@@ -185,17 +178,17 @@ def train(
     _show(report, out, as_json)
 
 
-def _refuse_idle_options(context: typer.Context, source: str) -> None:
-    """An option that this kind of training does not heed was given by mistake."""
-    for name, heeded_by in _ONLY.items():
+def _check_unused_options(context: typer.Context, source: str) -> None:
+    """Raise `UsageError` for an option that this kind of training does not use."""
+    for name, used_by in _ONLY.items():
         given = context.get_parameter_source(name)
-        if given is not None and given.name == "COMMANDLINE" and source != heeded_by:
+        if given is not None and given.name == "COMMANDLINE" and source != used_by:
             option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} is for --from {heeded_by}, this is --from {source}")
+            raise UsageError(f"{option} is for --from {used_by}, this is --from {source}")
 
 
-def _foresee(plan: TrainingPlan, models: int, as_json: bool) -> None:
-    """Say what would be learned from what."""
+def _show_plan(plan: TrainingPlan, models: int, as_json: bool) -> None:
+    """Say what would be trained on what."""
     sides = {side: len(getattr(plan.splits[0], side)) for side in ("train", "val", "test")}
     if as_json:
         print(json.dumps({"models": models, "slides": len(plan.data.bags), "first_fold": sides}))
@@ -203,27 +196,45 @@ def _foresee(plan: TrainingPlan, models: int, as_json: bool) -> None:
     for slide_id in plan.data.excluded:
         print(f"{slide_id}: no tissue, would be left out of training", file=sys.stderr)
     print(
-        f"would train {models} for {', '.join(plan.cohort.class_names)} on {len(plan.data.bags)} "
-        f"slides: first on {sides['train']}, stopped by {sides['val']}, {sides['test']} held out"
+        f"would train {_count(models, 'model')} (classes {', '.join(plan.cohort.class_names)}) on "
+        f"{len(plan.data.bags)} slides{', in the first fold' if len(plan.splits) > 1 else ''}: "
+        f"{sides['train']} train, {sides['val']} validation, {sides['test']} test"
     )
 
 
 def _show(report: TrainReport, out: Path, as_json: bool) -> None:
     if as_json:
-        figures = {name: asdict(figure) for name, figure in report.figures.items()}
-        print(json.dumps({"model": str(out), "held_out": report.held_out, "metrics": figures}))
+        found = report.evaluation.as_json()
+        print(json.dumps({"model": str(out), "held_out": found["held_out_slides"], **found}))
         return
     for slide_id in report.excluded:
         print(f"{slide_id}: no tissue, left out of training", file=sys.stderr)
-    print(f"{out}: a model of {report.spec.members} for {', '.join(report.spec.class_names)}")
-    print(f"on {report.held_out} slides held out (95 % interval over cases):")
-    for name, figure in report.figures.items():
-        if figure.value is None:
-            print(f"  {name.replace('_', ' ')}: not defined, a class is missing")
-        elif figure.low is None or figure.high is None:
-            print(f"  {name.replace('_', ' ')}: {figure.value:.3f}")
-        else:
-            print(
-                f"  {name.replace('_', ' ')}: {figure.value:.3f} "
-                f"({figure.low:.3f} to {figure.high:.3f})"
-            )
+    members, names = _count(report.spec.members, "member"), ", ".join(report.spec.class_names)
+    print(f"{out}: a model with {members} (classes {names})")
+    evaluation = report.evaluation
+    print(f"on {_count(len(evaluation.slides), 'held-out slide')}, with 95 % intervals:")
+    for name, figure in evaluation.pooled.items():
+        over = None if evaluation.folds is None else evaluation.folds[name]
+        print(f"  {name.replace('_', ' ')}: {_describe(figure, over)}")
+
+
+def _describe(figure: Figure, over: FoldFigure | None) -> str:
+    """A metric in words: over the folds first, since their models are calibrated apart."""
+    if figure.value is None:
+        return "not defined, a class is missing"
+    interval = ""
+    if figure.low is not None and figure.high is not None:
+        interval = f" ({figure.low:.3f} to {figure.high:.3f})"
+    elif figure.note:
+        interval = f" ({figure.note})"
+    if over is None:
+        return f"{figure.value:.3f}{interval}"
+    known = sum(value is not None for value in over.folds)
+    mean = "not defined in any fold" if over.mean is None else f"{over.mean:.3f}"
+    if over.sd is not None:
+        mean += f" ± {over.sd:.3f}"
+    return f"{mean} (mean and SD of {_count(known, 'fold')}); pooled {figure.value:.3f}{interval}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

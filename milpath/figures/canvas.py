@@ -1,4 +1,4 @@
-"""Canvas: what all pictures share: a title, panels pixel for pixel, a scale bar, plain bytes."""
+"""Canvas: what all pictures share: title, panels, text, scale bar, PNG without metadata."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from milpath.slides.thumbnail import Thumbnail
 from milpath.store import publish_bytes
 
 INK = "#222222"
-_MIN_SHEET_PX = 640  # room for a title and a colour bar beside a very narrow slide
-_WIDE = 1.8  # panels wider than this many heights are stacked
+_MIN_CANVAS_PX = 640  # room for the title and the colour bar of a very narrow slide
+_WIDE = 1.8  # panels with a greater aspect ratio are stacked
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """Where things lie on a picture, in pixels from its top-left corner.
+    """A picture and the positions on it, in pixels from its top-left corner.
 
     Attributes
     ----------
-    image : the RGB picture, drawn on at once
-    text_px : height of plain text; all distances follow it
+    image : the RGB picture; functions draw on it in place
+    text_px : height of plain text; all distances scale with it
     panels : (x, y) of the panels' top-left corners
-    panel_size : (width, height) of each
+    panel_size : (width, height) of each panel
     """
 
     image: Image.Image
@@ -42,27 +42,31 @@ class Canvas:
 
     @property
     def footer_y(self) -> int:
-        """Where the scale bar and the colour bar begin."""
+        """Top of the scale bar and the colour bar."""
         return self.panels[-1][1] + self.panel_size[1] + self.text_px
 
     @property
     def footer_right(self) -> int:
-        """Where what lies at the lower right ends, also beside a very narrow slide."""
+        """Right end of the colour bar or legend, also below a very narrow slide."""
         return max(self.panels[-1][0] + self.panel_size[0], self.image.width - 2 * self.text_px)
 
 
 def open_canvas(panel_size: tuple[int, int], count: int, title: str, footer: float = 5.0) -> Canvas:
-    """A white canvas for `count` panels, side by side, or stacked when they are wide.
+    """Create a white canvas for `count` panels, side by side, or stacked when they are wide.
 
-    The title's first line is set large, any others small below it; `footer` is the height of what
-    comes below the panels, in lines of text.
+    Parameters
+    ----------
+    panel_size : (width, height) of one panel, pixels
+    count : number of panels
+    title : the first line is large, further lines small
+    footer : height of the space below the panels, in lines of text
     """
     w, h = panel_size
     across, down = (1, count) if w > _WIDE * h else (count, 1)
     text = round(min(max(across * w / 70, 12), 28))
     lines = title.split("\n")
     content = across * w + (across - 1) * text
-    width = max(content, _MIN_SHEET_PX) + 2 * text
+    width = max(content, _MIN_CANVAS_PX) + 2 * text
     top = round(text * (2.6 + 1.5 * len(lines[1:])))
     height = top + down * h + (down - 1) * text + round(footer * text)
     panels = tuple(
@@ -85,7 +89,7 @@ def write_text(
     bold: bool = False,
     align: Literal["left", "middle", "right"] = "left",
 ) -> float:
-    """A line of text at mid-height `y`, `x` where `align` says, made smaller until it fits.
+    """Write a line of text centred on height `y`, aligned at `x`, and shrunk until it fits.
 
     Returns its width, pixels.
     """
@@ -94,15 +98,15 @@ def write_text(
     room = {"left": right, "middle": 2 * min(left, right), "right": left}[align]
     px = size * canvas.text_px
     while (taken := _font(px, bold=bold).getlength(text)) > room and px > 1:
-        px = max(1.0, px * min(0.97, room / taken))  # glyphs have whole pixels: once may not do
-    place = round(x), round(y + 0.26 * px)  # the baseline, below the middle of an l and a p
+        px = max(1.0, px * min(0.97, room / taken))  # widths are rounded to pixels, so repeat
+    place = round(x), round(y + 0.26 * px)  # the baseline lies below the middle of the line
     draw = ImageDraw.Draw(canvas.image)
     draw.text(place, text, INK, _font(px, bold=bold), anchor=f"{align[0]}s")
     return taken
 
 
 def printable(text: str, *, bold: bool = False) -> str:
-    """The text in the characters that the font has; any other would be an empty box."""
+    """Replace characters that the font lacks by U+FFFD; they would be drawn as empty boxes."""
     text = unicodedata.normalize("NFC", text)
     return "".join(c if c.isprintable() and _is_known(c, bold=bold) else "\ufffd" for c in text)
 
@@ -115,14 +119,14 @@ def _is_known(character: str, *, bold: bool) -> bool:
 
 @lru_cache(64)
 def _font(px: float, *, bold: bool) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, laid out alike whatever else is installed."""
+    """Load DejaVu Sans with the basic layout, the same on every machine."""
     path = _fonts() / f"DejaVuSans{'-Bold' * bold}.ttf"
     return ImageFont.truetype(path, px, layout_engine=ImageFont.Layout.BASIC)
 
 
 @cache
 def _fonts() -> Path:
-    """The fonts that come with matplotlib, which takes half a second to import: so it is not."""
+    """Find the fonts of matplotlib without importing it, which takes half a second."""
     spec = find_spec("matplotlib")
     assert spec is not None  # a dependency
     assert spec.origin is not None
@@ -140,7 +144,7 @@ def draw_box(
     outline: str | None = None,
     line_px: int = 1,
 ) -> None:
-    """A rectangle whose top-left corner is (x, y), whole pixels, its line within."""
+    """Draw a rectangle with its top-left corner at (x, y), rounded to pixels, its line inside."""
     left, top, right, bottom = round(x), round(y), round(x + w) - 1, round(y + h) - 1
     if left <= right and top <= bottom:
         draw = ImageDraw.Draw(canvas.image)
@@ -150,7 +154,7 @@ def draw_box(
 def place_picture(
     canvas: Canvas, index: int, rgb: NDArray[np.uint8], *, frame: bool = True
 ) -> None:
-    """Put a picture of exactly the panels' size on a panel, pixel on pixel, in a thin frame."""
+    """Paste a picture of the panels' size into a panel, with a thin frame around it."""
     (x, y), (w, h) = canvas.panels[index], canvas.panel_size
     canvas.image.paste(Image.fromarray(rgb), (x, y))
     if frame:
@@ -158,7 +162,7 @@ def place_picture(
 
 
 def draw_scale_bar(canvas: Canvas, mpp: float) -> None:
-    """A bar of a round length at the lower left, for panels of `mpp` µm a pixel."""
+    """Draw a scale bar of a round length at the lower left, for panels of `mpp` µm per pixel."""
     w, text = canvas.panel_size[0], canvas.text_px
     length_um = round_length(max(w / 4, min(w, 8 * text)) * mpp)
     x, y = canvas.panels[0][0], canvas.footer_y
@@ -168,25 +172,25 @@ def draw_scale_bar(canvas: Canvas, mpp: float) -> None:
 
 
 def round_length(limit: float) -> float:
-    """The greatest 1, 2 or 5 x 10^n that is not above `limit`."""
+    """Round down to 1, 2 or 5 x 10^n."""
     power = 10.0 ** math.floor(math.log10(limit))
     return float(max(f * power for f in (0.5, 1, 2, 5, 10) if f * power <= limit))
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """A PNG without any metadata."""
+    """Encode a picture as PNG without metadata."""
     file = io.BytesIO()
     image.save(file, format="png")
     return file.getvalue()
 
 
 def write_png(path: Path, image: Image.Image) -> None:
-    """`encode_png` into a file, whole or not at all."""
+    """Write a picture as PNG without metadata; the file is complete or not there."""
     publish_bytes(path, encode_png(image))
 
 
 def enlarge(thumbnail: Thumbnail, max_px: int) -> Thumbnail:
-    """A small thumbnail enlarged pixel for pixel, as far as `max_px` on its longer side allows."""
+    """Enlarge a small thumbnail by the largest whole factor that `max_px` allows, unsmoothed."""
     factor = max_px // max(thumbnail.rgb.shape[:2])
     if factor <= 1:
         return thumbnail

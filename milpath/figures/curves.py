@@ -1,4 +1,4 @@
-"""Curves: how a training went, and how much there was to learn from."""
+"""Curves: training curves and learning curves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from milpath.figures.canvas import Canvas, open_canvas, printable, write_png
 
-if TYPE_CHECKING:  # costs a second: loaded when the first curve is drawn
+if TYPE_CHECKING:  # takes a second: imported when the first curve is drawn
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -27,9 +27,9 @@ def write_curves(path: Path, histories: Sequence[History], title: str) -> None:
 
     Parameters
     ----------
-    path : the PNG
-    histories : of each member, Keras' names to one value an epoch: `loss`, `val_loss`, and, if
-        there, `accuracy` and `val_accuracy` for a second panel
+    path : PNG file to write
+    histories : one per member, Keras' metric names to one value per epoch: `loss`, `val_loss` and,
+        for a second panel, `accuracy` and `val_accuracy`
     title : above the panels
     """
     from matplotlib import colormaps
@@ -37,7 +37,9 @@ def write_curves(path: Path, histories: Sequence[History], title: str) -> None:
     known = {name for history in histories for name in history}
     second = "accuracy" if known & {"accuracy", "val_accuracy"} else None
     names = ["loss"] + ([second] if second else [])
-    canvas = open_canvas((560, 400), len(names), f"{title}\n{_say_members(len(histories))}", 2.8)
+    canvas = open_canvas(
+        (560, 400), len(names), f"{title}\n{_describe_members(len(histories))}", 2.8
+    )
     figure = _open_figure(canvas)
     epochs = max([1, *(len(history.get("loss", ())) for history in histories)])
     colours = colormaps["viridis"](np.linspace(0.05, 0.8, max(len(histories), 1)))
@@ -46,12 +48,12 @@ def write_curves(path: Path, histories: Sequence[History], title: str) -> None:
         for history, colour in zip(histories, colours, strict=False):
             _draw_member(axes, history, name, colour, faint=len(histories) > 8)
         axes.set_xlim(0.5, epochs + 0.5)
-    _draw_key(canvas, figure)
+    _draw_legend(canvas, figure)
     _write(path, canvas, figure)
 
 
 def _open_figure(canvas: Canvas) -> Figure:
-    """A clear figure over the whole canvas, so that numbers may reach beyond a panel."""
+    """Create a transparent figure over the whole canvas; tick labels may extend beyond a panel."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -62,7 +64,7 @@ def _open_figure(canvas: Canvas) -> Figure:
 
 
 def _write(path: Path, canvas: Canvas, figure: Figure) -> None:
-    """The canvas under its figure, as a PNG."""
+    """Paste the figure over the canvas and write a PNG."""
     renderer: Any = figure.canvas
     _make_room(canvas, figure)
     renderer.draw()
@@ -72,7 +74,7 @@ def _write(path: Path, canvas: Canvas, figure: Figure) -> None:
 
 
 def _make_room(canvas: Canvas, figure: Figure) -> None:
-    """Begin axes further to the right whose numbers are so long that they leave their panel."""
+    """Move axes to the right until their tick labels fit into their panel."""
     for (left, _), axes in zip(canvas.panels, figure.axes, strict=True):
         bounds, box = axes.get_tightbbox(), axes.get_position()
         if bounds is not None and bounds.x0 < left:
@@ -80,16 +82,16 @@ def _make_room(canvas: Canvas, figure: Figure) -> None:
             axes.set_position((box.x0 + missing, box.y0, box.width - missing, box.height))
 
 
-def _say_members(count: int) -> str:
+def _describe_members(count: int) -> str:
     members = "1 member" if count == 1 else f"{count} members"
-    return f"{members}; the ring marks the epoch of the best validation loss"
+    return f"{members}; the circle marks the epoch with the best validation loss"
 
 
 def _add_axes(canvas: Canvas, figure: Figure, index: int, name: str) -> Axes:
     from matplotlib.ticker import MaxNLocator
 
     (x, y), (w, h), text = canvas.panels[index], canvas.panel_size, canvas.text_px
-    inset = 4 * text, round(2.6 * text)  # room for the numbers at the left, and below
+    inset = 4 * text, round(2.6 * text)  # room for tick labels at the left and below
     box = (x + inset[0], canvas.image.height - y - h + inset[1], w - inset[0], h - inset[1])
     scale = (canvas.image.width, canvas.image.height)
     axes = figure.add_axes(
@@ -108,23 +110,23 @@ def _add_axes(canvas: Canvas, figure: Figure, index: int, name: str) -> Axes:
 def _draw_member(
     axes: Axes, history: History, name: str, colour: NDArray[np.float64], *, faint: bool
 ) -> None:
-    """One member's training (dashed) and validation (solid) curve, and its best epoch."""
+    """Draw a member's training (dashed) and validation (solid) curve, and mark its best epoch."""
     style: dict[str, Any] = {"color": colour, "linewidth": 1.0 if faint else 1.6}
     alpha = 0.5 if faint else 0.9
     for key, dash in ((name, "--"), (f"val_{name}", "-")):
         values = np.asarray(history.get(key, ()), np.float64)
         epochs = np.arange(1, len(values) + 1)
-        marker = "." if len(values) == 1 else ""  # one point makes no line
+        marker = "." if len(values) == 1 else ""  # a single point has no line
         axes.plot(epochs, values, dash, marker=marker, alpha=alpha, **style)
-    judged = np.asarray(history.get("val_loss", ()), np.float64)
+    val_loss = np.asarray(history.get("val_loss", ()), np.float64)
     values = np.asarray(history.get(f"val_{name}", ()), np.float64)
-    if np.isfinite(judged).any():
-        best = int(np.nanargmin(judged))
+    if np.isfinite(val_loss).any():
+        best = int(np.nanargmin(val_loss))
         if best < len(values):
             axes.plot(best + 1, values[best], "o", ms=4 if faint else 8, mfc="none", color=colour)
 
 
-def _draw_key(canvas: Canvas, figure: Figure) -> None:
+def _draw_legend(canvas: Canvas, figure: Figure) -> None:
     from matplotlib.lines import Line2D
 
     lines = [Line2D([], [], color="#444444", linestyle=dash) for dash in ("-", "--")]
@@ -146,25 +148,27 @@ def _draw_key(canvas: Canvas, figure: Figure) -> None:
 def write_learning_curve(
     path: Path, points: Mapping[int, Sequence[float]], name: str, title: str
 ) -> None:
-    """Draw a figure of merit against how much there was to learn from.
+    """Draw a metric against the number of training bags.
 
     Parameters
     ----------
-    path : the PNG
-    points : number of training bags to the values of its models, one a seed
-    name : of the figure
+    path : PNG file to write
+    points : number of training bags to the values of its models, one per seed
+    name : of the metric
     title : above the panel
     """
     from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
     counts = sorted(points)
-    canvas = open_canvas((820, 480), 1, f"{title}\na ring a model, the line their mean", 1.5)
+    canvas = open_canvas(
+        (820, 480), 1, f"{title}\none circle per model, the line is their mean", 1.5
+    )
     figure = _open_figure(canvas)
     axes = _add_axes(canvas, figure, 0, name)
     for count in counts:
         axes.plot([count] * len(points[count]), points[count], "o", mfc="none", color=_BLUE, ms=6)
     axes.plot(counts, [np.mean(points[count]) for count in counts], "-", color=_BLUE, lw=1.6)
-    axes.set_ylim(top=min(axes.get_ylim()[1], 1.001))  # nothing lies above 1
+    axes.set_ylim(top=min(axes.get_ylim()[1], 1.001))  # no metric exceeds 1
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(counts))
     axes.xaxis.set_minor_locator(NullLocator())

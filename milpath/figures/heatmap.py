@@ -1,4 +1,4 @@
-"""Heatmap: a prediction's scores as a raster on the slide.
+"""Heatmap: the scores of a prediction's patches as a raster on the slide.
 
 A cell is one square of the slide, as wide as the stride of the patch grid; see `Heatmap.lattice`.
 """
@@ -6,35 +6,33 @@ A cell is one square of the slide, as wide as the stride of the patch grid; see 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from milpath.errors import StoredFileError, UsageError
+from milpath.figures.score import Scale, Score
 from milpath.formats.prediction import Prediction
 from milpath.patches.grid import PatchGrid
 from milpath.slides.lattice import Lattice
 
-Score = Literal["attention", "contribution"]
-Scale = Literal["raw", "relative", "percentile"]
 Floats = NDArray[np.float64]
 
-_MAX_CELLS = 1 << 27  # of a raster: a gigabyte
-_MAX_REACH = 64  # cells a patch covers along an axis; the finest grid of `GridParams` has 17
+_MAX_CELLS = 1 << 27  # cells of a raster: 1 GB
+_MAX_REACH = 64  # cells that a patch covers along an axis; 17 on the finest grid of `GridParams`
 
 
 @dataclass(frozen=True)
 class Heatmap:
-    """Scores of a slide's patches on a raster, one cell a stride.
+    """Scores of a slide's patches on a raster, one cell per stride.
 
     Attributes
     ----------
     values : float64 array (rows, cols), NaN where there is no patch
     lattice : where the cells lie on the slide; a cell is as wide as the grid's stride
-    label : what the numbers are, for a colour bar
-    signed : whether they lie on both sides of 0 (contributions)
+    label : what the values are, for a colour bar
+    signed : whether values may be negative (contributions)
     scale : how the scores were scaled, see `score_patches`
     """
 
@@ -47,11 +45,11 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class PatchScores:
-    """One number a patch.
+    """One score per patch.
 
     Attributes
     ----------
-    values : float64 array (N,), in the order of the grid
+    values : float64 array (N,), in the order of the grid's patches
     label, signed, scale : as in `Heatmap`
     """
 
@@ -63,30 +61,35 @@ class PatchScores:
 
 def render_heatmap(
     prediction: Prediction,
-    score: Score = "attention",
-    scale: Scale = "relative",
+    score: Score = Score.attention,
+    scale: Scale = Scale.relative,
     class_name: str | None = None,
     member: int | None = None,
 ) -> Heatmap:
-    """Lay the scores of a prediction's patches on a raster.
+    """Rasterize the scores of a prediction's patches.
 
-    Patches are scaled first and then averaged: where they overlap, a cell is the mean over the
-    patches that cover it, weighted by the area they cover.
+    Scores are scaled first and then averaged: where patches overlap, a cell is the mean over the
+    patches that cover it, weighted by the covered area.
 
-    Parameters and errors are those of `score_patches`; also
+    Parameters and errors are those of `score_patches`, and
 
     Raises
     ------
-    StoredFileError : a grid that no model of milpath gives
+    StoredFileError : the grid is not one that milpath writes
     """
     scores = score_patches(prediction, score, scale, class_name, member)
     return rasterize_scores(prediction.grid, scores)
 
 
 def rasterize_scores(grid: PatchGrid, scores: PatchScores) -> Heatmap:
-    """Scores of a grid's patches on its raster; raises as `spread` does."""
+    """Rasterize scores (N,) of a grid's N patches, one cell per stride; NaN without a patch.
+
+    Raises
+    ------
+    StoredFileError : the grid is not one that milpath writes
+    """
     return Heatmap(
-        values=spread(grid, scores.values),
+        values=_coverage_mean(grid, scores.values),
         lattice=grid.lattice,
         label=scores.label,
         signed=scores.signed,
@@ -96,53 +99,56 @@ def rasterize_scores(grid: PatchGrid, scores: PatchScores) -> Heatmap:
 
 def score_patches(
     prediction: Prediction,
-    score: Score = "attention",
-    scale: Scale = "relative",
+    score: Score = Score.attention,
+    scale: Scale = Scale.relative,
     class_name: str | None = None,
     member: int | None = None,
 ) -> PatchScores:
-    """The scores of a prediction's patches, in numbers that say what they are.
+    """Compute one score per patch of a prediction.
 
     Parameters
     ----------
     prediction : of one slide
-    score : `attention` (sums to 1), or `contribution` to a class's logit (they sum to it, less
+    score : `attention` (sums to 1), or `contribution` to a class's logit (sums to the logit minus
         the bias)
-    scale : `relative` (the default): times the number of patches N. Attention then says how many
-        times the slide's mean it is, and contributions have the logit less its bias for mean: the
-        one scale that is comparable across slides, and that shows a slide on which the model is
-        undecided as even. `percentile`: the share of the slide's patches below (ties count
-        half), 0..100; by construction it paints a tenth of *every* slide hot. Contributions rank
-        by size and keep their sign. `raw`: the numbers themselves
-    class_name : whose contributions; the predicted one's by default
-    member : of the ensemble; the members' mean by default
+    scale : `relative` (default): multiplied by the number of patches N, so that attention is
+        relative to the slide's mean, and the mean contribution is the logit minus the bias. The
+        only scale that is comparable across slides; uniform attention is 1 everywhere.
+        `percentile`: percentage of the slide's patches with a lower score (ties count half),
+        0..100; by construction a tenth of *every* slide is above 90. Contributions are ranked by
+        absolute value and keep their sign. `raw`: unchanged
+    class_name : class of the contributions; by default the predicted class
+    member : index of one member of the ensemble; by default the mean over the members
 
     Raises
     ------
-    UsageError : no tissue and so nothing to show, or no such class or member
-    StoredFileError : scores that no model of milpath gives
+    UsageError : the slide has no tissue, or no such class or member
+    StoredFileError : a score is not finite
     """
+    score, scale = Score(score), Scale(scale)  # plain strings too: a wrong one raises
     slide_id, count = prediction.slide.slide_id, len(prediction.grid)
     if count == 0:
-        raise UsageError(f"{slide_id}: no tissue, so there is nothing to show")
+        raise UsageError(f"{slide_id}: no tissue, so there are no patches to show")
     members = len(prediction.member_attention)
     if member is not None and not 0 <= member < members:
         raise UsageError(f"member {member}: the model has members 0 to {members - 1}")
     pick = slice(None) if member is None else slice(member, member + 1)
-    signed = score == "contribution"
+    signed = score is Score.contribution
     if signed:
-        name = _which_class(prediction, class_name)
+        name = _choose_class(prediction, class_name)
         column = prediction.class_names.index(name)
         scores = prediction.member_contributions[pick, :, column].mean(axis=0)
     else:
         name = ""
         scores = prediction.member_attention[pick].mean(axis=0)
     if not np.isfinite(scores).all():
-        raise StoredFileError(f"{slide_id}: a patch's score is not a number; predict it again")
+        raise StoredFileError(
+            f"{slide_id}: a patch's score is not finite; classify the slide again"
+        )
     return PatchScores(_rescale(scores, scale), _label(name, scale), signed, scale)
 
 
-def _which_class(prediction: Prediction, wanted: str | None) -> str:
+def _choose_class(prediction: Prediction, wanted: str | None) -> str:
     names = prediction.class_names
     chosen = prediction.predicted if wanted is None else wanted
     if chosen is None or chosen not in names:
@@ -151,10 +157,10 @@ def _which_class(prediction: Prediction, wanted: str | None) -> str:
 
 
 def _rescale(scores: Floats, scale: Scale) -> Floats:
-    """(N,) scores in their scale; see `score_patches`."""
-    if scale == "raw":
+    """Scale scores (N,); see `score_patches`."""
+    if scale is Scale.raw:
         return scores
-    if scale == "relative":
+    if scale is Scale.relative:
         return scores * len(scores)
     ranks: Floats = (rankdata(np.abs(scores)) - 0.5) * (100 / len(scores)) * np.sign(scores)
     return ranks
@@ -163,22 +169,22 @@ def _rescale(scores: Floats, scale: Scale) -> Floats:
 def _label(class_name: str, scale: Scale) -> str:
     if class_name:
         return {
-            "raw": f"contribution to {class_name} (logit)",
-            "relative": f"contribution to {class_name} × number of patches (logit)",
-            "percentile": f"contribution to {class_name}, signed percentile within the slide",
+            Scale.raw: f"contribution to {class_name} (logit)",
+            Scale.relative: f"contribution to {class_name} × number of patches (logit)",
+            Scale.percentile: f"contribution to {class_name}, signed percentile within the slide",
         }[scale]
     return {
-        "raw": "attention",
-        "relative": "attention, relative to the slide's mean",
-        "percentile": "attention, percentile within the slide",
+        Scale.raw: "attention",
+        Scale.relative: "attention, relative to the slide's mean",
+        Scale.percentile: "attention, percentile within the slide",
     }[scale]
 
 
-def spread(grid: PatchGrid, scores: Floats) -> Floats:
-    """The mean score over each cell of the grid's lattice, weighted by the covered area.
+def _coverage_mean(grid: PatchGrid, scores: Floats) -> Floats:
+    """Average the scores of the patches that cover each cell, weighted by the covered area.
 
-    A patch of side P covers ceil(P / stride) cells an axis, the last perhaps in part; one more when
-    it lies off the lattice. All patches are added at once, one pass for each of those cells.
+    A patch of side P covers ceil(P / stride) cells along an axis, the last one possibly in part,
+    and one more if it is not aligned with the cells. There is one vectorised pass per covered cell.
 
     Parameters
     ----------
@@ -187,17 +193,17 @@ def spread(grid: PatchGrid, scores: Floats) -> Floats:
 
     Returns
     -------
-    (rows, cols) array that starts at `grid.origin_l0` and holds every covered cell; NaN where
-    there is no patch.
+    (rows, cols) array whose corner is `grid.origin_l0`, up to the last covered cell; NaN without a
+    patch.
 
     Raises
     ------
-    StoredFileError : numbers that no grid of milpath has (the prediction came from elsewhere)
+    StoredFileError : more cells, or more cells per patch, than a grid of milpath has
     """
     stride, side = grid.stride_l0, grid.patch_size_l0
     refusal = StoredFileError(
-        f"{len(grid):,} patches of {side} px, {stride} px apart, cannot be laid on a raster "
-        f"(at most {_MAX_CELLS:,} cells, {_MAX_REACH} a patch); make the prediction again"
+        f"{len(grid):,} patches of {side} px, {stride} px apart, cannot be rasterized "
+        f"(at most {_MAX_CELLS:,} cells, {_MAX_REACH} per patch); classify the slide again"
     )
     if not 0 < stride <= side <= (_MAX_REACH - 1) * stride:
         raise refusal

@@ -1,4 +1,4 @@
-"""Page: a summary in HTML that stands alone, pictures and all."""
+"""HTML: a summary page in one self-contained file, pictures included."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from PIL import Image
 
 from milpath.store import publish_text
 
-_INLINE_PNG_BYTES = 300_000  # a larger picture goes into a page as JPEG
-_INLINE_PX = 1800
+_MAX_PNG_BYTES = 300_000  # larger pictures are inlined as JPEG
+_MAX_INLINE_PX = 1800
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page. All text is plain text.
+    """A section of a page. All text is plain text and is escaped.
 
     Attributes
     ----------
-    title : its heading
-    paragraphs : of text
-    table : rows of cells, the first row the header; None for no table
-    figures : (picture file, caption)
+    title : heading
+    paragraphs : one string per paragraph
+    table : rows of cells, the first row is the header; None for no table
+    figures : (picture file, caption) of each figure
     """
 
     title: str
@@ -79,14 +79,14 @@ $body
 
 
 def write_page(path: Path, title: str, sections: Iterable[Section], lead: str = "") -> None:
-    """Write a page of HTML that stands alone: pictures inlined, nothing fetched, no scripts.
+    """Write a self-contained HTML page: inlined pictures, no scripts, no external resources.
 
     Parameters
     ----------
-    path : the page
-    title : its heading
+    path : HTML file to write
+    title : heading
     sections : in order
-    lead : a sentence under the heading
+    lead : a sentence below the heading
     """
     body = "\n".join(_section_html(section) for section in sections)
     page = _PAGE.substitute(title=html.escape(title), lead=html.escape(lead), body=body)
@@ -120,12 +120,12 @@ def _table_html(rows: Sequence[Sequence[object]]) -> str:
 
 
 def _inline(picture: Path) -> str:
-    """A picture as a data URL: as it is when small, else as JPEG, which suits tissue."""
+    """Encode a picture as a data URL: unchanged when small, else as JPEG."""
     data = picture.read_bytes()
     kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
-    if len(data) > _INLINE_PNG_BYTES:
+    if len(data) > _MAX_PNG_BYTES:
         with Image.open(io.BytesIO(data)) as image:
-            image.thumbnail((_INLINE_PX, _INLINE_PX))
+            image.thumbnail((_MAX_INLINE_PX, _MAX_INLINE_PX))
             small = io.BytesIO()
             image.convert("RGB").save(small, "jpeg", quality=88, subsampling=0)
         if len(small.getvalue()) < len(data):

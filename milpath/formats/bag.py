@@ -66,8 +66,10 @@ _HEADER = TypeAdapter(BagHeader)
 
 def bag_fingerprint(slide: SlideFacts, params: TileParams, annotation: str | None = None) -> str:
     """Return a fingerprint of the slide, its resolution, its annotation and all parameters."""
-    annotated = [] if annotation is None else [annotation]
-    source = (slide.quickhash, slide.mpp_x, slide.mpp_y, params.model_dump(), *annotated)
+    more = [] if annotation is None else [annotation]
+    if slide.content_hash is not None:
+        more.append(f"contents {slide.content_hash}")
+    source = (slide.quickhash, slide.mpp_x, slide.mpp_y, params.model_dump(), *more)
     return fingerprint("bag", *source)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, fields
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Protocol, get_type_hints
 
 import h5py
 import numpy as np
@@ -88,9 +88,30 @@ def _check_coords(h5: SafeH5, slide: SlideFacts, grid: PatchGrid) -> None:
         raise h5.refuse(f"'coords' lie {span[0]} x {span[1]} strides apart")
 
 
+class Hashed(Protocol):
+    """A slide, or its record: what identifies its contents."""
+
+    @property
+    def quickhash(self) -> str:
+        """OpenSlide's hash."""
+
+    @property
+    def content_hash(self) -> str | None:
+        """milpath's hash of the files; None in files of earlier versions."""
+
+
+def is_same_slide(old: Hashed, new: Hashed) -> bool:
+    """Return whether two slides or records are of the same slide, by all hashes that both have."""
+    known = old.content_hash is not None and new.content_hash is not None
+    same = not known or old.content_hash == new.content_hash
+    return same and old.quickhash == new.quickhash
+
+
 def compare_slides(old: SlideFacts, new: SlideFacts) -> list[str]:
     """Describe each change of a slide since a file was made from it, one phrase each."""
-    if old.quickhash != new.quickhash:
+    if old.content_hash is None and old.quickhash == new.quickhash:
+        return ["made by an earlier version of milpath"]
+    if not is_same_slide(old, new):
         return ["the file is a different slide"]
     return [
         f"its {field.name} changed from {getattr(old, field.name)} to {getattr(new, field.name)}"
@@ -130,6 +151,7 @@ _BY_TYPE: dict[Any, Any] = {
 """Values that fields of `SlideFacts` and `PatchGrid` may have in a file, by their type."""
 _BY_NAME: dict[str, Any] = {
     "slide_id": Annotated[str, AfterValidator(_check_file_name)],
+    "content_hash": Annotated[str, AfterValidator(_check_printable)] | None,
     "patch_px": Annotated[int, Field(ge=1, le=4096)],
     "level": NonNegativeInt,
 }

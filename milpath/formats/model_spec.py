@@ -7,12 +7,12 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from milpath import __version__
 from milpath.errors import StoredFileError
 from milpath.formats.layout import member_path, model_spec_path, shared_encoder_path
 from milpath.params import HeadParams, Params, TileParams, describe_violation
 from milpath.slides.names import is_printable
 from milpath.store import SafeH5, open_h5
+from milpath.version import __version__
 
 _MAX_BYTES = 1 << 20
 _Record = TypeVar("_Record", bound=BaseModel)

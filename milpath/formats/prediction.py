@@ -10,11 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from milpath.errors import StoredFileError
+from milpath.errors import StoredFileError, UsageError
 from milpath.formats.existing import Existing
 from milpath.formats.geometry import (
+    Hashed,
     compare_annotations,
     compare_slides,
+    is_same_slide,
     read_geometry,
     write_geometry,
 )
@@ -113,6 +115,32 @@ def read_prediction(path: Path) -> Prediction:
         if not valid or (len(grid) and not _sums_to_one(prediction.member_attention)):
             raise h5.refuse("its numbers cannot be the output of a model")
         return prediction
+
+
+class SlideMismatchError(UsageError):
+    """A prediction was made from a different slide; `fact` is the message without its remedy."""
+
+    def __init__(self, fact: str, remedy: str) -> None:
+        self.fact = fact
+        super().__init__(f"{fact}; {remedy}")
+
+
+def check_same_slide(prediction: Prediction, slide: Hashed, name: str, remedy: str) -> None:
+    """Raise `SlideMismatchError` unless a prediction was made from a slide.
+
+    Parameters
+    ----------
+    prediction : to compare with the slide
+    slide : the slide, or its record
+    name : of the slide, for the message
+    remedy : last part of the message
+    """
+    if not is_same_slide(prediction.slide, slide):
+        raise SlideMismatchError(
+            f"the prediction of {prediction.slide.slide_id} was made from a different slide than "
+            f"{name} (their contents differ)",
+            remedy,
+        )
 
 
 def find_prediction(

@@ -7,9 +7,15 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 Floats = NDArray[np.float64]
+
+
+def softmax(logits: Floats) -> Floats:
+    """Compute the softmax over the last axis (SciPy's is the same, but takes long to import)."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probs: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    return probs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,7 @@ class BagScores:
     @property
     def member_probs(self) -> Floats:
         """Class probabilities of the members, (M, C)."""
-        probs: Floats = softmax(self.member_logits, axis=1)
+        probs: Floats = softmax(self.member_logits)
         return probs
 
     @property
@@ -93,3 +99,18 @@ class BagScores:
         mean = shared.mean(axis=0)
         evidence: Floats = mean[:, index] - mean.mean(axis=1)
         return evidence
+
+
+def format_probability(value: float, digits: int = 2) -> str:
+    """Format a probability so that only a certain one reads as 0 or 1.
+
+    Parameters
+    ----------
+    value : 0 to 1
+    digits : after the point; 0.9998 with two of them is ">0.99"
+    """
+    text = f"{value:.{digits}f}"
+    smallest = f"{10**-digits:.{digits}f}"
+    if float(text) == 1 and value < 1:
+        return f">{1 - 10**-digits:.{digits}f}"
+    return f"<{smallest}" if float(text) == 0 and value > 0 else text

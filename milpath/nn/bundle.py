@@ -1,7 +1,7 @@
-"""Model bundle: a folder that holds all a model needs to classify a slide, and nothing executable.
+"""Model bundle: a folder with everything that a model needs to classify slides, and no code.
 
-`model.json` says what to build, from our own registry; each weights file is checked for the shapes
-that follow from it before a byte is allocated. Nothing is unpickled, no code is loaded.
+`model.json` says which networks of our own registry to build; the shapes of each weights file are
+checked against them before memory is allocated. Nothing is unpickled or executed.
 """
 
 from __future__ import annotations
@@ -44,34 +44,34 @@ class Bundle:
     spec: BundleSpec
     members: tuple[Member, ...]
     encoder: keras.Model | None
-    """The encoder that all members share; None when each has its own."""
+    """The encoder that all members share; None if each has its own."""
 
 
 def assemble_bundle(
     fields: dict[str, Any], members: Sequence[Member], encoder: keras.Model | None
 ) -> Bundle:
-    """A bundle of networks in memory.
+    """Put networks in memory into a bundle.
 
     Parameters
     ----------
-    fields : those of `BundleSpec` but `members` and `fingerprint`
+    fields : of `BundleSpec`, except `members` and `fingerprint`
     members : the ensemble
-    encoder : the encoder they share, if they do
+    encoder : the encoder that they share, if they do
     """
     parts = [] if encoder is None else [encoder]
     for member in members:
         parts.extend(_networks(member))
     weights = [fingerprint_weights(part) for part in parts]
     draft = BundleSpec(**fields, members=len(members), fingerprint="0" * 32)
-    code = fingerprint("model", weights, draft.model_dump(mode="json", exclude={"training"}))
-    return Bundle(draft.model_copy(update={"fingerprint": code}), tuple(members), encoder)
+    name = fingerprint("model", weights, draft.model_dump(mode="json", exclude={"training"}))
+    return Bundle(draft.model_copy(update={"fingerprint": name}), tuple(members), encoder)
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> None:
     """Write the weights, then `model.json`, which makes the folder a bundle.
 
-    A bundle that lies there is whole until that one file takes its place: weights have names of
-    their own model, and those of another are removed last.
+    An existing bundle stays complete until its `model.json` is replaced: the names of weights files
+    contain the fingerprint of their model, and those of another model are removed last.
     """
     spec = bundle.spec
     if bundle.encoder is not None:
@@ -87,7 +87,7 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """Rebuild a bundle's networks and load their weights.
+    """Build the networks of a bundle and load their weights.
 
     Raises
     ------
@@ -115,10 +115,11 @@ def load_bundle(folder: Path) -> Bundle:
 
 @contextmanager
 def _without_memory() -> Iterator[None]:
-    """Networks built in this scope have shapes, but no weights, and never will.
+    """Build networks in this scope with shapes but without memory for their weights.
 
-    Keras keeps such weights in a list, and would make them at its next chance; here they are taken
-    off it, for which there is no public way.
+    Keras lists such weights and would create them later; here they are removed from its list, for
+    which there is no public function. A bound computed from the spec would not do instead: the size
+    of a network of `keras.applications` is known only once it is built, and takes up to 1.4 GB.
     """
     waiting = list(global_state.get_global_attribute(_WAITING) or [])
     try:
@@ -143,18 +144,18 @@ def _build_member(spec: BundleSpec) -> Member:
 
 
 def save_encoder(folder: Path, encoder: keras.Model, spec: EncoderSpec) -> str:
-    """Keep an encoder beside the embeddings it made; its fingerprint."""
+    """Store an encoder beside the features it made; return its fingerprint."""
     save_weights(encoder_weights_path(folder), [encoder])
     publish_text(encoder_spec_path(folder), spec.model_dump_json(indent=2) + "\n")
     return fingerprint_weights(encoder)
 
 
 def load_encoder(folder: Path) -> tuple[keras.Model, EncoderSpec]:
-    """The encoder that `save_encoder` kept, or that of a model bundle (its first member's).
+    """Load the encoder that `save_encoder` stored, or that of a model (of its first member).
 
     Raises
     ------
-    StoredFileError : there is none, or its weights do not fit
+    StoredFileError : there is no encoder, or its weights do not fit
     """
     if encoder_spec_path(folder).is_file():
         spec = read_record(EncoderSpec, encoder_spec_path(folder))
@@ -165,18 +166,18 @@ def load_encoder(folder: Path) -> tuple[keras.Model, EncoderSpec]:
         return encoder, spec
     bundle = load_bundle(folder)
     encoder = bundle.encoder or bundle.members[0].encoder
-    assert encoder is not None  # a member without its own has the shared one
+    assert encoder is not None  # members without their own encoder share one
     return encoder, bundle.spec.encoder
 
 
 def save_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:
-    """Every weight of some networks, numbered in order, in one HDF5 file.
+    """Write every weight of some networks, numbered in order, into one HDF5 file.
 
     Parameters
     ----------
     path : the file
     networks : whose weights
-    model : fingerprint of the bundle they are part of, if they are
+    model : fingerprint of the bundle that they are part of, if any
     """
     with publish_h5(path, "weights") as h5:
         h5.attrs["model"] = model
@@ -186,7 +187,7 @@ def save_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:
 
 
 def load_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:
-    """Load what `save_weights` wrote into networks of the same architecture.
+    """Load weights written by `save_weights` into networks of the same architecture.
 
     Raises
     ------
@@ -199,14 +200,14 @@ def load_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:
 
 
 def require_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:
-    """Raise as `load_weights` would, of networks that may have no memory for weights yet."""
+    """Check weights like `load_weights`, for networks that may not have memory for them yet."""
     weights = _weights(networks)
     with open_h5(path, "weights") as h5:
         require_model(path, h5, model)
         for number, weight in enumerate(weights):
             h5.require(f"{number:05d}", "float32", tuple(weight.shape))
         if f"{len(weights):05d}" in h5:
-            raise h5.refuse("it holds more weights than the model")
+            raise h5.refuse("it contains more weights than the model has")
 
 
 def _weights(networks: Sequence[Any]) -> list[Any]:

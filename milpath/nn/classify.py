@@ -16,6 +16,7 @@ from milpath.formats.existing import Existing
 from milpath.formats.layout import overlay_path, prediction_path
 from milpath.formats.model_spec import BundleSpec
 from milpath.formats.prediction import Prediction, find_prediction, write_prediction
+from milpath.formats.scores import format_probability
 from milpath.predictions_table import ClassifyFacts, summarize_prediction
 from milpath.runs import Outcome, describe_redo, planned_outcome, skipped_outcome
 from milpath.slides.slide import Slide
@@ -116,8 +117,9 @@ def _describe(prediction: Prediction) -> str:
     if prediction.predicted is None:
         sentence = "no tissue found, so no class"
     else:
+        probability = format_probability(float(prediction.probs.max()), 3)
         sentence = (
-            f"predicted {prediction.predicted} (p={prediction.probs.max():.3f}), "
+            f"predicted {prediction.predicted} (probability {probability}), "
             f"{len(prediction.grid)} patches"
         )
     if prediction.unreadable:

@@ -1,4 +1,4 @@
-"""The MNIST-bag benchmark of Ilse, Tomczak & Welling 2018, section 4.2: is there a 9 in the bag?"""
+"""The MNIST-bag benchmark of Ilse, Tomczak & Welling 2018, section 4.2: does a bag contain a 9?"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Digits:
 
 @dataclass(frozen=True, eq=False)
 class MnistBag:
-    """A bag of digits; it is positive when the target is among them."""
+    """An MNIST bag; it is positive if it contains the target."""
 
     images: NDArray[np.uint8]
     digits: NDArray[np.uint8]
@@ -53,7 +53,7 @@ class MnistBag:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One model, or ensemble, and how it does on bags of digits it has never seen."""
+    """One model, or ensemble, and its metrics on test bags."""
 
     train_bags: int
     seed: int
@@ -61,25 +61,25 @@ class Trial:
     accuracy: float
     loss: float
     instance_auc: float | None
-    """Of attention against the target, mean over the positive test bags that hold other digits."""
+    """AUC of attention against the target, mean over positive test bags that hold other digits."""
     evidence_auc: float | None
-    """The same of the evidence for the positive class."""
+    """The same for the evidence of the positive class."""
     seconds: float
-    """Of training, all members."""
+    """Training time of all members."""
     epochs: int
-    """That the longest-trained member took."""
+    """Largest number of epochs of a member."""
     members: tuple[Member, ...]
     test: tuple[MnistBag, ...]
     bag_scores: tuple[BagScores, ...]
-    """Of the test bags."""
+    """Scores of the test bags."""
 
 
 def load_mnist(path: Path | None = None) -> tuple[Digits, Digits]:
-    """Training and test half of MNIST.
+    """Load the training and the test half of MNIST.
 
     Parameters
     ----------
-    path : an `mnist.npz` as Keras keeps it; None lets Keras fetch it
+    path : an `mnist.npz` in Keras' format; None lets Keras download it
 
     Raises
     ------
@@ -89,19 +89,19 @@ def load_mnist(path: Path | None = None) -> tuple[Digits, Digits]:
         try:
             (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
         except Exception as error:  # Keras raises bare Exceptions for a failed download
-            reason = " ".join(str(error).split())[:200]
             raise UsageError(
-                f"MNIST cannot be fetched ({reason}); give a copy of mnist.npz with --data"
+                f"MNIST cannot be downloaded ({type(error).__name__}; no network?); give a copy of "
+                "mnist.npz with --data"
             ) from None
         return _halves(x_train, y_train, x_test, y_test)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
     except FileNotFoundError:
-        raise UsageError(f"{path}: there is no such file; check the path of --data") from None
-    except _NO_NPZ as error:
+        raise UsageError(f"{path}: no such file; check the path of --data") from None
+    except _NO_NPZ:
         raise UsageError(
-            f"{path}: not MNIST as Keras keeps it ({error}); it needs x_train, y_train, x_test "
+            f"{path}: not MNIST in Keras' format; it must contain x_train, y_train, x_test "
             "and y_test"
         ) from None
     return _halves(*arrays)
@@ -122,21 +122,21 @@ def _halves(
 def draw_bags(
     source: Digits, params: MnistBagParams, count: int, rng: np.random.Generator
 ) -> list[MnistBag]:
-    """Bags of digits drawn at random, their sizes from a normal distribution.
+    """Draw MNIST bags at random, their sizes from a normal distribution.
 
-    A balanced positive bag is drawn until the target is in it, its size too, as in the paper
-    authors' code: such bags are a little larger than negative ones.
+    A balanced positive bag, its size included, is drawn again until it contains the target, as in
+    the paper authors' code: such bags are a little larger than negative ones.
 
     Parameters
     ----------
-    source : where the digits come from
-    params : sizes and target; balanced bags are positive and negative in turn, as in the paper
+    source : digits to draw from
+    params : sizes and target; balanced bags alternate in class, as in the paper
     count : number of bags
-    rng : decides all of it
+    rng : random generator
 
     Raises
     ------
-    UsageError : `source` holds nothing but the target, or none of it
+    UsageError : `source` contains only the target, or none
     """
     target = source.digits == params.target
     if target.all() or not target.any():
@@ -159,7 +159,7 @@ def draw_bags(
 def draw_sets(
     mnist: tuple[Digits, Digits], params: MnistParams, train_bags: int, seed: int
 ) -> tuple[list[MnistBag], list[MnistBag], list[MnistBag]]:
-    """Training, validation and test bags of a trial: separate draws, the test bags of other digits.
+    """Draw training, validation and test bags separately, test bags from other images.
 
     Raises
     ------
@@ -181,11 +181,11 @@ def draw_sets(
 def warp_pictures(
     pictures: NDArray[np.uint8], rng: np.random.Generator, strength: float = 1.0
 ) -> NDArray[np.uint8]:
-    """Each picture (n, P, P, 1) as if written again by the same hand: for things that have an up.
+    """Warp each picture (n, P, P, 1) at random, for objects with a fixed orientation.
 
     A random affine map (rotation, zoom of each axis, shear, shift) and a smooth random
     displacement (Simard et al. 2003, "Best practices for convolutional neural networks applied to
-    visual document analysis"), each picture its own. What comes in from outside is black.
+    visual document analysis"), drawn for each picture. Pixels from outside are black.
 
     Parameters
     ----------
@@ -220,15 +220,15 @@ def run_trial(
     seed: int,
     on_epoch: Callable[[dict[str, float]], None] = lambda losses: None,
 ) -> Trial:
-    """Draw bags, train on some, stop by others, and judge on bags of MNIST's test half.
+    """Draw bags, train, and evaluate on bags of MNIST's test half.
 
     Parameters
     ----------
     mnist : training and test half
     params : of the benchmark
-    train_bags : how many to learn from
+    train_bags : number of training bags
     seed : of bags and training
-    on_epoch : told the losses after every epoch
+    on_epoch : called with the losses after every epoch
 
     Raises
     ------

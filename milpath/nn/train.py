@@ -1,64 +1,70 @@
-"""Training: from a cohort and its bags to a model bundle and honest figures."""
+"""Training: from a cohort and its bags to a model and its metrics on held-out cases."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
-from milpath.cohort.cohort import Cohort
+from milpath.cohort.cohort import SPLITS, Cohort
 from milpath.cohort.splits import Split, split_cohort
 from milpath.errors import UsageError
 from milpath.figures.curves import write_curves
 from milpath.formats.bag import Bag
-from milpath.formats.layout import curves_path, held_out_path, metrics_path
+from milpath.formats.layout import curves_path, metrics_path
 from milpath.formats.model_spec import BundleSpec, EncoderSpec
-from milpath.metrics import Figure, evaluate
 from milpath.nn.augment import augment_tissue
 from milpath.nn.bundle import assemble_bundle, save_bundle
 from milpath.nn.data import Augment, LabelledBag
 from milpath.nn.encoders import OWN_ENCODERS
+from milpath.nn.evaluation import Evaluation, HeldOut, evaluate_held_out, write_held_out
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member, build_evidence
 from milpath.nn.predict import BATCH, score_bag, stack_bias
 from milpath.nn.trainingset import TrainingSet, frozen_encoder, gather_bags
 from milpath.params import TrainParams
-from milpath.store import publish_csv, publish_json, require_writable
+from milpath.store import publish_json, require_writable
+
+log = logging.getLogger(__name__)
 
 OnEpoch = Callable[[int, int, dict[str, float]], None]
-"""Told of (member, epoch, losses) after every epoch, both counted from 0."""
+"""Called with (member, epoch, losses) after every epoch, both counted from 0."""
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What training gave."""
+    """The result of training.
+
+    Attributes
+    ----------
+    spec : record of the model
+    evaluation : on slides held out of training and early stopping
+    excluded : ids of slides without tissue
+    """
 
     spec: BundleSpec
-    figures: dict[str, Figure]
-    """On slides held out of training and stopping."""
-    held_out: int
+    evaluation: Evaluation
     excluded: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What is to be trained, on which bags; all of it found to be in order."""
+    """What will be trained on which bags; everything has been checked."""
 
     cohort: Cohort
     params: TrainParams
     data: TrainingSet
     splits: Sequence[Split]
     encoder: keras.Model | None
-    """The frozen one, if there is one."""
+    """The frozen encoder, if there is one."""
     encoder_spec: EncoderSpec
     shape: tuple[int, ...]
-    """Of an instance."""
+    """Shape of an instance."""
 
 
 def plan_training(cohort: Cohort, bags: Path, params: TrainParams) -> TrainingPlan:
@@ -82,16 +88,16 @@ def train_cohort(
     params: TrainParams,
     on_epoch: OnEpoch = lambda member, epoch, losses: None,
 ) -> TrainReport:
-    """Train an ensemble on the bags of a cohort, test it on cases it has not seen, and save it.
+    """Train an ensemble on the bags of a cohort, test it on held-out cases, and save it.
 
-    Writes into `out` the bundle, `metrics.json`, `held_out.csv` and `training.png`.
+    Write the model, `metrics.json`, `held_out.csv` and `training.png` into `out`.
 
     Parameters
     ----------
     cohort : with labels
     bags : folder that holds a bag for each of its slides
     out : folder of the bundle
-    params : how
+    params : how to train
     on_epoch : called after each epoch
 
     Raises
@@ -103,14 +109,14 @@ def train_cohort(
 
 
 def run_training(plan: TrainingPlan, out: Path, on_epoch: OnEpoch) -> TrainReport:
-    """Train, test and save what was planned; see `train_cohort`."""
+    """Train, test and save; see `train_cohort`."""
     start = time.perf_counter()
     require_writable(out)
     cohort, params, data, shape = plan.cohort, plan.params, plan.data, plan.shape
     task = Task(shape, len(cohort.class_names), _index_negative(cohort, params), _augment(params))
     members: list[Member] = []
     histories: list[dict[str, list[float]]] = []
-    held_out: list[tuple[LabelledBag, NDArray[np.float64]]] = []
+    held_out: list[HeldOut] = []
     for fold, split in enumerate(plan.splits):
         of_fold = []
         for number in range(params.members):
@@ -129,9 +135,12 @@ def run_training(plan: TrainingPlan, out: Path, on_epoch: OnEpoch) -> TrainRepor
             )
             of_fold.append(member)
             histories.append(history)
-        held_out.extend(_score_held_out(of_fold, _pick(data, split.test), shape, params.mode))
+        test = _pick(data, split.test)
+        held_out += _score_held_out(of_fold, test, shape, params.mode, fold)
         members.extend(of_fold)
-    figures = _figures(held_out)
+    evaluation = evaluate_held_out(held_out, len(plan.splits))
+    for warning in evaluation.warnings():
+        log.warning("%s", warning)
     bundle = assemble_bundle(
         {
             "class_names": cohort.class_names,
@@ -152,16 +161,15 @@ def run_training(plan: TrainingPlan, out: Path, on_epoch: OnEpoch) -> TrainRepor
         plan.encoder,
     )
     seconds = time.perf_counter() - start
-    model = bundle.spec.fingerprint
-    _write_results(out, model, data, plan.splits, held_out, figures, histories, seconds)
-    save_bundle(out, bundle)  # last: where there is a model, there is all
-    return TrainReport(bundle.spec, figures, len(held_out), data.excluded)
+    _write_results(out, bundle.spec, plan, evaluation, histories, seconds)
+    save_bundle(out, bundle)  # last: a folder that holds a model holds everything else too
+    return TrainReport(bundle.spec, evaluation, data.excluded)
 
 
 def _instances(
     data: TrainingSet, bags: Path, params: TrainParams
 ) -> tuple[keras.Model | None, EncoderSpec, tuple[int, ...]]:
-    """The frozen encoder if there is one, its record, and the shape of an instance."""
+    """Find the frozen encoder, if there is one, its record, and the shape of an instance."""
     if params.mode == "features":
         encoder, spec = frozen_encoder(bags, data.encoder)
         return encoder, spec, (spec.dim,)
@@ -197,69 +205,41 @@ def _score_held_out(
     bags: Sequence[LabelledBag],
     shape: tuple[int, ...],
     mode: str,
-) -> list[tuple[LabelledBag, NDArray[np.float64]]]:
-    """Apply an ensemble to whole bags, all their patches; each bag's class probabilities, (C,)."""
+    fold: int,
+) -> list[HeldOut]:
+    """Apply an ensemble to all patches of some bags."""
     model, bias = build_evidence(shape, members), stack_bias(members)
     scored = []
     for record in bags:
         with Bag(record.path) as bag:
             batches = bag.iter_patches(BATCH) if mode == "pixels" else bag.iter_features(BATCH)
-            scored.append((record, score_bag(model, bias, batches).probs))
+            scored.append(HeldOut(record, fold, score_bag(model, bias, batches).probs))
     return scored
-
-
-def _figures(held_out: Sequence[tuple[LabelledBag, NDArray[np.float64]]]) -> dict[str, Figure]:
-    return evaluate(
-        np.array([bag.label for bag, _ in held_out]),
-        np.stack([probs for _, probs in held_out]),
-        [bag.case for bag, _ in held_out],
-    )
 
 
 def _write_results(
     out: Path,
-    model: str,
-    data: TrainingSet,
-    splits: Sequence[Split],
-    held_out: Sequence[tuple[LabelledBag, NDArray[np.float64]]],
-    figures: dict[str, Figure],
+    spec: BundleSpec,
+    plan: TrainingPlan,
+    evaluation: Evaluation,
     histories: Sequence[dict[str, list[float]]],
     seconds: float,
 ) -> None:
-    names = data.cohort.class_names
-    ids = [bag.slide_id for bag in data.bags]
+    ids = [bag.slide_id for bag in plan.data.bags]
+    folds = [
+        {side: [ids[row] for row in getattr(split, side)] for side in SPLITS}
+        for split in plan.splits
+    ]
     publish_json(
         metrics_path(out),
         {
-            "model": model,
-            "held_out_slides": len(held_out),
-            "held_out_cases": len({bag.case for bag, _ in held_out}),
-            "interval": "95 % percentile bootstrap over cases",
-            "metrics": {name: asdict(figure) for name, figure in figures.items()},
-            "folds": [
-                {
-                    side: [ids[row] for row in getattr(split, side)]
-                    for side in ("train", "val", "test")
-                }
-                for split in splits
-            ],
-            "no_tissue": list(data.excluded),
+            "model": spec.fingerprint,
+            **evaluation.as_json(),
+            "folds": folds,
+            "no_tissue": list(plan.data.excluded),
             "seconds": round(seconds, 1),
         },
     )
     publish_json(out / "history.json", list(histories))
-    publish_csv(
-        held_out_path(out),
-        ["slide", "case", "label", "predicted", *(f"prob_{name}" for name in names)],
-        [
-            [
-                bag.slide_id,
-                bag.case,
-                names[bag.label],
-                names[int(probs.argmax())],
-                *(f"{value:.6f}" for value in probs),
-            ]
-            for bag, probs in held_out
-        ],
-    )
+    write_held_out(out, evaluation.slides, spec.class_names)
     write_curves(curves_path(out), histories, f"training on {len(ids)} slides")

@@ -1,4 +1,4 @@
-"""TrainingSet: the bags of a labelled cohort, checked to have been made alike."""
+"""TrainingSet: the bags of a labelled cohort, checked for equal parameters."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from milpath.params import TileParams, compare_params
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The bags of a cohort, checked to have been made alike."""
+    """The bags of a cohort, checked for equal parameters."""
 
     cohort: Cohort
     bags: tuple[LabelledBag, ...]
-    """One for each entry of the cohort."""
+    """One for each entry of `cohort`."""
     tile: TileParams
     background: str
     patch_px: int
     encoder: tuple[str, str] | None
-    """Name and fingerprint, when the bags hold embeddings of one encoder."""
+    """Name and fingerprint, if all bags have features of one encoder."""
     excluded: tuple[str, ...]
-    """Slide ids left out because they hold no tissue."""
+    """Ids of slides left out because they have no tissue."""
 
 
 def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> TrainingSet:
-    """Open every bag of a cohort and check that they were made alike.
+    """Open every bag of a cohort and check that all have the same parameters.
 
     Parameters
     ----------
     cohort : with labels
     folder : of its bags
-    content : what of the bags is to be learned from
+    content : what to train on
 
     Raises
     ------
-    UsageError : a slide has no label or no bag; bags differ; a class without any tissue
+    UsageError : a slide has no label or no bag; bags differ; a class has no tissue
     StoredFileError : a bag is damaged
     """
     cohort.require_labels()
@@ -60,7 +60,7 @@ def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> Tr
         if not path.exists():
             raise UsageError(
                 f"{cohort.name}: slide {entry.slide_id!r} has no bag in {folder}; "
-                "run milpath tile on this CSV first; if the slide cannot be tiled, take it out"
+                "run milpath tile on this CSV first; if the slide cannot be tiled, remove it"
             )
         with Bag(path) as bag:
             if bag.header.status == "no_tissue":
@@ -69,15 +69,15 @@ def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> Tr
             made = (entry.slide_id, bag.header.params, bag.header.background, bag.grid.patch_px)
             encoders.setdefault(bag.encoder, entry.slide_id)
             size, quickhash = len(bag), bag.slide.quickhash
-        _refuse_copy(copies, quickhash, entry.slide_id, case)
+        _check_duplicate(copies, quickhash, entry.slide_id, case)
         first = first or made
-        _refuse_unlike(first, made)
+        _check_params(first, made)
         label = names.index(entry.label or "")
         kept.append((entry, LabelledBag(path, entry.slide_id, case, label, size, content)))
     if first is None:
-        raise UsageError(f"{cohort.name}: none of its slides holds tissue")
+        raise UsageError(f"{cohort.name}: none of its slides has tissue")
     left = Cohort(cohort.name, tuple(entry for entry, _ in kept))
-    _refuse_lost_class(cohort, left)
+    _check_lost_class(cohort, left)
     return TrainingSet(
         cohort=left,
         bags=tuple(bag for _, bag in kept),
@@ -89,28 +89,28 @@ def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> Tr
     )
 
 
-def _refuse_lost_class(cohort: Cohort, left: Cohort) -> None:
+def _check_lost_class(cohort: Cohort, left: Cohort) -> None:
     lost = [name for name in cohort.class_names if name not in left.class_names]
     if lost:
         raise UsageError(
-            f"{cohort.name}: no slide of class {lost[0]!r} holds tissue; "
-            "look at the pictures in the folder qc beside the bags"
+            f"{cohort.name}: no slide of class {lost[0]!r} has tissue; "
+            "check the pictures in the folder qc beside the bags"
         )
 
 
-def _refuse_copy(
+def _check_duplicate(
     copies: dict[str, tuple[str, str]], quickhash: str, slide_id: str, case: str
 ) -> None:
-    """One slide under two cases could stand on both sides of a split."""
+    """Raise `UsageError` for one slide under two cases, which could be on both sides of a split."""
     other, its_case = copies.setdefault(quickhash, (slide_id, case))
     if its_case != case:
         raise UsageError(
-            f"slides {other!r} and {slide_id!r} are the same slide, but of the cases {its_case!r} "
-            f"and {case!r}; take one of them out"
+            f"slides {other!r} and {slide_id!r} are one slide, but have the cases {its_case!r} and "
+            f"{case!r}; remove one of them"
         )
 
 
-def _refuse_unlike(
+def _check_params(
     first: tuple[str, TileParams, str, int], other: tuple[str, TileParams, str, int]
 ) -> None:
     if first[1:] == other[1:]:
@@ -118,30 +118,30 @@ def _refuse_unlike(
     differ = [f"{name} {one} and {two}" for name, one, two in compare_params(first[1], other[1])]
     what = "; ".join(differ) or f"a {first[2]} and a {other[2]} background"
     raise UsageError(
-        f"bags of {first[0]!r} and {other[0]!r} were made differently ({what}); "
+        f"bags of {first[0]!r} and {other[0]!r} have different parameters ({what}); "
         "tile all slides with the same options"
     )
 
 
 def frozen_encoder(folder: Path, found: tuple[str, str] | None) -> tuple[keras.Model, EncoderSpec]:
-    """The encoder whose embeddings the bags of a folder hold.
+    """Load the encoder that made the features in the bags of a folder.
 
     Raises
     ------
-    UsageError : the bags hold none, or not all of one encoder
+    UsageError : the bags have no features, or not all of one encoder
     """
     if found is None:
         raise UsageError(
-            f"the bags in {folder} do not all hold embeddings of one encoder; "
+            f"the bags in {folder} do not all have features of one encoder; "
             f"run milpath embed {folder} first"
         )
     try:
         encoder, spec = load_encoder(folder / "encoder")
     except StoredFileError as error:
-        raise UsageError(f"the encoder of these embeddings is not at hand: {error}") from None
+        raise UsageError(f"the encoder of these features is not available: {error}") from None
     if fingerprint_weights(encoder) != found[1]:
         raise UsageError(
-            f"the bags in {folder} hold embeddings of another encoder than {folder / 'encoder'}; "
+            f"the features in {folder} were made by a different encoder than {folder / 'encoder'}; "
             "run milpath embed again"
         )
     return encoder, spec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,11 @@ from numpy.typing import NDArray
 from milpath.errors import UnsupportedSlideError
 from milpath.params import GridParams
 from milpath.slides.lattice import Lattice
+from milpath.slides.levels import choose_level
 from milpath.slides.slide import Slide
-from milpath.slides.tissue import TissueMask
+
+if TYPE_CHECKING:
+    from milpath.slides.tissue import TissueMask  # SciPy, which milpath info does without
 
 _ROUNDING = 1e-6  # rounding error of a large mask's sums: a patch full of tissue must count as 1
 
@@ -63,7 +67,7 @@ def plan_grid(slide: Slide, tissue: TissueMask, params: GridParams) -> PatchGrid
     ResolutionError : the slide's µm per pixel is missing, absurd or too coarse
     UnsupportedSlideError : the slide is smaller than one patch
     """
-    level = slide.level_for(params.mpp)
+    level = choose_level(slide, params.mpp)
     side = round(params.patch_px * params.mpp / slide.mpp_mean)
     stride = round((params.patch_px - params.overlap_px) * params.mpp / slide.mpp_mean)
     x0, y0, width, height = slide.bounds_l0

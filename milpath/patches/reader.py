@@ -108,8 +108,8 @@ class _Reader:
         self._stack = ExitStack()
         self._size = grid.patch_px, grid.patch_px
         side = float(grid.patch_size_l0)
-        downsample = slide.level_downsamples[grid.level]
-        self._windows = frame_windows(grid.coords, (side, side), self._size, downsample, False)
+        factors = slide.level_factors[grid.level]
+        self._windows = frame_windows(grid.coords, (side, side), self._size, factors)
         level = open_tiff_level(slide, grid.level) if len(grid) else None
         self._cache: TileCache | None = None
         if level is not None:

@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 from dask.system import cpu_count
 from distributed import Client, Future, KilledWorker, Worker, get_worker
 
-from milpath import __version__
 from milpath.errors import MilpathError, OutputError, UsageError
 from milpath.runs.outcome import (
     Item,
@@ -35,6 +34,7 @@ from milpath.runs.outcome import (
     never_stop,
 )
 from milpath.store import create_temp_folder, require_writable
+from milpath.version import __version__
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -66,9 +67,12 @@ def _run_pool(
 ) -> Generator[Outcome, None, list[Item]]:
     """Process `waiting` until it is empty or a worker dies; return the items then in progress."""
     running: dict[Future[Outcome], Item] = {}
-    with ProcessPoolExecutor(
-        workers, mp_context=_Spawn(), initializer=_ignore_signals_and_watch_parent
-    ) as pool:
+    with (
+        _safe_path(),
+        ProcessPoolExecutor(
+            workers, mp_context=_Spawn(), initializer=_ignore_signals_and_watch_parent
+        ) as pool,
+    ):
         try:
             while running or (waiting and not stop()):
                 while waiting and len(running) < workers and not stop():
@@ -87,6 +91,20 @@ def _run_pool(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return list(running.values())
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Start child processes that import no modules from the current folder."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONSAFEPATH", None)
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 class _Worker(SpawnProcess):

@@ -25,13 +25,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from milpath import __version__
 from milpath.cohort.workitem import WorkItem
 from milpath.errors import StoredFileError
 from milpath.formats.layout import runlog_folder
 from milpath.runs.outcome import Outcome, UnexpectedError
 from milpath.store import fingerprint
 from milpath.store.temporary import host_tag, take_lock
+from milpath.version import __version__
 
 log = logging.getLogger(__name__)
 

@@ -34,3 +34,25 @@ def is_file_name(name: str) -> bool:
 def folded(name: str) -> str:
     """Fold a name so that names which some file system treats as the same are equal."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def printable(text: str, limit: int = 100) -> str:
+    """Return a text for a message: without control or invisible characters, and not long."""
+    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def describe_name(name: str) -> str:
+    """Say in a few words why a name is not a valid file name on every system."""
+    marks = [mark for mark in '/\\:*?"<>|' if mark in name]
+    if len(name.encode(errors="replace")) > MAX_NAME_BYTES:
+        return f"it is longer than {MAX_NAME_BYTES} bytes"
+    if marks:
+        return f"it contains {marks[0]}"
+    if not (name.isprintable() and is_printable(name)):
+        return "it contains control characters or invisible letters"
+    if name.startswith((".", "-")):
+        return f"it begins with {name[0]}"
+    if name.endswith((".", " ")):
+        return "it ends with a dot or a space"
+    return "it is the name of a device on Windows"

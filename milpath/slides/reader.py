@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from ctypes import ArgumentError
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +39,7 @@ class FileProperties:
     bounds_l0 : (x, y, width, height) of the scanned area, level-0 pixels
     background_rgb : colour of what was not scanned
     quickhash : hash of the slide's contents
+    series : number of the DICOM series that all files of the slide belong to
     """
 
     vendor: str
@@ -47,10 +48,14 @@ class FileProperties:
     bounds_l0: tuple[float, float, float, float] | None
     background_rgb: tuple[int, int, int]
     quickhash: str | None
+    series: str | None = None
 
 
 class SlideReader(Protocol):
-    """An open slide file. After a `ReaderError` it may fail on every call: open a new one."""
+    """An open slide file. After a `ReaderError` reading may fail for ever: open a new one.
+
+    The properties hold nevertheless, also when it is closed.
+    """
 
     @property
     def properties(self) -> FileProperties:
@@ -62,7 +67,10 @@ class SlideReader(Protocol):
 
     @property
     def level_downsamples(self) -> tuple[float, ...]:
-        """Size of level 0 divided by that of each level; never rounded."""
+        """What `read_rgba` divides a location by to get pixels of each level; never rounded.
+
+        OpenSlide averages both axes. Where the level really lies is `pyramid.find_factors`.
+        """
 
     @property
     def tile_sizes(self) -> tuple[Size, ...]:
@@ -107,10 +115,21 @@ class OpenSlideReader:
             raise UnknownFormatError(str(error)) from None
         except openslide.OpenSlideError as error:
             raise ReaderError(str(error)) from None
+        try:  # OpenSlide refuses even these after its first error, or when closed
+            self._properties = self._read_properties()
+            self._dimensions = tuple((int(w), int(h)) for w, h in self._handle.level_dimensions)
+            self._downsamples = tuple(float(d) for d in self._handle.level_downsamples)
+            self._tile_sizes = self._read_tile_sizes()
+        except openslide.OpenSlideError as error:
+            self._handle.close()
+            raise ReaderError(str(error)) from None
 
-    @cached_property
+    @property
     def properties(self) -> FileProperties:
         """What the file says about itself."""
+        return self._properties
+
+    def _read_properties(self) -> FileProperties:
         given = self._handle.properties
         colour = given.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "FFFFFF")
         red, green, blue = ImageColor.getrgb(f"#{colour}")[:3]
@@ -122,21 +141,25 @@ class OpenSlideReader:
             bounds_l0=_bounds(given),
             background_rgb=(red, green, blue),
             quickhash=given.get(openslide.PROPERTY_NAME_QUICKHASH1) or None,
+            series=given.get("dicom.SeriesInstanceUID") or None,
         )
 
     @property
     def level_dimensions(self) -> tuple[Size, ...]:
         """(width, height) of every level, the largest first."""
-        return tuple((int(w), int(h)) for w, h in self._handle.level_dimensions)
+        return self._dimensions
 
     @property
     def level_downsamples(self) -> tuple[float, ...]:
-        """Size of level 0 divided by that of each level; never rounded."""
-        return tuple(float(d) for d in self._handle.level_downsamples)
+        """What `read_rgba` divides a location by, see `SlideReader.level_downsamples`."""
+        return self._downsamples
 
     @property
     def tile_sizes(self) -> tuple[Size, ...]:
         """(width, height) of the tiles of every level, pixels; (0, 0) where unknown."""
+        return self._tile_sizes
+
+    def _read_tile_sizes(self) -> tuple[Size, ...]:
         given = self._handle.properties
         names = [f"openslide.level[{level}].tile" for level in range(self._handle.level_count)]
         return tuple(
@@ -148,7 +171,7 @@ class OpenSlideReader:
         """Read pixels of a level, see `SlideReader.read_rgba`."""
         try:
             rgba: Image.Image = self._handle.read_region(location_l0, level, size)
-        except openslide.OpenSlideError as error:
+        except (openslide.OpenSlideError, ArgumentError) as error:  # the latter: it was closed
             raise ReaderError(str(error)) from None
         return rgba
 

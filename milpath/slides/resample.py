@@ -57,8 +57,8 @@ def frame_windows(
     locations_l0: NDArray[Any],
     size_l0: tuple[float, float],
     size_px: tuple[int, int],
-    downsample: float,
-    snapped: bool,
+    downsample: float | tuple[float, float],
+    snapped: float | None = None,
 ) -> Windows:
     """Compute which windows to read so that regions can be resampled.
 
@@ -67,23 +67,36 @@ def frame_windows(
     locations_l0 : (N, 2), level-0 (x, y) of the regions' top-left corners
     size_l0 : (width, height) they cover, level-0 pixels
     size_px : (width, height) of the results
-    downsample : of the level that is read
-    snapped : start windows at whole level-0 pixels, as OpenSlide does; else at whole pixels of the
-        level
+    downsample : level-0 pixels per pixel of the level, for both axes or (x, y)
+    snapped : start windows at whole level-0 pixels, which the reader divides by this number to get
+        pixels of the level, as OpenSlide does; by default at whole pixels of the level
     """
-    covered = np.asarray(size_l0) / downsample
+    factors = np.asarray(downsample, np.float64)
+    covered = np.asarray(size_l0) / factors
+    places = locations_l0 / factors
     margin = np.ceil(_REACH * np.maximum(covered / size_px, 1.0))
-    if (covered == size_px).all() and not (locations_l0 % downsample).any():
+    if (covered == size_px).all() and _are_exact(places, snapped):
         margin = np.zeros(2)  # whole pixels are copied: damaged neighbours do not matter
-    first = np.floor(locations_l0 / downsample) - margin
-    start = np.rint(first * downsample) if snapped else first * downsample
-    origin = start / downsample
-    if snapped:  # OpenSlide places the area before the slide's edge at a whole number of pixels
+    first = np.floor(places) - margin
+    if snapped is None:
+        start, origin = first * factors, first
+    else:
+        start = np.rint(first * snapped)
+        origin = start / snapped
+        # OpenSlide places the area before the slide's edge at a whole number of pixels
         origin = np.where(start < 0, np.ceil(origin), origin)
-    low = locations_l0 / downsample - origin
+    low = places - origin
     high = low + covered
     extent = (np.ceil(high) + margin).astype(np.int64)
     return Windows(start, first.astype(np.int64), extent, low, high)
+
+
+def _are_exact(places: NDArray[np.float64], snapped: float | None) -> bool:
+    """Return whether all places are whole pixels of the level and a reader can start at them."""
+    if (places % 1).any():
+        return False
+    starts = places * (snapped or 1)
+    return bool((np.rint(starts) / (snapped or 1) == places).all())
 
 
 def resample(pixels: Pixels, box: Box, size_px: tuple[int, int]) -> Pixels:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +22,8 @@ from PIL import Image
 
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
 from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
+from milpath.slides.identity import hash_contents
+from milpath.slides.pyramid import find_factors
 from milpath.slides.reader import (
     FileProperties,
     ReaderError,
@@ -29,9 +33,24 @@ from milpath.slides.reader import (
 )
 from milpath.slides.redaction import name_slide, redact_path
 from milpath.slides.resample import frame_windows, resample
-from milpath.slides.validation import check_pixel_count, check_tile_size, guess_content
+from milpath.slides.resolution import find_mpp
+from milpath.slides.tiffpages import read_tiff_pages
+from milpath.slides.validation import (
+    check_orientation,
+    check_pixel_count,
+    check_samples,
+    check_tile_size,
+    guess_content,
+)
 
-MppSource = Literal["slide", "cohort", "option"]
+_MIN_OPAQUE = 250  # alpha that some pixel of a slide has
+
+_REOPEN_WAITS = (0.5, 1.0, 2.0)  # seconds between tries to open a file that is gone
+_MAX_FUTILE = 16  # then the file is damaged, and a second read of each place only costs time
+
+MppSource = Literal["slide", "ome-xml", "tiff-tag", "cohort", "option"]
+"""Where µm per pixel come from: the file (where it contradicts itself, which part of it), or the
+user."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +65,9 @@ class SlideFacts:
     mpp_x, mpp_y : µm per pixel at level 0
     mpp_source : where `mpp` comes from
     objective : magnification; None if the file does not say
-    quickhash : hash of the slide's contents
+    quickhash : OpenSlide's hash of the slide's metadata and its smallest level
+    content_hash : hash of its size in bytes and of a sample of level 0; None in files of earlier
+        versions
     """
 
     slide_id: str
@@ -58,6 +79,7 @@ class SlideFacts:
     mpp_source: MppSource
     objective: float | None
     quickhash: str
+    content_hash: str | None = None
 
 
 class Slide:
@@ -69,6 +91,12 @@ class Slide:
     slide_id : its name in every result; the file's stem by default
     mpp : µm per pixel at level 0 that overrides the file's own
     mpp_source : where `mpp` comes from
+    sleep : waits some seconds for a file that is gone for a moment
+
+    Attributes
+    ----------
+    trusted_levels : which levels were compared with level 0, see `milpath.slides.levels`, and
+        whether they show the same
 
     Raises
     ------
@@ -81,13 +109,29 @@ class Slide:
         slide_id: str | None = None,
         mpp: float | None = None,
         mpp_source: MppSource = "option",
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.path = Path(path)
         self.slide_id = slide_id or self.path.stem
+        self._sleep = sleep
+        self._lost = False  # the last try to open it again failed
+        self._futile = 0  # reads in a row that a new handle did not help
+        self._content_hash: str | None = None
+        self.trusted_levels = {0: True}
         self._reader = self._open()
-        check_pixel_count(self.path, self.name)
+        self._pages = read_tiff_pages(self.path)
+        sizes = self._reader.level_dimensions
+        try:
+            check_pixel_count(self._pages, self.name)
+            check_orientation(self._pages, sizes, self.name)
+            check_samples(self.path, self.name)
+        except UnsupportedSlideError:
+            self._reader.close()
+            raise
+        self._file_mpp = find_mpp(self._properties.mpp, self.vendor, self._pages, sizes)
+        self._max_alpha = 0
         self._mpp = mpp
-        self._mpp_source: MppSource = "slide" if mpp is None else mpp_source
+        self._mpp_source: MppSource = self._file_mpp.source if mpp is None else mpp_source
 
     @property
     def name(self) -> str:
@@ -129,10 +173,44 @@ class Slide:
         return reader
 
     def reopen(self) -> Slide:
-        """Open the same slide again, for another thread."""
+        """Open the same slide again, for another thread.
+
+        Raises
+        ------
+        SlideReadError : the file is gone, or is another one
+        """
         other = copy.copy(self)
-        other._reader = self._open()
+        other._reader = other._open_again()
         return other
+
+    def _open_again(self) -> SlideReader:
+        """Open the file again, and wait a little if it is gone; only once until it is back."""
+        waits = () if self._lost else _REOPEN_WAITS
+        for wait in (*waits, None):
+            try:
+                reader = self._open()
+                break
+            except UnsupportedSlideError as error:
+                if wait is None:
+                    self._lost = True
+                    raise SlideReadError(
+                        f"{error} (it was there when it was opened; tried {len(waits) + 1} times)"
+                    ) from None
+                self._sleep(wait)
+        self._lost = False
+        old, new = self._reader, reader
+        if (old.level_dimensions, old.properties) != (new.level_dimensions, new.properties):
+            reader.close()
+            raise SlideReadError(
+                f"{self.name}: is a different file than when it was opened; run it again"
+            )
+        return reader
+
+    def _renew(self) -> None:
+        """Replace the handle: OpenSlide fails every later call on one after its first error."""
+        reader = self._open_again()
+        self._reader.close()
+        self._reader = reader
 
     def close(self) -> None:
         """Close the file."""
@@ -175,8 +253,25 @@ class Slide:
 
     @property
     def level_downsamples(self) -> tuple[float, ...]:
-        """Size of level 0 divided by that of each level; never rounded."""
+        """Size of level 0 divided by that of each level, averaged over both axes as by OpenSlide.
+
+        They are only nearly right: a position on a level is converted with `level_factors`.
+        """
         return self._reader.level_downsamples
+
+    @property
+    def level_factors(self) -> tuple[tuple[float, float], ...]:
+        """How many pixels of level 0 one pixel of each level covers, (x, y)."""
+        return find_factors(self.level_dimensions)
+
+    @property
+    def tile_bytes(self) -> NDArray[np.int64] | None:
+        """Bytes of each tile of level 0, (rows, cols); None if the file does not say.
+
+        Tiles with more detail have more.
+        """
+        page = self._pages.find(self.dimensions)
+        return None if page is None or page.tile == (0, 0) else page.lengths
 
     @property
     def objective(self) -> float | None:
@@ -211,6 +306,24 @@ class Slide:
         return hashlib.sha256(facts + head).hexdigest()
 
     @property
+    def content_hash(self) -> str:
+        """Hash of the slide's size in bytes and of a sample of its level 0.
+
+        Raises
+        ------
+        SlideReadError : the file is gone
+        """
+        if self._content_hash is None:
+            page = self._pages.find(self.dimensions)
+            try:
+                self._content_hash = hash_contents(self.path, self._properties, page)
+            except OSError as error:
+                raise SlideReadError(
+                    f"{self.name}: cannot be read ({error.strerror}); copy the slide again"
+                ) from None
+        return self._content_hash
+
+    @property
     def mpp(self) -> tuple[float, float]:
         """(x, y) µm per pixel at level 0.
 
@@ -241,7 +354,12 @@ class Slide:
     @property
     def mpp_of_file(self) -> tuple[float | None, float | None]:
         """(x, y) µm per pixel in the file, unchecked; None where missing."""
-        return self._properties.mpp
+        return self._file_mpp.mpp
+
+    @property
+    def mpp_notes(self) -> tuple[str, ...]:
+        """What is suspicious about `mpp_of_file`, one phrase each; nothing if `mpp` was given."""
+        return self._file_mpp.notes if self._mpp is None else ()
 
     @property
     def facts(self) -> SlideFacts:
@@ -258,6 +376,7 @@ class Slide:
             mpp_source=self.mpp_source,
             objective=self.objective,
             quickhash=self.quickhash,
+            content_hash=self.content_hash,
         )
 
     @property
@@ -272,6 +391,15 @@ class Slide:
         return self._mpp_source
 
     # -- pixels ----------------------------------------------------------------------------------
+
+    def check_opaque(self) -> None:
+        """Raise `UnsupportedSlideError` if nothing that was read until now is opaque."""
+        if self._max_alpha < _MIN_OPAQUE:
+            raise UnsupportedSlideError(
+                f"{self.name}: all of it is transparent (alpha at most {self._max_alpha} of 255), "
+                "as where a fourth sample is no alpha channel; expected opaque pixels; "
+                "save it again without the fourth sample"
+            )
 
     def level_for(self, mpp: float) -> int:
         """Return the coarsest level at least as fine as `mpp` (1 % tolerance for rounded tags).
@@ -289,8 +417,8 @@ class Slide:
             )
         fine_enough = [
             level
-            for level, downsample in enumerate(self.level_downsamples)
-            if finest * downsample <= mpp * 1.01
+            for level, factors in enumerate(self.level_factors)
+            if finest * max(factors) <= mpp * 1.01
         ]
         return fine_enough[-1] if fine_enough else 0
 
@@ -304,7 +432,8 @@ class Slide:
         """Read a rectangle of the slide, resampled from one level with an antialiasing filter.
 
         The source box is fractional and the filter sees the pixels around it, so that neighbouring
-        rectangles join without a seam and a downsample of 4.0003 causes no shift.
+        rectangles join without a seam and a downsample of 4.0003 causes no shift. Positions on the
+        level follow from `level_factors`, whatever OpenSlide makes of its size.
 
         Parameters
         ----------
@@ -321,8 +450,13 @@ class Slide:
         ------
         SlideReadError : the file is damaged there
         """
-        downsample = self.level_downsamples[level]
-        window = frame_windows(np.array([location_l0]), size_l0, size_px, downsample, snapped=True)
+        window = frame_windows(
+            np.array([location_l0]),
+            size_l0,
+            size_px,
+            self.level_factors[level],
+            snapped=self.level_downsamples[level],
+        )
         x, y = window.start_l0[0].astype(int).tolist()
         width, height = window.extent[0].tolist()
         pixels = self.read_level((x, y), level, (width, height))
@@ -335,7 +469,8 @@ class Slide:
 
         Parameters
         ----------
-        location_l0 : (x, y) of the top-left corner, level-0 pixels
+        location_l0 : (x, y) of the top-left corner, which is divided by that of
+            `level_downsamples` to get pixels of the level
         level : the pyramid level
         size : (width, height), pixels of the level
 
@@ -347,20 +482,44 @@ class Slide:
         ------
         SlideReadError : the file is damaged there
         """
-        try:
-            rgba = self._reader.read_rgba(location_l0, level, size)
-        except ReaderError as error:
-            # OpenSlide fails every later call on a handle after its first error: open a new one
-            self._reader.close()
-            self._reader = self._open()
-            x, y = location_l0
-            raise SlideReadError(
-                f"{self.name}: cannot be read at level {level}, x {x}, y {y} "
-                f"({self._redact(error)}); copy the slide again"
-            ) from None
+        rgba = self.read_rgba(location_l0, level, size)
         alpha = rgba.getchannel("A")
+        self._max_alpha = max(self._max_alpha, int(np.asarray(alpha).max()))
         if alpha.getextrema() == (255, 255):
             return np.asarray(rgba.convert("RGB"))
         canvas = Image.new("RGB", rgba.size, self.background)
         canvas.paste(rgba, mask=alpha)
         return np.asarray(canvas)
+
+    def read_rgba(
+        self, location_l0: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> Image.Image:
+        """Read pixels of a level as `read_level`, RGBA; alpha is 0 where nothing was scanned.
+
+        Where that fails it reads once more: the file may have been gone for a moment.
+
+        Raises
+        ------
+        SlideReadError : the file is damaged there, or gone
+        """
+        if self._lost:
+            self._renew()
+        try:
+            return self._reader.read_rgba(location_l0, level, size)
+        except ReaderError as error:
+            failure = error
+        self._renew()
+        if self._futile < _MAX_FUTILE:
+            try:
+                rgba = self._reader.read_rgba(location_l0, level, size)
+                self._futile = 0
+                return rgba
+            except ReaderError as error:
+                failure = error
+            self._futile += 1
+            self._renew()
+        x, y = location_l0
+        raise SlideReadError(
+            f"{self.name}: cannot be read at level {level}, x {x}, y {y} "
+            f"({self._redact(failure)}); copy the slide again"
+        )

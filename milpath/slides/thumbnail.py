@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from milpath.errors import SlideReadError
 from milpath.slides.lattice import Lattice
+from milpath.slides.levels import choose_level, is_trusted
 from milpath.slides.slide import Slide
 
 _BLOCK_PX = 1024  # side of the source blocks in which a thumbnail is read: 4 MB, resampled 13
@@ -47,6 +48,7 @@ def read_thumbnail(slide: Slide, mpp: float) -> Thumbnail:
     ------
     ResolutionError : the slide's own resolution is missing or implausible
     SlideReadError : no part of the slide can be read
+    UnsupportedSlideError : no part of it is opaque
     """
     x0, y0, width_l0, height_l0 = slide.bounds_l0
     finest = slide.mpp_mean
@@ -54,13 +56,13 @@ def read_thumbnail(slide: Slide, mpp: float) -> Thumbnail:
     cols = max(1, round(width_l0 * finest / target))
     rows = max(1, round(height_l0 * finest / target))
     lattice = Lattice((x0, y0), (width_l0 / cols, height_l0 / rows))
-    level = slide.level_for(target)
+    level = choose_level(slide, target)
     rgb = np.empty((rows, cols, 3), np.uint8)
     rgb[:] = slide.background
     unreadable = np.zeros((rows, cols), np.bool_)
     failures: list[SlideReadError] = []
-    downsample = slide.level_downsamples[level]
-    side = max(_SMALL_BLOCK_PX, int(_BLOCK_PX * downsample / max(lattice.cell_l0)))
+    factor = min(slide.level_factors[level])
+    side = max(_SMALL_BLOCK_PX, int(_BLOCK_PX * factor / max(lattice.cell_l0)))
     blocks = [
         (row, col, min(side, rows - row), min(side, cols - col))
         for row in range(0, rows, side)
@@ -74,6 +76,8 @@ def read_thumbnail(slide: Slide, mpp: float) -> Thumbnail:
         # where a level is damaged, a finer one may be intact; only small blocks can afford it
         small = max(h, w) <= _SMALL_BLOCK_PX
         for source in range(level, -1, -1) if small else (level,):
+            if not is_trusted(slide, source):
+                continue
             try:
                 rgb[where] = slide.read_region((x, y), (width, height), (w, h), source)
                 break
@@ -87,6 +91,7 @@ def read_thumbnail(slide: Slide, mpp: float) -> Thumbnail:
                 blocks.extend(_quarter(row, col, h, w))
     if failures and unreadable.all():
         raise failures[0]
+    slide.check_opaque()
     return Thumbnail(rgb, lattice, finest * math.sqrt(lattice.cell_area_l0), unreadable)
 
 

@@ -37,9 +37,14 @@ _CLOSE_UM = 16.0  # gaps thinner than twice this (clefts, the inside of small gl
 _PEN_WIDTH_UM = 48.0  # marker strokes are wider than this; goblet cells are narrower
 _PEN_RIM_UM = 16.0  # the blurred edge of a stroke
 _MIN_PEN_AREA_UM2 = 15_000.0  # area of dense ink that a stroke has at least
+_SMOOTH_INK_UM = 40.0  # side of the square that ink is smooth in; the nuclei of tissue are finer
+_FLAT_UM = 200.0  # artificial fill is wider than this
+_FLAT_RIM_UM = 80.0  # how far compression changes the fill beside something else
+_FLAT_FRINGE_UM = 48.0  # and how wide a false colour it may cause there
 _NOISE_SIGMAS = 6.0
 _SEED_FACTOR = 2.0  # a piece must reach this many times the threshold somewhere
 _OD_BOUNDS = (0.012, 0.025)  # limits of the threshold for any noise: pale tissue has 0.04
+_GREY_BOUNDS = (0.03, 0.06)  # the same for a grey slide, where all that is dark is tissue
 _DARK_BOUNDS = (0.03, 0.06)  # the same for fluorescence, as a fraction of full scale
 _MAX_BLACK = 0.2  # greatest level of a dark background: camera offset and autofluorescence
 _GREY = 0.15  # chroma over darkness; shadows, dust and carbon have less, every stain has more
@@ -60,6 +65,7 @@ class TissueMask:
     background : `bright` (brightfield: H&E, IHC) or `dark` (fluorescence)
     pen : boolean array (rows, cols), True = excluded as marker pen
     background_rgb : RGB of the empty slide in brightfield; None if no empty area is visible
+    is_grey : whether the picture has no colour at all
     """
 
     mask: Mask
@@ -67,12 +73,18 @@ class TissueMask:
     background: Background
     pen: Mask
     background_rgb: tuple[int, int, int] | None = None
+    is_grey: bool = False
 
     @property
     def has_colour_cast(self) -> bool:
         """Whether the background has a colour unlikely for brightfield: the colours are wrong."""
         rgb = self.background_rgb
         return rgb is not None and min(rgb) <= _MIN_NEUTRAL * max(rgb)
+
+    @property
+    def is_mostly_pen(self) -> bool:
+        """Whether more of it is pen than tissue: the pen could be a stain."""
+        return int(self.pen.sum()) > int(self.mask.sum())
 
     @property
     def fraction(self) -> float:
@@ -96,23 +108,32 @@ def segment_tissue(thumbnail: Thumbnail, params: TissueParams) -> TissueMask:
     planes = np.ascontiguousarray(np.moveaxis(thumbnail.rgb, 2, 0))
     saturated = _find_saturated(planes)
     valid = ~(thumbnail.unreadable | saturated)
-    empty = _measure_background(planes, valid)
+    flat = _find_flat(planes, valid, mpp)
+    empty = _measure_background(planes, valid, flat)
+    fill = _grow_fill(planes, flat, empty, mpp)
     pen = np.zeros(valid.shape, np.bool_)
     background: Background = "bright"
-    if empty is None and _looks_fluorescent(planes, valid):
+    grey = _is_grey(planes)
+    if empty is None and _looks_fluorescent(planes, valid & ~fill if fill.any() else valid):
         background = "dark"
         mask = _above_noise(_emission(planes, valid), valid, _DARK_BOUNDS, mpp, params)
+        valid &= ~fill
     else:
+        valid &= ~fill
         white = _choose_white(empty, planes, saturated)
-        # Under a strong colour cast (a wrong colour space) inks cannot be recognised.
-        if params.exclude_pen and np.min(white) > _MIN_NEUTRAL * np.max(white):
+        # Without colour, or under a strong cast (a wrong colour space), inks are not recognised.
+        if params.exclude_pen and not grey and np.min(white) > _MIN_NEUTRAL * np.max(white):
             pen = _find_pen(planes, white, valid, mpp)
             valid &= ~pen
-        bounds = _OD_BOUNDS if empty is not None else _OD_BOUNDS[:1] * 2  # noise is not measurable
-        mask = _above_noise(_stain(planes, white), valid, bounds, mpp, params)
+        stain, bounds = (_darkness, _GREY_BOUNDS) if grey else (_stain, _OD_BOUNDS)
+        if empty is None:
+            bounds = bounds[:1] * 2  # noise is not measurable
+        mask = _above_noise(stain(planes, white), valid, bounds, mpp, params)
     mask = _clean_up(mask, mpp, params) & valid
+    if fill.any():
+        mask &= _open_square(mask, _cells(_FLAT_FRINGE_UM, mpp)) | ~_widen(fill, _FLAT_RIM_UM, mpp)
     rgb = None if empty is None else (int(empty[0]), int(empty[1]), int(empty[2]))
-    return TissueMask(mask, thumbnail.lattice, background, pen, rgb)
+    return TissueMask(mask, thumbnail.lattice, background, pen, rgb, grey)
 
 
 # -- background ------------------------------------------------------------------------------------
@@ -120,6 +141,7 @@ def segment_tissue(thumbnail: Thumbnail, params: TissueParams) -> TissueMask:
 _FLAT = 4  # grey levels between neighbours; background is flatter than any tissue
 _BIN = 8  # grey levels of a bin of the colour histogram
 _SATURATED = 253  # white from this level up
+_MAX_DIM = 64  # of fluorescence between its cells
 
 
 def _find_saturated(planes: Pixels) -> Mask:
@@ -131,12 +153,12 @@ def _find_saturated(planes: Pixels) -> Mask:
     return saturated
 
 
-def _measure_background(planes: Pixels, valid: Mask) -> Pixels | None:
+def _measure_background(planes: Pixels, valid: Mask, fill: Mask) -> Pixels | None:
     """Measure the colour of the empty slide, (3,); None if the picture shows no empty area.
 
     It is the brightest of the frequent colours of wide flat areas. A strong colour cast (a wrong
     colour space, the illumination) must cover a large part of the picture: it could be smooth
-    tissue.
+    tissue. An artificial fill is the background only if there is no other of glass's colour.
     """
     flat = valid & (planes.max(axis=0) >= 100)
     flat[[0, -1]] = flat[:, [0, -1]] = False  # the outer cells may lie half outside the scan
@@ -146,20 +168,132 @@ def _measure_background(planes: Pixels, valid: Mask) -> Pixels | None:
         flat[:, :-1] &= np.maximum(right, left) - np.minimum(right, left) <= _FLAT
     flat = ndimage.binary_erosion(flat, np.ones((3, 3), np.bool_))
     sampled = _sampled(flat)
-    colours = planes[:, *sampled][:, flat[sampled]]
+    chosen = flat[sampled]
+    colours, filled = planes[:, *sampled][:, chosen], fill[sampled][chosen]
     counted = int(valid[sampled].sum())
+    colour, cells = _brightest(colours, counted)
+    if colour is None:
+        return None
+    if filled[cells].mean() > 0.5:
+        scanned, others = _brightest(colours[:, ~filled], counted)
+        if scanned is not None and _is_neutral(scanned, 0.95) and others.sum() > 0.02 * counted:
+            return scanned
+        rest = planes[:, *sampled][:, (valid & ~fill)[sampled]]
+        if not _is_neutral(colour) and rest.size and np.median(rest.max(axis=0)) < _MAX_DIM:
+            return None  # a fill beside fluorescence
+    return colour if _is_neutral(colour) or cells.sum() > 0.1 * counted else None
+
+
+def _brightest(colours: Pixels, counted: int) -> tuple[Pixels | None, Mask]:
+    """Find the brightest of the frequent colours (3, N), and which of the N are near it."""
     shape = (256 // _BIN,) * 3
     bins = np.ravel_multi_index(tuple(colours // _BIN), shape)
     counts = np.bincount(bins, minlength=math.prod(shape))
     frequent = np.flatnonzero(counts > max(0.1 * np.max(counts), 0.005 * counted))
     if not frequent.size:
-        return None
+        return None, np.zeros(colours.shape[1], np.bool_)
     centres = np.stack(np.unravel_index(frequent, shape), axis=1) * _BIN + _BIN // 2
     brightest = centres[np.argmax(centres.sum(axis=1))]
     near = (np.abs(colours.astype(np.int16) - brightest[:, None]) <= _BIN).all(axis=0)
-    colour = np.median(colours[:, near], axis=1).astype(np.uint8)
-    neutral = np.max(colour) >= 180 and np.min(colour) >= 0.82 * np.max(colour)
-    return colour if neutral or near.sum() > 0.1 * counted else None
+    return np.median(colours[:, near], axis=1).astype(np.uint8), near
+
+
+def _is_neutral(colour: Pixels, ratio: float = 0.82) -> bool:
+    return bool(np.max(colour) >= 180 and np.min(colour) >= ratio * np.max(colour))
+
+
+def _is_grey(planes: Pixels) -> bool:
+    """Return whether all cells are grey to a level; a camera's colours are never that equal."""
+    first = planes[0].astype(np.int16)
+    return all(bool((np.abs(plane - first) <= 1).all()) for plane in planes[1:])
+
+
+# -- artificial fill -------------------------------------------------------------------------------
+
+
+def _find_flat(planes: Pixels, valid: Mask, mpp: float) -> Mask:
+    """Find wide areas of exactly one colour: canvas that was filled, or blank glass.
+
+    Whatever a camera sees has noise: a cell of tissue and its neighbours are never all equal over
+    200 µm, though those of bright glass may be.
+    """
+    equal = valid.copy()
+    equal[1:-1, 1:-1] &= _has_equal_neighbours(planes)
+    # the outer cells of an area have other neighbours
+    return _open_square(equal, max(_MIN_FLAT_CELLS, _cells(_FLAT_UM, mpp)) - 2)
+
+
+def _grow_fill(planes: Pixels, flat: Mask, empty: Pixels | None, mpp: float) -> Mask:
+    """Find artificial fill: `flat` areas of another colour than the background, and their rims."""
+    fill = np.zeros(flat.shape, np.bool_)
+    if empty is not None:
+        flat = flat & ~_is_near(planes, empty, _BIN)
+    packed = planes[:, flat].astype(np.int32)
+    colours, counts = np.unique(packed[0] << 16 | packed[1] << 8 | packed[2], return_counts=True)
+    for colour in colours[np.argsort(counts)[::-1][:_MAX_FILLS]].tolist():
+        rgb = np.array([colour >> 16, colour >> 8 & 255, colour & 255], np.uint8)
+        if _could_be_tissue(rgb, empty):
+            same = flat & _is_near(planes, rgb, 0)
+            rim = _widen(same, _FLAT_RIM_UM, mpp) & _is_near(planes, rgb, _FILL_RINGING)
+            fill |= _keep_seeded(rim, same) | _widen(same, 2 * mpp, mpp)
+    return fill
+
+
+def _could_be_tissue(rgb: Pixels, empty: Pixels | None) -> bool:
+    """Return whether a flat colour would count as tissue; glass and shadows need no care."""
+    if empty is None:
+        return bool(rgb.max() > 255 * _MAX_BLACK)
+    od = _optical_density(rgb[:, None], empty)
+    return bool(_stain_of(od)[0] > 0.5 * _OD_BOUNDS[0] or od.mean() > 0.5 * _GREY_BOUNDS[0])
+
+
+def _cells(length_um: float, mpp: float) -> int:
+    return max(1, round(length_um / mpp))
+
+
+def _widen(mask: Mask, by_um: float, mpp: float) -> Mask:
+    return _square_filter(mask, 2 * _cells(by_um, mpp) + 1, grow=True)
+
+
+_MIN_FLAT_CELLS = 8
+_MAX_FILLS = 8  # colours
+_FILL_RINGING = 12  # grey levels by which compression changes a fill beside something else
+
+
+def _has_equal_neighbours(planes: Pixels) -> Mask:
+    """Return which inner cells equal their eight neighbours, (rows - 2, cols - 2)."""
+    rows, cols = planes.shape[1:]
+    if min(rows, cols) < 3:
+        return np.zeros((max(0, rows - 2), max(0, cols - 2)), np.bool_)
+    across = (planes[:, :, 1:] == planes[:, :, :-1]).all(axis=0)
+    down = (planes[:, 1:] == planes[:, :-1]).all(axis=0)
+    across = across[:, 1:] & across[:, :-1]
+    down = down[1:] & down[:-1]
+    three: Mask = across[1:-1] & across[2:] & across[:-2] & down[:, 1:-1]
+    return three
+
+
+def _open_square(mask: Mask, side: int) -> Mask:
+    """Binary opening by a square, separable: ten times as fast as SciPy's for large squares."""
+    return _square_filter(_square_filter(mask, side, grow=False), side, grow=True)
+
+
+def _square_filter(mask: Mask, side: int, *, grow: bool) -> Mask:
+    """Dilate (or erode) by a square; beyond the picture it goes on as at its border."""
+    function = ndimage.maximum_filter if grow else ndimage.minimum_filter
+    # an even side is off the middle: the other way round when growing, so that opening stays put
+    origin = 0 if side % 2 or grow else -1
+    filtered = function(mask.view(np.uint8), size=side, mode="nearest", origin=origin)
+    wide: Mask = filtered.view(np.bool_)
+    return wide
+
+
+def _is_near(planes: Pixels, colour: Pixels, levels: int) -> Mask:
+    """Return which cells have a colour to `levels` grey levels in every channel."""
+    near = np.ones(planes.shape[1:], np.bool_)
+    for plane, level in zip(planes, colour.astype(int), strict=True):
+        near &= (plane >= max(0, level - levels)) & (plane <= min(255, level + levels))
+    return near
 
 
 def _choose_white(empty: Pixels | None, planes: Pixels, saturated: Mask) -> Pixels:
@@ -223,6 +357,14 @@ def _stain_of(od: Field) -> Field:
     chroma = od.max(axis=0) - od.min(axis=0)
     stain: Field = np.maximum(chroma - _GREY * dark, dark - _OPAQUE)
     return np.maximum(stain, 0, out=stain)
+
+
+def _darkness(planes: Pixels, white: Pixels) -> Field:
+    """Compute the mean optical density, (rows, cols): all that a grey slide shows of stain."""
+    darkness = np.empty(planes.shape[1:], np.float32)
+    for rows, od in _strips(planes, white):
+        darkness[rows] = od.mean(axis=0)
+    return darkness
 
 
 def _emission(planes: Pixels, valid: Mask) -> Field:

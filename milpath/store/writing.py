@@ -12,10 +12,10 @@ from typing import IO, Any
 
 import h5py
 
-from milpath import __version__
 from milpath.store.integrity import CheckedPages, ChecksumError, add_checksums, read_footer
 from milpath.store.publishing import publish
 from milpath.store.signals import defer_signals
+from milpath.version import __version__
 
 FORMAT_VERSION = 2
 """Format of all HDF5 files; 2 added the integrity footer. Other formats are refused."""

@@ -84,9 +84,9 @@ def draw_slide(  # noqa: PLR0913 (each keyword is one thing that a test needs to
     tumour : plant a tumour
     size_px : (width, height) in level-0 px
     mpp : level-0 µm per pixel. Cells have their real size in µm, so a smaller mpp draws them
-        larger; the outline of the tissue follows the slide's size instead.
+        larger; the contour of the tissue follows the slide's size instead.
     artefacts : let pen, fold, blur and bubble occur (each about every second slide)
-    tissue : False draws bare glass (artefacts may still lie on it)
+    tissue : False draws an empty slide (artefacts may still lie on it)
     tumour_share : the range that the tumour's share of the tissue area is drawn from
     mpp_tags : False leaves the resolution out of the file
     """

@@ -57,7 +57,7 @@ class Anatomy:
 class Blobs:
     """N lobed ellipses: nuclei, glands or holes. Every array has shape (N,); lengths in µm.
 
-    `angle` (radians) turns the long semi-axis `a` from +x; the outline's radius swings by `lobe`
+    `angle` (radians) turns the long semi-axis `a` from +x; the contour's radius swings by `lobe`
     three times around, from `phase` on; `ink` is the stain laid down inside.
     """
 
@@ -91,7 +91,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], grain: float)
 
 
 def bare_anatomy(frame: Frame) -> Anatomy:
-    """Return the anatomy of bare glass."""
+    """Return the anatomy of an empty slide."""
     nothing = np.full(frame.grid, -1, np.float32)
     return Anatomy(nothing, nothing)
 
@@ -201,7 +201,7 @@ def nuclei(
 
 
 def glands_at(rng: np.random.Generator, points: Points) -> Blobs:
-    """Return gland outlines at `points`, 50 to 100 µm across."""
+    """Return gland contours at `points`, 50 to 100 µm across."""
     n = len(points)
     a = rng.uniform(26, 48, n)
     return Blobs(
@@ -217,7 +217,7 @@ def glands_at(rng: np.random.Generator, points: Points) -> Blobs:
 
 
 def gland_nuclei(rng: np.random.Generator, glands: Blobs) -> Blobs:
-    """Return the nuclei of the glands: a ring of ovals near the outline, pointing at the lumen."""
+    """Return the nuclei of the glands: a ring of ovals near the contour, pointing at the lumen."""
     count = np.maximum(8, np.round(np.pi * (glands.a + glands.b) / 7.0)).astype(np.int64)
     of = np.repeat(np.arange(len(count)), count)
     rank = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)

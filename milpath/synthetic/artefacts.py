@@ -18,7 +18,7 @@ Veil = tuple[Field, NDArray[np.float64]]
 
 
 def spoil(rng: np.random.Generator, frame: Frame, stains: tuple[Field, Field]) -> list[Veil]:
-    """Fold and blur the `stains` in place and return what else lies on the glass."""
+    """Fold and blur the `stains` in place and return the other layers on the slide."""
     fold, blur, pen, bubble = rng.random(4) < (0.4, 0.4, 0.4, 0.3)
     short = min(frame.width, frame.height)
     # Each stage has its own child: whether one occurs must not change the others.

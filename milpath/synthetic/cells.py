@@ -160,7 +160,7 @@ def stamp(
 ) -> None:
     """Lay `blobs` onto `canvas`, keeping the maximum where they overlap.
 
-    `profile(r, px)` gives the ink at radius r (0 centre, 1 outline) of blobs whose mean radius is
+    `profile(r, px)` gives the ink at radius r (0 centre, 1 contour) of blobs whose mean radius is
     px pixels. Blobs of like size share one window, so that thousands of them are one array.
     """
     reach = np.ceil(blobs.a * 1.35 / frame.mpp + 1.5).astype(np.int64)

@@ -1,7 +1,8 @@
-"""Picture: fibres, stain and glass over the canvas, as an RGB array composed in optical density.
+"""Picture: fibres, stain and background over the canvas, as RGB composed in optical density.
 
-Concentrations of haematoxylin and eosin add up; colour is glass x exp(-concentration x stain), as
-in a microscope (Beer-Lambert), so that overlaps and thin edges look as they do on real slides.
+Concentrations of haematoxylin and eosin add up; colour is background x exp(-concentration x
+stain), as in a microscope (Beer-Lambert), so that overlaps and thin edges look as they do on real
+slides.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def paint(
 ) -> NDArray[np.uint8]:
     """Return the slide as RGB [row, col, channel]; `cells` places cells, `ink` colours them."""
     canvas = place_cells(cells, frame, anatomy)
-    # Children, so that artefacts on or off leave stain and glass as they are.
+    # Children, so that artefacts on or off leave stain and background as they are.
     staining, spoiling, developing = ink.spawn(3)
     haematoxylin, eosin = _concentrations(staining, frame, canvas)
     veils = spoil(spoiling, frame, (haematoxylin, eosin)) if artefacts else []
@@ -96,9 +97,9 @@ def _eosin(part: Canvas, fibres: Field, mottle: Field) -> Field:
 def _develop(
     rng: np.random.Generator, frame: Frame, stains: tuple[Field, Field], veils: list[Veil]
 ) -> NDArray[np.uint8]:
-    """Return RGB: off-white, faintly shaded glass seen through the stains."""
+    """Return RGB: off-white, faintly shaded background seen through the stains."""
     shade = enlarge(rng.normal(0, 0.008, (3, 3)).astype(np.float32), frame.shape)
-    glass = rng.uniform(0.93, 0.97) + rng.normal(0, 0.006, 3)
+    background = rng.uniform(0.93, 0.97) + rng.normal(0, 0.006, 3)
     colours = [np.array(s) + rng.normal(0, 0.045, 3) for s in (HAEMATOXYLIN, EOSIN)]
     colour_h, colour_e = (c / np.linalg.norm(c) for c in colours)
     layers = [(stains[0], 1.5 * colour_h), (stains[1], colour_e), *veils]
@@ -110,6 +111,6 @@ def _develop(
             for layer, colour in layers:
                 light -= layer[rows] * np.float32(colour[channel])
             np.exp(light, out=light)
-            light *= np.float32(255 * glass[channel])
+            light *= np.float32(255 * background[channel])
             rgb[rows, :, channel] = (light + np.float32(0.5)).clip(0, 255)
     return rgb

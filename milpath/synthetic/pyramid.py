@@ -19,8 +19,8 @@ SMALLEST_PX = 256
 def write_pyramid(path: Path, rgb: NDArray[np.uint8], mpp: float | None) -> None:
     """Write `rgb` [row, col, channel] whole or not at all; `mpp=None` leaves out the resolution.
 
-    Reduced levels are further pages, each a quarter of the last, rounded up: a side that 4 does not
-    divide has a downsample that is not whole, as scanners' files have.
+    Reduced levels are further pages, each reduced exactly 4 times and rounded up to whole pixels: a
+    side that 4 does not divide makes the ratio of the sizes fractional, as in scanners' files.
     """
     from tifffile import TiffWriter
 
@@ -52,7 +52,8 @@ def _levels(rgb: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     image = Image.fromarray(rgb)
     while True:
         size = (-(-image.width // 4), -(-image.height // 4))
-        image = image.resize(size, Image.Resampling.HAMMING)
+        whole = _extend(np.asarray(image), 4)  # else resizing would stretch the picture
+        image = Image.fromarray(whole).resize(size, Image.Resampling.HAMMING)
         yield np.asarray(image)
         if max(size) <= SMALLEST_PX:
             return
@@ -61,7 +62,13 @@ def _levels(rgb: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
 def _tiles(level: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     """Yield whole tiles row by row; edge tiles repeat the last pixel (black would ring in JPEG)."""
     rows, cols = level.shape[:2]
-    padded = np.pad(level, ((0, -rows % TILE_PX), (0, -cols % TILE_PX), (0, 0)), mode="edge")
+    padded = _extend(level, TILE_PX)
     for row in range(0, rows, TILE_PX):
         for col in range(0, cols, TILE_PX):
             yield padded[row : row + TILE_PX, col : col + TILE_PX]
+
+
+def _extend(rgb: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Repeat the last row and column until the sides are multiples of `factor`."""
+    rows, cols = rgb.shape[:2]
+    return np.pad(rgb, ((0, -rows % factor), (0, -cols % factor), (0, 0)), mode="edge")

@@ -75,6 +75,7 @@ def test_a_report_reads_the_run_logs_only(slides: Path, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["slide"] for row in rows] == ["s0", "torn"]
     assert milpath("report", slides).returncode == 4
+    assert milpath("report", tmp_path / "missing").returncode == 2
 
 
 @pytest.mark.slow
@@ -141,7 +142,7 @@ def test_a_second_sigterm_exits_immediately() -> None:
 def test_sigterm_outside_a_run_exits_as_ctrl_c_does(tmp_path: Path) -> None:
     code = (
         "import sys, time, milpath.cli as cli\n"
-        "cli.app = lambda: (print('here', flush=True), time.sleep(60))\n"
+        "cli.app = lambda **_: (print('here', flush=True), time.sleep(60))\n"
         "cli.main()"
     )
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What all pictures share is drawn alike: any text, within the canvas."""
+"""Text of any length and script is drawn within the canvas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from milpath.figures.canvas import open_canvas, printable, write_text
 
 
-def test_text_keeps_the_characters_that_the_font_has_and_marks_the_others() -> None:
+def test_text_keeps_the_characters_of_the_font_and_replaces_others() -> None:
     assert printable("µm² · ± é ŵ \N{MINUS SIGN}") == "µm² · ± é ŵ \N{MINUS SIGN}"
     assert printable("e\N{COMBINING ACUTE ACCENT}") == "é"
     assert printable("a\tb\n切\N{MICROSCOPE}\udc80") == "a\ufffdb" + 4 * "\ufffd"
@@ -21,7 +21,7 @@ def test_text_keeps_the_characters_that_the_font_has_and_marks_the_others() -> N
     "title",
     ["i" * 80, "W" * 90, "\N{HEBREW LETTER ALEF}\N{ARABIC LETTER BEH}" * 50, "q\u0300" * 90],
 )
-def test_a_long_line_is_made_smaller_until_it_fits(title: str) -> None:
+def test_a_long_line_is_shrunk_until_it_fits(title: str) -> None:
     canvas = open_canvas((600, 300), 1, f"{title}\n{title}")
     drawn = (np.asarray(canvas.image) < 200).all(axis=-1).nonzero()[1]
     assert drawn.max() < canvas.image.width - canvas.text_px
@@ -31,7 +31,7 @@ def test_a_long_line_is_made_smaller_until_it_fits(title: str) -> None:
 @pytest.mark.parametrize(
     ("align", "ends"), [("left", (300, 360)), ("middle", (270, 330)), ("right", (240, 300))]
 )
-def test_text_is_written_where_it_is_aligned(align: str, ends: tuple[int, int]) -> None:
+def test_text_is_aligned_left_middle_or_right(align: str, ends: tuple[int, int]) -> None:
     canvas = open_canvas((600, 300), 1, "")
     width = write_text(canvas, 300, 100, "H" * 6, align=align)  # type: ignore[arg-type]
     drawn = (np.asarray(canvas.image) < 200).all(axis=-1).nonzero()

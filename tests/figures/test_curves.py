@@ -1,4 +1,4 @@
-"""Curves are drawn for any training, and go the way their points go."""
+"""Curves are drawn for any training history, and follow their points."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def history(epochs: int, *names: str) -> dict[str, list[float]]:
         [{"val_loss": [1.0, 0.5], "val_accuracy": [0.5]}],
     ],
 )
-def test_curves_are_drawn_for_any_training_alike_twice(
+def test_curves_of_any_history_are_drawn_with_the_same_bytes_each_time(
     tmp_path: Path, histories: list[dict[str, list[float]]]
 ) -> None:
     for name in ("a.png", "b.png"):
@@ -44,7 +44,7 @@ def test_curves_are_drawn_for_any_training_alike_twice(
 
 
 @pytest.mark.parametrize("aucs", [(0.7, 0.8, 0.95), (0.95, 0.8, 0.7)])
-def test_a_learning_curve_goes_the_way_its_points_go(
+def test_a_learning_curve_rises_and_falls_with_its_points(
     tmp_path: Path, aucs: tuple[float, ...]
 ) -> None:
     points = {
@@ -57,12 +57,12 @@ def test_a_learning_curve_goes_the_way_its_points_go(
     assert (left.mean() > right.mean()) == (aucs[0] < aucs[-1])  # rows run downwards
 
 
-def test_a_learning_curve_is_drawn_of_a_single_model(tmp_path: Path) -> None:
+def test_a_learning_curve_of_a_single_model_is_drawn(tmp_path: Path) -> None:
     write_learning_curve(tmp_path / "c.png", {50: [0.9]}, "AUC", "bags")
     assert (pixels(tmp_path / "c.png")[..., 2] > pixels(tmp_path / "c.png")[..., 0] + 60).any()
 
 
-def test_long_numbers_push_no_name_out_of_the_picture(tmp_path: Path) -> None:
+def test_long_tick_labels_keep_the_axis_label_in_the_picture(tmp_path: Path) -> None:
     margins = []
     for aucs in ([0.9, 0.8], [0.99859, 0.99998], [0.9985901, 0.9985902]):
         write_learning_curve(tmp_path / "c.png", {1000: aucs}, "AUC on unseen bags", "")

@@ -1,4 +1,4 @@
-"""Heatmaps lie where their patches lie, and mean what their label says."""
+"""Heatmaps have values where their patches lie, in the scale that their label names."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.predicting import all_places, extent, make_grid, make_prediction
 
 from milpath.errors import StoredFileError, UsageError
-from milpath.figures.heatmap import render_heatmap, spread
+from milpath.figures.heatmap import PatchScores, rasterize_scores, render_heatmap
 from milpath.figures.overlay import overlay_title
+from milpath.figures.score import Scale, Score
+from milpath.patches.grid import PatchGrid
 
 
-def test_a_hot_patch_lights_exactly_the_cells_of_its_own_square() -> None:
+def rasterize(grid: PatchGrid, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    return rasterize_scores(grid, PatchScores(scores, "x", False, Scale.raw)).values
+
+
+def test_a_patch_with_a_score_covers_exactly_the_cells_of_its_own_square() -> None:
     rng = np.random.default_rng(7)
     for _ in range(200):
         stride = int(rng.integers(3, 300))
@@ -24,25 +31,25 @@ def test_a_hot_patch_lights_exactly_the_cells_of_its_own_square() -> None:
         places = rng.permutation(all_places(9, 7))[: rng.integers(1, 60)]
         grid = make_grid(places, side, stride, origin)
         hot = int(rng.integers(len(grid)))
-        heat = spread(grid, (np.arange(len(grid)) == hot).astype(float))
+        heat = rasterize(grid, (np.arange(len(grid)) == hot).astype(float))
         left, top, right, bottom = extent(np.nan_to_num(heat) > 0, origin, stride)
         x, y = grid.coords[hot]
         assert (left, top) == pytest.approx((x, y), abs=0.5)
-        # a stride that does not divide the patch leaves its last cell partly covered
+        # the last cell is partly covered if the stride does not divide the patch
         whole = -(-side // stride) * stride
         assert (right, bottom) == pytest.approx((x + whole, y + whole), abs=0.5)
 
 
 @pytest.mark.parametrize(("side", "stride"), [(6, 6), (6, 3), (7, 3), (8, 5), (9, 2), (5, 5)])
 @pytest.mark.parametrize("jitter", [0, 2])
-def test_a_cell_is_the_mean_of_what_covers_it_pixel_by_pixel(
+def test_a_cell_is_the_mean_over_its_pixels_of_the_patches_that_cover_them(
     side: int, stride: int, jitter: int
 ) -> None:
     rng = np.random.default_rng(side * 10 + stride)
     grid = make_grid(rng.permutation(all_places(6, 5))[:17], side, stride, (11, 4))
     grid = replace(grid, coords=grid.coords + rng.integers(0, jitter + 1, grid.coords.shape))
     scores = rng.normal(size=len(grid))
-    heat = spread(grid, scores)
+    heat = rasterize(grid, scores)
 
     high, wide = (heat.shape[0] + 3) * stride, (heat.shape[1] + 3) * stride
     total, count = np.zeros((high, wide)), np.zeros((high, wide))
@@ -62,7 +69,7 @@ def test_a_cell_is_the_mean_of_what_covers_it_pixel_by_pixel(
 
 
 def test_a_cell_without_a_patch_is_nan() -> None:
-    heat = spread(make_grid(np.array([[0, 0], [2, 1]]), 10, 10), np.array([1.0, 2.0]))
+    heat = rasterize(make_grid(np.array([[0, 0], [2, 1]]), 10, 10), np.array([1.0, 2.0]))
     np.testing.assert_array_equal(heat, [[1, np.nan, np.nan], [np.nan, np.nan, 2]])
 
 
@@ -72,71 +79,80 @@ def test_relative_attention_has_a_mean_of_one() -> None:
     assert heatmap.values.mean() == pytest.approx(1)
 
 
+def test_scores_and_scales_may_be_plain_strings_and_an_unknown_one_raises() -> None:
+    prediction = make_prediction(make_grid(all_places(4, 1), 20, 20))
+    by_name = render_heatmap(prediction, "contribution", "raw")  # type: ignore[arg-type]
+    by_value = render_heatmap(prediction, Score.contribution, Scale.raw)
+    np.testing.assert_array_equal(by_name.values, by_value.values)
+    with pytest.raises(ValueError, match="'evidence' is not a valid Score"):
+        render_heatmap(prediction, "evidence")  # type: ignore[arg-type]
+
+
 def test_percentiles_are_midranks_between_0_and_100() -> None:
     prediction = make_prediction(make_grid(all_places(4, 1), 20, 20))
     prediction = replace(prediction, member_attention=np.array([[0.1, 0.4, 0.4, 0.1]]))
-    heatmap = render_heatmap(prediction, scale="percentile")
+    heatmap = render_heatmap(prediction, scale=Scale.percentile)
     np.testing.assert_allclose(heatmap.values, [[25, 75, 75, 25]])
 
 
-def test_percentiles_of_contributions_rank_by_size_and_keep_the_sign() -> None:
+def test_percentiles_of_contributions_rank_by_absolute_value_and_keep_the_sign() -> None:
     prediction = make_prediction(make_grid(all_places(4, 1), 20, 20))
     contributions = np.zeros((1, 4, 2))
     contributions[0, :, 1] = [-0.9, 0.1, 0.5, 0.0]
     prediction = replace(prediction, member_contributions=contributions)
-    heatmap = render_heatmap(prediction, "contribution", "percentile", "tumour")
+    heatmap = render_heatmap(prediction, Score.contribution, Scale.percentile, "tumour")
     np.testing.assert_allclose(heatmap.values, [[-87.5, 37.5, 62.5, 0]])
     assert heatmap.signed
 
 
-def test_raw_contributions_sum_to_the_logit_less_the_bias() -> None:
+def test_raw_contributions_sum_to_the_logit_minus_the_bias() -> None:
     prediction = make_prediction(make_grid(all_places(9, 4), 16, 16), members=3)
     for index, name in enumerate(prediction.class_names):
-        heatmap = render_heatmap(prediction, "contribution", "raw", name)
+        heatmap = render_heatmap(prediction, Score.contribution, Scale.raw, name)
         expected = prediction.logits[index] - prediction.bias[index]
         assert heatmap.values.sum() == pytest.approx(expected)
 
 
-def test_relative_contributions_have_the_logit_less_the_bias_for_mean() -> None:
+def test_the_mean_of_relative_contributions_is_the_logit_minus_the_bias() -> None:
     prediction = make_prediction(make_grid(all_places(9, 4), 16, 16))
-    heatmap = render_heatmap(prediction, "contribution", class_name="tumour")
+    heatmap = render_heatmap(prediction, Score.contribution, class_name="tumour")
     assert heatmap.values.mean() == pytest.approx(prediction.logits[1] - prediction.bias[1])
 
 
-def test_two_classes_show_the_predicted_one_by_default() -> None:
+def test_contributions_are_to_the_predicted_class_by_default() -> None:
     prediction = make_prediction(make_grid(all_places(3, 3), 16, 16))
-    assert f"to {prediction.predicted} " in render_heatmap(prediction, "contribution").label
+    assert f"to {prediction.predicted} " in render_heatmap(prediction, Score.contribution).label
 
 
-def test_one_member_can_be_shown_alone() -> None:
+def test_one_member_of_an_ensemble_can_be_rendered() -> None:
     prediction = make_prediction(make_grid(all_places(5, 1), 16, 16), members=3)
-    heatmap = render_heatmap(prediction, scale="raw", member=2)
+    heatmap = render_heatmap(prediction, scale=Scale.raw, member=2)
     np.testing.assert_allclose(heatmap.values[0], prediction.member_attention[2])
     with pytest.raises(UsageError, match="members 0 to 2"):
         render_heatmap(prediction, member=3)
 
 
-def test_contributions_are_to_the_predicted_class_and_an_unknown_one_is_refused() -> None:
+def test_an_unknown_class_raises_and_names_the_known_ones() -> None:
     prediction = make_prediction(make_grid(all_places(3, 3), 16, 16), classes=("a", "b", "c"))
-    default = render_heatmap(prediction, "contribution")
+    default = render_heatmap(prediction, Score.contribution)
     assert str(prediction.predicted) in default.label
-    named = render_heatmap(prediction, "contribution", class_name=prediction.predicted)
+    named = render_heatmap(prediction, Score.contribution, class_name=prediction.predicted)
     assert np.array_equal(default.values, named.values, equal_nan=True)
     with pytest.raises(UsageError, match=r"no class 'd'.* a, b, c"):
-        render_heatmap(prediction, "contribution", class_name="d")
+        render_heatmap(prediction, Score.contribution, class_name="d")
 
 
-def test_a_slide_without_tissue_is_refused_in_one_line() -> None:
+def test_a_slide_without_tissue_raises_in_one_line() -> None:
     prediction = make_prediction(make_grid(np.zeros((0, 2), np.int64), 16, 16))
-    with pytest.raises(UsageError, match=r"^S1: no tissue, so there is nothing to show$"):
+    with pytest.raises(UsageError, match=r"^S1: no tissue, so there are no patches to show$"):
         render_heatmap(prediction)
     assert overlay_title(prediction) == "S1: no tissue"
 
 
-def test_a_score_that_is_not_a_number_is_refused() -> None:
+def test_a_score_that_is_not_finite_raises() -> None:
     prediction = make_prediction(make_grid(all_places(2, 1), 16, 16))
     prediction = replace(prediction, member_attention=np.array([[1.0, np.nan]]))
-    with pytest.raises(StoredFileError, match="S1: a patch's score is not a number"):
+    with pytest.raises(StoredFileError, match="S1: a patch's score is not finite"):
         render_heatmap(prediction)
 
 
@@ -150,7 +166,7 @@ def test_a_score_that_is_not_a_number_is_refused() -> None:
         {"coords": np.array([[0, 0], [1 << 40, 1 << 40]])},
     ],
 )
-def test_a_grid_that_would_fill_the_memory_is_refused(wrong: dict[str, object]) -> None:
+def test_a_grid_of_too_many_cells_raises(wrong: dict[str, object]) -> None:
     grid = replace(make_grid(all_places(2, 1), 16, 16), **wrong)  # type: ignore[arg-type]
-    with pytest.raises(StoredFileError, match="cannot be laid on a raster"):
-        spread(grid, np.ones(2))
+    with pytest.raises(StoredFileError, match="cannot be rasterized"):
+        rasterize(grid, np.ones(2))

@@ -1,4 +1,4 @@
-"""Pages escape what they are given, and stand alone."""
+"""Pages are self-contained and escape their text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_picture(path: Path, side: int) -> Path:
     return path
 
 
-def test_a_page_escapes_all_text_and_fetches_nothing(tmp_path: Path) -> None:
+def test_a_page_escapes_all_text_and_has_no_external_resources(tmp_path: Path) -> None:
     bad = '<script>alert("1")</script>&'
     picture = write_picture(tmp_path / "p.png", 32)
     sections = [Section(bad, [bad], [[bad, "value"], [bad, 0.5]], [(picture, bad)])]
@@ -33,7 +33,7 @@ def test_a_page_escapes_all_text_and_fetches_nothing(tmp_path: Path) -> None:
     assert str(tmp_path) not in text
 
 
-def test_a_small_picture_is_inlined_as_it_is_and_a_large_one_as_jpeg(tmp_path: Path) -> None:
+def test_a_small_picture_is_inlined_unchanged_and_a_large_one_as_jpeg(tmp_path: Path) -> None:
     small = write_picture(tmp_path / "small.png", 64)
     large = write_picture(tmp_path / "large.png", 900)
     section = Section("S", figures=[(small, "small"), (large, "large")])
@@ -44,7 +44,7 @@ def test_a_small_picture_is_inlined_as_it_is_and_a_large_one_as_jpeg(tmp_path: P
     assert len(base64.b64decode(found[1][1])) < large.stat().st_size / 2
 
 
-def test_a_dollar_sign_in_a_page_stays_one(tmp_path: Path) -> None:
+def test_a_page_keeps_dollar_signs(tmp_path: Path) -> None:
     write_page(tmp_path / "r.html", "$title $$", [Section("${x}")])
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<h1>$title $$</h1>" in text

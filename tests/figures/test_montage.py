@@ -1,4 +1,4 @@
-"""Galleries show each instance, frame what matters, and draw attention as long as it is."""
+"""Montages frame marked instances, and draw bars as long as the attention."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def test_only_marked_instances_are_framed(tmp_path: Path) -> None:
     assert framed[2] == pytest.approx(2 * framed[1], rel=0.1)
 
 
-def test_of_a_large_bag_the_instances_of_most_attention_are_shown(tmp_path: Path) -> None:
+def test_a_large_bag_shows_the_instances_with_the_highest_attention(tmp_path: Path) -> None:
     attention = np.arange(100) / np.arange(100).sum()
     write_montage(tmp_path / "g.png", [bag(list(attention), list(range(86)))], "bags")
     assert count_of(pixels(tmp_path / "g.png"), FRAME) == 0
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_gallery_of_bags_of_any_size_is_drawn(tmp_path: Path, channels: int) -> None:
+def test_bags_of_any_size_are_drawn(tmp_path: Path, channels: int) -> None:
     bags = [bag([1 / n] * n, [0], channels) for n in (1, 5, 40)]
     write_montage(tmp_path / "g.png", bags, "three bags\nexplained")
     rows, cols, _ = pixels(tmp_path / "g.png").shape
@@ -64,7 +64,7 @@ def test_a_gallery_of_bags_of_any_size_is_drawn(tmp_path: Path, channels: int) -
     assert 640 < cols < 1400
 
 
-def test_the_same_gallery_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_bags_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         write_montage(tmp_path / name, [bag([0.7, 0.3], [1])], "bags")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

@@ -1,4 +1,4 @@
-"""Heatmaps are painted where their patches lie, and drawn alike twice."""
+"""Overlays show patches where they lie on the slide, and are reproducible."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from support.predicting import all_places, extent, make_grid, make_prediction
 
 from milpath.figures.canvas import round_length
 from milpath.figures.heatmap import Heatmap, render_heatmap
-from milpath.figures.overlay import overlay_title, paint, render_overlay, write_overlay
+from milpath.figures.overlay import blend, overlay_title, render_overlay, write_overlay
 from milpath.formats.prediction import Prediction
 from milpath.slides.lattice import Lattice
 from milpath.slides.slide import Slide
 from milpath.slides.thumbnail import Thumbnail, fit_thumbnail
 
-HOT = (4, 3)  # the planted patch's column and row
+HOT = (4, 3)  # column and row of the patch of high attention
 STRIDE, ORIGIN = 96, (37, 51)
 
 
 @pytest.fixture
 def slide(tmp_path: Path) -> Iterator[Slide]:
-    """A white slide with a dark ring just around the planted patch."""
+    """A white slide with a dark frame just around the hot patch."""
     rgb = np.full((1100, 1500, 3), 245, np.uint8)
     x, y = (ORIGIN[axis] + STRIDE * HOT[axis] for axis in (0, 1))
     rgb[y - 15 : y + STRIDE + 15, x - 15 : x + STRIDE + 15] = 0
@@ -52,7 +52,7 @@ def hot_prediction(places: NDArray[np.int64], side: int) -> Prediction:
 
 
 @pytest.mark.parametrize("max_px", [1500, 500, 430])
-def test_a_planted_hot_patch_is_painted_where_it_lies_on_the_slide(
+def test_a_patch_of_high_attention_is_drawn_where_it_lies_on_the_slide(
     slide: Slide, max_px: int
 ) -> None:
     prediction = hot_prediction(all_places(14, 10), STRIDE)
@@ -63,30 +63,30 @@ def test_a_planted_hot_patch_is_painted_where_it_lies_on_the_slide(
     body = rgb[: int(rgb.shape[0] * 0.85)]  # without the colour bar
     yellow = (body[..., 0] - body[..., 2] > 80) & (body[..., 1] > 150)
     ring = (body < 100).all(axis=-1) & (np.arange(body.shape[0]) > 0.12 * len(body))[:, None]
-    painted = extent(yellow)
+    drawn = extent(yellow)
     outer = extent(ring)
     scale = max(fit_thumbnail(slide, max_px).rgb.shape[:2]) / 1500
     expected = outer + np.array([15, 15, -15, -15]) * scale
-    assert np.abs(painted - expected).max() <= 1.5
-    side = painted[2] - painted[0], painted[3] - painted[1]
+    assert np.abs(drawn - expected).max() <= 1.5
+    side = drawn[2] - drawn[0], drawn[3] - drawn[1]
     assert side == pytest.approx((STRIDE * scale, STRIDE * scale), abs=1.5)
 
 
-def test_each_pixel_takes_the_cell_its_centre_lies_in_also_with_an_origin() -> None:
+def test_each_pixel_shows_the_cell_that_contains_its_centre() -> None:
     heatmap = Heatmap(
         np.array([[0.0, 100.0], [np.nan, 0.0]]), Lattice((103, 51), (10, 10)), "x", False, "raw"
     )
     rgb = np.full((30, 40, 3), 255, np.uint8)
     thumbnail = Thumbnail(rgb, Lattice((100, 50), (1.0, 1.0)), 1.0, np.zeros((30, 40), bool))
-    painted = paint(heatmap, thumbnail)
-    changed = (painted != 255).any(axis=-1)
+    blended = blend(heatmap, thumbnail)
+    changed = (blended != 255).any(axis=-1)
     expected = np.zeros((30, 40), bool)
     expected[1:11, 3:23] = expected[11:21, 13:23] = True
     np.testing.assert_array_equal(changed, expected)
-    assert painted[5, 18, 2] < 150 < painted[5, 8, 2]  # yellow, and pale violet
+    assert blended[5, 18, 2] < 150 < blended[5, 8, 2]  # yellow, and pale violet
 
 
-def test_the_same_prediction_gives_the_same_bytes_without_any_text(
+def test_the_same_prediction_gives_the_same_bytes_without_metadata(
     slide: Slide, tmp_path: Path
 ) -> None:
     heatmap = render_heatmap(hot_prediction(all_places(14, 10), STRIDE))
@@ -126,7 +126,7 @@ def test_every_score_and_scale_can_be_drawn(
 
 
 @pytest.mark.parametrize("size", [(16, 16), (1, 900), (900, 3)])
-def test_tiny_and_elongated_slides_give_a_readable_sheet(
+def test_tiny_and_elongated_slides_give_a_readable_picture(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
     rgb = np.full((*size, 3), 200, np.uint8)
@@ -148,7 +148,7 @@ def test_any_title_is_drawn_without_a_warning(slide: Slide, title: str) -> None:
     assert render_overlay(slide, heatmap, title, max_px=200).size == plain.size
 
 
-def test_a_scale_bar_has_a_round_length_that_fits() -> None:
+def test_a_length_is_rounded_down_to_1_2_or_5() -> None:
     for limit in [*np.geomspace(0.01, 1e6, 300), 1000.0, 0.1, 5.0]:
         length = round_length(limit)
         assert 0.39 * limit <= length <= limit

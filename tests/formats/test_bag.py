@@ -127,6 +127,7 @@ def test_jpegs_are_appended_correctly_across_blocks(
 def test_fingerprints_differ_between_slides_resolutions_and_parameters() -> None:
     others = [
         bag_fingerprint(replace(FACTS, quickhash="x"), JPEG),
+        bag_fingerprint(replace(FACTS, content_hash="x"), JPEG),
         bag_fingerprint(replace(FACTS, mpp_x=0.26), JPEG),
         bag_fingerprint(FACTS, RAW),
         bag_fingerprint(FACTS, TileParams(grid=GridParams(mpp=0.51))),

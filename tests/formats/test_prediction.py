@@ -17,6 +17,7 @@ from support.untrusted.tamper import edited
 
 from milpath.errors import StoredFileError
 from milpath.formats.prediction import Prediction, read_prediction, write_prediction
+from milpath.formats.scores import format_probability
 
 
 def predict(patches: int = 9, members: int = 3, classes: int = 3, seed: int = 0) -> Prediction:
@@ -183,3 +184,11 @@ def test_an_ensemble_without_members_raises(tmp_path: Path) -> None:
 def test_reading_a_bag_as_a_prediction_raises(drawn_bag: Path) -> None:
     with pytest.raises(StoredFileError, match="expected a prediction file, this is a bag file"):
         read_prediction(drawn_bag)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.9998, ">0.99"), (1.0, "1.00"), (0.0, "0.00"), (0.0004, "<0.01"), (0.5, "0.50")],
+)
+def test_only_a_certain_probability_reads_as_0_or_1(value: float, text: str) -> None:
+    assert format_probability(value) == text

@@ -160,7 +160,7 @@ def test_a_missing_weight_is_refused(copy: Path) -> None:
 def test_an_extra_weight_is_refused(copy: Path) -> None:
     with edited(member_file(copy)) as h5:
         h5[f"{len(h5):05d}"] = np.zeros(3, np.float32)
-    refuse(copy, r"member-0-\w+\.h5: it holds more weights than the model")
+    refuse(copy, r"member-0-\w+\.h5: it contains more weights than the model has")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_an_edited_record_is_refused(copy: Path, change: dict[str, Any], complai
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"dim": 64}, "gives 128 numbers a patch, its record says 64"),
+        ({"dim": 64}, "gives 128 features per patch, model.json says 64"),
         ({"dim": 10**9}, "encoder.dim must be at most 65536"),
         ({"name": "medium"}, "there is no encoder 'medium'"),
         ({"patch_px": 32}, "encoder expects patches of 32 px, but slides are tiled to 16"),

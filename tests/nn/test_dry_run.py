@@ -119,7 +119,7 @@ def test_a_dry_run_of_train_shows_the_split(tiled: TiledCohort, tmp_path: Path) 
     cohort.write_text("\n".join(["slide,slide_id,label", *rows]))
     words = ("train", cohort, "--bags", tiled.bags, "--out", tmp_path / "model", "--dry-run")
     said = milpath(*words).stdout
-    assert said.startswith("would train 1 for normal, tumour on 12 slides: first on ")
+    assert said.startswith("would train 1 model (classes normal, tumour) on 12 slides: ")
     plan = json.loads(milpath(*words, "--json").stdout)
     assert sum(plan["first_fold"].values()) == plan["slides"] == 12
     assert list(tmp_path.iterdir()) == [cohort]

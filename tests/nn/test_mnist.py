@@ -162,7 +162,7 @@ def test_the_same_seed_gives_the_same_trial_and_validation_stops_it() -> None:
     assert run_trial(small_mnist(), rare, 20, 5).epochs < 30
 
 
-def test_digits_are_warped_unless_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digits_are_warped_by_default_only(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(milpath.nn.mnist, "warp_pictures", lambda some, rng: seen.append(1) or some)
     params = QUICK.model_copy(update={"epochs": 1, "test_bags": 8})
@@ -188,7 +188,7 @@ def test_bags_of_one_class_are_refused() -> None:
 # -- the file ------------------------------------------------------------------------------------
 
 
-def test_mnist_is_read_as_keras_keeps_it(npz: Path) -> None:
+def test_mnist_is_read_in_keras_format(npz: Path) -> None:
     for read, made in zip(load_mnist(npz), small_mnist(), strict=True):
         assert (read.images == made.images).all()
         assert (read.digits == made.digits).all()
@@ -196,36 +196,36 @@ def test_mnist_is_read_as_keras_keeps_it(npz: Path) -> None:
 
 def test_what_is_not_mnist_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "m.npz"
-    with pytest.raises(UsageError, match="there is no such file"):
+    with pytest.raises(UsageError, match="no such file"):
         load_mnist(path)
     path.write_text("no archive")
-    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+    with pytest.raises(UsageError, match="not MNIST in Keras' format"):
         load_mnist(path)
     np.savez(path, x_train=np.zeros(3))
-    with pytest.raises(UsageError, match="it needs x_train, y_train, x_test"):
+    with pytest.raises(UsageError, match="it must contain x_train, y_train, x_test"):
         load_mnist(path)
     four = {name: np.zeros((2, 27, 27), np.uint8) for name in ("x_train", "x_test")}
     np.savez(path, **four, y_train=np.zeros(2), y_test=np.zeros(2))
     with pytest.raises(UsageError, match=r"expected images \(n, 28, 28\)"):
         load_mnist(path)
     path.write_bytes(b"")
-    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+    with pytest.raises(UsageError, match="not MNIST in Keras' format"):
         load_mnist(path)
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+    with pytest.raises(UsageError, match="not MNIST in Keras' format"):
         load_mnist(path)
     np.savez(path, x_train=np.array([{}]), y_train=[0], x_test=[0], y_test=[0])
-    with pytest.raises(UsageError, match="not MNIST as Keras keeps it"):
+    with pytest.raises(UsageError, match="not MNIST in Keras' format"):
         load_mnist(path)  # nothing is unpickled
 
 
-def test_without_a_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise Exception("URL fetch failure on mnist.npz: None -- no route to host")
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
-    with pytest.raises(UsageError, match=r"MNIST cannot be fetched .*; give .* with --data"):
+    with pytest.raises(UsageError, match=r"MNIST cannot be downloaded .*; give .* with --data"):
         load_mnist()
 
 
@@ -239,7 +239,7 @@ def test_the_command_prints_a_table_or_lines_and_draws_pictures(npz: Path, tmp_p
     runs = {
         (12, 0, 12, 1): ["--train-bags", "12", "--seeds", "2"],
         (12, 0, 20, 0): ["--train-bags", "12,20", "--seeds", "1", "--json", "--plain", "--natural",
-                         "--no-negative_class", "--no-warp"],
+                         "--no-negative-class", "--no-warp"],
     }  # fmt: skip
     for made, extra in runs.items():
         done = subprocess.run(
@@ -265,10 +265,10 @@ def test_the_command_prints_a_table_or_lines_and_draws_pictures(npz: Path, tmp_p
     [
         (
             ["--train-bags", "50;100"],
-            "--train-bags 50;100: expected different numbers from 2 on, such as 50,100,200",
+            "--train-bags 50;100: expected distinct numbers, each at least 2, such as 50,100,200",
         ),
-        (["--target", "12"], "--target 12: Input should be less than or equal to 9"),
-        (["--class-weight", "odd"], "--class-weight odd: Input should be 'balanced' or 'none'"),
+        (["--target", "12"], "--target must be at most 9, got 12"),
+        (["--class-weight", "odd"], "--class-weight must be one of balanced, none, got odd"),
     ],
 )
 def test_wrong_options_are_one_line(options: list[str], line: str) -> None:

@@ -51,7 +51,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_three_classes_are_learned_end_to_end(tmp_path: Path) -> None:
+def test_three_classes_are_trained_from_cohort_to_model(tmp_path: Path) -> None:
     encoder = build_encoder(SMALL, 16)
     spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
     code = save_encoder(tmp_path / "bags" / "encoder", encoder, spec)
@@ -59,7 +59,7 @@ def test_three_classes_are_learned_end_to_end(tmp_path: Path) -> None:
     cohort = make_cohort(tmp_path, [f"c{bag.label}" for bag in made.records])
     report = train_cohort(cohort, tmp_path / "bags", tmp_path / "model", HEAD_ALONE)
     assert report.spec.class_names == ("c0", "c1", "c2")
-    assert report.figures["auc"].value == pytest.approx(1, abs=0.1)
+    assert report.evaluation.pooled["auc"].value == pytest.approx(1, abs=0.1)
     rows = read_csv(tmp_path / "model" / "held_out.csv")
     assert {row["label"] for row in rows} == {"c0", "c1", "c2"}
     for row in rows:
@@ -81,7 +81,7 @@ class Run:
     drawn: list[set[str]]
     """The slides that each member learned from."""
     stopped: list[set[str]]
-    judged: list[set[str]]
+    tested: list[set[str]]
     told: list[tuple[int, int]]
 
 
@@ -91,7 +91,7 @@ def run(tiled: TiledCohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("trained")
     drawn: list[set[str]] = []
     stopped: list[set[str]] = []
-    judged: list[set[str]] = []
+    tested: list[set[str]] = []
     told: list[tuple[int, int]] = []
 
     class Spy(BagSequence):
@@ -104,14 +104,14 @@ def run(tiled: TiledCohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
             self.read.add(self.bags[place].slide_id)
             return super()._draw(place)
 
-    def judge(members: Any, bags: Sequence[LabelledBag], *args: Any) -> Any:
-        judged.append({bag.slide_id for bag in bags})
-        return judge_truly(members, bags, *args)
+    def score(members: Any, bags: Sequence[LabelledBag], *args: Any) -> Any:
+        tested.append({bag.slide_id for bag in bags})
+        return real_score(members, bags, *args)
 
-    judge_truly = training._judge
+    real_score = training._score_held_out
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "BagSequence", Spy)
-        patch.setattr(training, "_judge", judge)
+        patch.setattr(training, "_score_held_out", score)
         report = train_cohort(
             tiled.cohort,
             tiled.bags,
@@ -119,20 +119,20 @@ def run(tiled: TiledCohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
             QUICK.model_copy(update={"folds": 2, "members": 2}),
             lambda member, epoch, losses: told.append((member, epoch)),
         )
-    return Run(tiled.cohort, out, report, drawn, stopped, judged, told)
+    return Run(tiled.cohort, out, report, drawn, stopped, tested, told)
 
 
 @pytest.mark.slow
-def test_what_stops_a_training_and_what_judges_it_never_teaches_it(run: Run) -> None:
+def test_validation_and_test_slides_are_never_trained_on(run: Run) -> None:
     everyone = {entry.slide_id for entry in run.cohort.entries}
     assert len(run.drawn) == len(run.stopped) == 4
-    assert len(run.judged) == 2
+    assert len(run.tested) == 2
     for member, (drawn, stopped) in enumerate(zip(run.drawn, run.stopped, strict=True)):
-        judged = run.judged[member // 2]
+        tested = run.tested[member // 2]
         assert drawn
         assert stopped
-        assert drawn | stopped | judged == everyone
-        assert len(drawn) + len(stopped) + len(judged) == len(everyone)
+        assert drawn | stopped | tested == everyone
+        assert len(drawn) + len(stopped) + len(tested) == len(everyone)
 
 
 @pytest.mark.slow
@@ -141,7 +141,9 @@ def test_every_slide_is_held_out_once(run: Run) -> None:
     labels = {entry.slide_id: entry.label for entry in run.cohort.entries}
     assert sorted(row["slide"] for row in rows) == sorted(labels)
     assert all(row["label"] == labels[row["slide"]] for row in rows)
-    assert run.report.held_out == len(labels)
+    assert len(run.report.evaluation.slides) == len(labels)
+    assert [row["fold"] for row in rows] == sorted(row["fold"] for row in rows)
+    assert {row["fold"] for row in rows} == {"1", "2"}
     for row in rows:
         probs = {name: float(row[f"prob_{name}"]) for name in ("normal", "tumour")}
         assert sum(probs.values()) == pytest.approx(1, abs=1e-5)
@@ -176,7 +178,7 @@ def test_the_figures_have_intervals_and_their_slides_are_named(run: Run) -> None
     for figure in record["metrics"].values():
         assert figure["low"] <= figure["value"] <= figure["high"]
     assert record["held_out_slides"] == record["held_out_cases"] == 12
-    assert [set(fold["test"]) for fold in record["folds"]] == run.judged
+    assert [set(fold["test"]) for fold in record["folds"]] == run.tested
     assert [set(fold["val"]) for fold in record["folds"]] == run.stopped[::2]
     rows = read_csv(run.out / "held_out.csv")
     right = np.mean([row["label"] == row["predicted"] for row in rows])
@@ -235,7 +237,7 @@ def test_embeddings_of_another_encoder_are_refused(
     keras.utils.set_random_seed(9)
     spec = EncoderSpec(name=SMALL, patch_px=32, dim=128, weights="random")
     save_encoder(embedded / "encoder", build_encoder(SMALL, 32), spec)
-    with pytest.raises(UsageError, match=r"hold embeddings of another encoder than"):
+    with pytest.raises(UsageError, match=r"were made by a different encoder than"):
         train_cohort(tiled.cohort, embedded, tmp_path / "model", HEAD_ALONE)
     assert not (tmp_path / "model").exists()
 
@@ -243,7 +245,7 @@ def test_embeddings_of_another_encoder_are_refused(
 def test_bags_without_embeddings_cannot_teach_a_head_alone(
     tiled: TiledCohort, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="do not all hold embeddings of one encoder"):
+    with pytest.raises(UsageError, match="do not all have features of one encoder"):
         train_cohort(tiled.cohort, tiled.bags, tmp_path / "model", HEAD_ALONE)
 
 
@@ -280,7 +282,7 @@ def test_slides_without_tissue_are_left_out_and_recorded(tmp_path: Path) -> None
     for number in range(7):
         make_bag(tmp_path, f"b{number}", random_patches(0 if number == 3 else 2))
     cohort = make_cohort(tmp_path, "aaabbbb")
-    with pytest.raises(UsageError, match="do not all hold"):
+    with pytest.raises(UsageError, match="do not all have"):
         train_cohort(cohort, tmp_path, tmp_path / "model", HEAD_ALONE)
     report = train_cohort(
         cohort, tmp_path, tmp_path / "model", QUICK.model_copy(update={"epochs": 1})

@@ -97,28 +97,28 @@ def test_fewer_than_two_classes_are_refused(
 
 def test_a_class_whose_slides_all_lack_tissue_is_refused(bags: Path) -> None:
     make_bag(bags, "b0", random_patches(0))
-    with pytest.raises(UsageError, match="made: no slide of class 'a' holds tissue"):
+    with pytest.raises(UsageError, match="made: no slide of class 'a' has tissue"):
         gather_bags(make_cohort(bags, ("a", "b", "b", "c", "c")), bags)
 
 
 def test_a_cohort_without_any_tissue_is_refused(bags: Path) -> None:
     for number in range(2):
         make_bag(bags, f"b{number}", random_patches(0))
-    with pytest.raises(UsageError, match="none of its slides holds tissue"):
+    with pytest.raises(UsageError, match="none of its slides has tissue"):
         gather_bags(make_cohort(bags, ("a", "b")), bags)
 
 
 def test_bags_of_other_parameters_are_refused_and_the_parameters_named(bags: Path) -> None:
     make_bag(bags, "b2", random_patches(3), tile=raw_tile(16, mpp=2.0))
     with pytest.raises(
-        UsageError, match=r"bags of 'b0' and 'b2' were made differently \(grid\.mpp 1\.0 and 2\.0\)"
+        UsageError, match=r"'b0' and 'b2' have different parameters \(grid\.mpp 1\.0 and 2\.0\)"
     ):
         gather_bags(make_cohort(bags, LABELS), bags)
 
 
 def test_dark_and_bright_slides_do_not_mix(bags: Path) -> None:
     make_bag(bags, "b2", random_patches(3), background="dark")
-    with pytest.raises(UsageError, match=r"made differently \(a bright and a dark background\)"):
+    with pytest.raises(UsageError, match=r"parameters \(a bright and a dark background\)"):
         gather_bags(make_cohort(bags, LABELS), bags)
 
 
@@ -143,18 +143,18 @@ def test_the_kept_encoder_is_that_of_the_embeddings(tmp_path: Path) -> None:
 def test_embeddings_of_another_encoder_are_refused(tmp_path: Path) -> None:
     spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
     save_encoder(tmp_path / "encoder", build_encoder(SMALL, 16), spec)
-    with pytest.raises(UsageError, match=r"hold embeddings of another encoder than .*embed again"):
+    with pytest.raises(UsageError, match=r"were made by a different encoder than .*embed again"):
         frozen_encoder(tmp_path, ("small", "other"))
 
 
 def test_bags_without_embeddings_are_refused(bags: Path) -> None:
-    with pytest.raises(UsageError, match=r"do not all hold embeddings of one encoder; run milpath"):
+    with pytest.raises(UsageError, match=r"do not all have features of one encoder; run milpath"):
         frozen_encoder(bags, None)
 
 
 def test_a_lost_encoder_is_refused(bags: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"the encoder of these embeddings is not at hand: .*not a"
+        UsageError, match=r"the encoder of these features is not available: .*not a"
     ):
         frozen_encoder(bags, ("small", "code"))
 

@@ -34,7 +34,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def windows_at(places: NDArray[np.int64], side: int) -> Windows:
-    return frame_windows(places, (side, side), (side, side), 1.0, False)
+    return frame_windows(places, (side, side), (side, side), 1.0)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ CANVAS = np.pad(noise(200, 230), ((CANVAS_PAD, CANVAS_PAD),) * 2 + ((0, 0),), co
 def read(location_l0: Pair, size_px: tuple[int, int], scale_l0: Pair, downsample: float) -> Pixels:
     """A region of `CANVAS`, a level with a downsample, read as `milpath.patches` does."""
     size_l0 = size_px[0] * scale_l0[0], size_px[1] * scale_l0[1]
-    windows = frame_windows(np.array([location_l0]), size_l0, size_px, downsample, False)
+    windows = frame_windows(np.array([location_l0]), size_l0, size_px, downsample)
     x, y = (windows.first[0] + CANVAS_PAD).tolist()
     width, height = windows.extent[0].tolist()
     window = CANVAS[y : y + height, x : x + width]
@@ -128,12 +128,12 @@ def test_a_box_of_whole_pixels_at_its_own_size_is_a_crop() -> None:
 def test_a_window_contains_everything_the_filter_needs() -> None:
     places = np.array([[0, 0], [37, 1001], [12_345, 6_789]])
     for downsample in (1.0, 4.0, 4.0003, 15.738):
-        for snapped in (True, False):
+        for snapped in (downsample, 1.003 * downsample, None):
             windows = frame_windows(places, (487.0, 487.0), (64, 64), downsample, snapped)
             reach = 2 * max(1.0, 487 / downsample / 64)
             assert (windows.low >= reach - 1).all()
             assert (windows.extent - windows.high >= reach - 1).all()
-            start = windows.start_l0 / downsample
+            start = windows.start_l0 / (snapped or downsample)
             if snapped:  # before the slide's edge OpenSlide counts in whole pixels
                 start = np.where(start < 0, np.trunc(start), start)
             assert np.allclose(start + windows.low, places / downsample)

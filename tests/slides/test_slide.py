@@ -20,14 +20,14 @@ from milpath.errors import MilpathError, ResolutionError, SlideReadError, Unsupp
 from milpath.slides.slide import Slide, SlideFacts
 from milpath.synthetic import SyntheticSlide
 
-SIDE = 1023  # neither 256 nor 65 divides it: downsamples of 3.996 and 15.738
+SIDE = 1023  # 4 times 256 less a bit, and 15.738 times 65
 SPOTS = ((200.0, 300.0), (500.5, 700.5), (801.3, 402.7))
 SIGMA = 24.0
 
 
-def spotted(side: int) -> NDArray[np.uint8]:
-    """Dark round spots on white, the same picture at any size."""
-    at = (np.arange(side) + 0.5) * SIDE / side
+def spotted(side: int, factor: float) -> NDArray[np.uint8]:
+    """Dark round spots on white, the same picture reduced by any factor."""
+    at = (np.arange(side) + 0.5) * factor
     dark = np.zeros((side, side))
     for x, y in SPOTS:
         dark += np.outer(
@@ -39,7 +39,7 @@ def spotted(side: int) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def spots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    levels = [spotted(side) for side in (SIDE, 256, 65)]
+    levels = [spotted(SIDE, 1), spotted(256, 4), spotted(65, SIDE / 65)]
     return write_levels(tmp_path_factory.mktemp("spots") / "spots.tif", levels)
 
 
@@ -131,8 +131,9 @@ def test_at_the_slides_edge_a_fractional_downsample_causes_no_shift(tmp_path: Pa
     rgb = noise(601, 1030)
     third = np.ascontiguousarray(rgb[:200, :343])  # OpenSlide makes 3.004 of the two axes
     with Slide(write_levels(tmp_path / "edge.tif", [rgb, third])) as slide:
-        down = slide.level_downsamples[1]
-        got = slide.read_region((0, 0), (343 * down, 200 * down), (343, 200), 1)
+        assert slide.level_downsamples[1] > 3.001
+        assert slide.level_factors[1] == (3, 3)
+        got = slide.read_region((0, 0), (343 * 3, 200 * 3), (343, 200), 1)
     np.testing.assert_array_equal(got, third)
 
 
@@ -351,7 +352,7 @@ def test_facts_are_an_allow_list(tmp_path: Path) -> None:
         )
     assert {field.name for field in dataclasses.fields(SlideFacts)} == {
         *("slide_id", "vendor", "width_l0", "height_l0", "mpp_x", "mpp_y", "mpp_source"),
-        *("objective", "quickhash"),
+        *("objective", "quickhash", "content_hash"),
     }
     assert (facts.vendor, facts.objective, facts.mpp_x) == ("aperio", 20.0, 0.5)
     for secret in ("DOE", "5c3r37"):

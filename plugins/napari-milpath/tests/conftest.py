@@ -1,4 +1,4 @@
-"""What the plugin's tests share: small slides, and predictions of them."""
+"""Fixtures of the plugin's tests: small slides, predictions of them, and the panel."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench_viewer import draw_endless, predict_million
 from napari import Viewer
 from napari.layers import Layer
 from numpy.typing import NDArray
 from support.drawing import FACTS, noise, write_levels
+from support.viewing import make_prediction, write_large_slide
 
 from milpath.formats.prediction import Prediction
 from milpath.patches.grid import PatchGrid
@@ -39,7 +39,7 @@ def pyramid(slide_file: Path) -> Iterator[Pyramid]:
 def lattice(
     cols: int, rows: int, side: int = 100, stride: int = 100, origin: tuple[int, int] = (50, 20)
 ) -> PatchGrid:
-    """All patches of a lattice, in reading order."""
+    """Make all patches of a lattice, in reading order."""
     places = np.stack(np.meshgrid(np.arange(cols), np.arange(rows)), axis=-1).reshape(-1, 2)
     coords = np.asarray(origin) + stride * places.astype(np.int64)
     return PatchGrid(coords, side, side, stride, origin, 0.5, 0)
@@ -48,7 +48,7 @@ def lattice(
 def predict(
     grid: PatchGrid, attention: NDArray[np.float64] | None = None, seed: int = 0, members: int = 2
 ) -> Prediction:
-    """A prediction of `FACTS`' slide: what a model could have said."""
+    """Make a random prediction of the slide `FACTS`."""
     rng = np.random.default_rng(seed)
     weights = np.tile(rng.random(len(grid)) if attention is None else attention, (members, 1))
     weights = weights * rng.uniform(0.9, 1.1, weights.shape)
@@ -68,7 +68,7 @@ def predict(
 
 @pytest.fixture
 def predict_slide(slide_file: Path) -> Callable[..., Prediction]:
-    """Makes predictions of `slide_file`: 13 x 10 patches of 100 px."""
+    """Make predictions of `slide_file`: 13 x 10 patches of 100 px."""
     with Slide(slide_file) as slide:
         facts = slide.facts
 
@@ -82,7 +82,7 @@ def predict_slide(slide_file: Path) -> Callable[..., Prediction]:
 def open_panel(
     make_napari_viewer: Callable[..., Viewer],
 ) -> Iterator[Callable[[Path], Panel]]:
-    """Opens a window with a slide and the panel beside it; its job ends and its slide is closed."""
+    """Open a window with a slide and the panel; end its job and close the slide afterwards."""
     opened: list[tuple[Panel, Pyramid]] = []
 
     def show(path: Path) -> Panel:
@@ -96,17 +96,17 @@ def open_panel(
 
     yield show
     for panel, pyramid in opened:
-        panel.models.stop()
+        panel.classify_tab.stop()
         pyramid.close()
 
 
 @pytest.fixture(scope="session")
 def million() -> Prediction:
     """A prediction of a million patches."""
-    return predict_million()
+    return make_prediction()
 
 
 @pytest.fixture(scope="session")
-def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A slide of 65,536 px a side with levels of 1, 4, 16 and 64."""
-    return draw_endless(tmp_path_factory.mktemp("huge") / "huge.tif")
+def large_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A square slide of 65,536 px with downsamples 1, 4, 16 and 64."""
+    return write_large_slide(tmp_path_factory.mktemp("large") / "large.tif")

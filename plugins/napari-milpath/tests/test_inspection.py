@@ -1,4 +1,4 @@
-"""What is inspected follows the viewer's layers, and says what the prediction says."""
+"""The inspection follows the viewer's layers and reports the prediction's own values."""
 
 from __future__ import annotations
 
@@ -16,14 +16,22 @@ from support.drawing import noise, write_levels
 from milpath.errors import UsageError
 from milpath.formats.prediction import Prediction
 from milpath.slides.slide import Slide
-from napari_milpath.album import Album, read_thumbnails
 from napari_milpath.exporting import plan_export
-from napari_milpath.histogram import count_scores, say_score
-from napari_milpath.inspection import FORCED, Inspection, say_concentration, say_prediction
+from napari_milpath.histogram import count_scores, format_tick
+from napari_milpath.inspection import FORCED, Inspection
 from napari_milpath.layers import slide_layer
-from napari_milpath.look import Look, Voice, say_agreement, subtract_voice, voices_of
 from napari_milpath.pyramid import Pyramid
 from napari_milpath.reader import add_layers, read_attention
+from napari_milpath.scores import (
+    DisplaySettings,
+    ScoreSource,
+    describe_agreement,
+    describe_concentration,
+    describe_prediction,
+    score_sources,
+    subtract_scores,
+)
+from napari_milpath.selection import PatchSelection, read_thumbnails
 
 Make = Callable[..., Prediction]
 
@@ -36,35 +44,33 @@ def viewer(pyramid: Pyramid) -> ViewerModel:
     return made
 
 
-def test_a_prediction_that_is_opened_is_shown_and_the_others_hidden(
+def test_shows_the_newest_prediction_and_hides_the_others(
     viewer: ViewerModel, predict_slide: Make
 ) -> None:
     inspection = Inspection(viewer)
-    assert inspection.voice is None
+    assert inspection.source is None
     first = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
     second = viewer.add_layer(Layer.create(*read_attention(predict_slide(seed=1, members=1))))
     assert inspection.layer is second
     assert (first.visible, second.visible) == (False, True)
-    assert [voice.name for voice in inspection.voices] == [
+    assert [source.name for source in inspection.sources] == [
         "noise-ü attention",
         "noise-ü attention, member 0",
         "noise-ü attention, member 1",
         "noise-ü attention [1]",
     ]
-    inspection.choose(inspection.voices[2])
+    inspection.choose(inspection.sources[2])
     assert (first.visible, second.visible) == (True, False)
     viewer.layers.remove(second)
     assert inspection.layer is first
-    assert inspection.voice is not None
-    assert inspection.voice.member == 1
+    assert inspection.source is not None
+    assert inspection.source.member == 1
     viewer.layers.remove(first)
-    assert inspection.voice is None
+    assert inspection.source is None
     assert not viewer.canvas.overlays.text.visible
 
 
-def test_the_layer_shows_the_numbers_that_were_chosen(
-    viewer: ViewerModel, predict_slide: Make
-) -> None:
+def test_the_layer_shows_the_chosen_scores(viewer: ViewerModel, predict_slide: Make) -> None:
     prediction = predict_slide()
     layer = viewer.add_layer(Layer.create(*read_attention(prediction)))
     inspection = Inspection(viewer)
@@ -79,7 +85,7 @@ def test_the_layer_shows_the_numbers_that_were_chosen(
     assert "contribution to normal" in viewer.canvas.overlays.text.text
 
 
-def test_a_threshold_hides_the_weak_without_touching_the_numbers(
+def test_a_threshold_hides_weak_scores_and_keeps_the_values(
     viewer: ViewerModel, predict_slide: Make
 ) -> None:
     layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
@@ -95,9 +101,7 @@ def test_a_threshold_hides_the_weak_without_touching_the_numbers(
     assert (alpha > 0).tolist() == [True, False, False, False, True]
 
 
-def test_hovering_finds_the_patch_whose_square_it_is(
-    viewer: ViewerModel, predict_slide: Make
-) -> None:
+def test_finds_the_patch_under_the_mouse(viewer: ViewerModel, predict_slide: Make) -> None:
     viewer.add_layer(Layer.create(*read_attention(predict_slide())))
     inspection = Inspection(viewer)
     # the patch in row 2, column 3 begins at x 350, y 220: its first pixel's centre is there
@@ -105,13 +109,15 @@ def test_hovering_finds_the_patch_whose_square_it_is(
     assert inspection.patch_at((219.49 * 0.5, 350 * 0.5)) == 1 * 13 + 3
     assert inspection.patch_at((220 * 0.5, 349.49 * 0.5)) == 2 * 13 + 2
     assert inspection.patch_at((10 * 0.5, 10 * 0.5)) == -1
-    said = inspection.say_patch(29)
-    assert "patch 29 at x 0.200 mm, y 0.135 mm" in said
-    assert f"{inspection.voice.attention[29]:.3g}" in said  # type: ignore[union-attr]
-    assert inspection.say_patch(-1) == ""
+    text = inspection.describe_patch(29)
+    assert "patch 29 at x 0.200 mm, y 0.135 mm" in text
+    assert f"{inspection.source.attention[29]:.3g}" in text  # type: ignore[union-attr]
+    assert inspection.describe_patch(-1) == ""
 
 
-def test_flying_to_a_patch_centres_and_frames_it(viewer: ViewerModel, predict_slide: Make) -> None:
+def test_going_to_a_patch_centres_it_and_draws_a_box(
+    viewer: ViewerModel, predict_slide: Make
+) -> None:
     attention = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
     viewer.layers.selection = {attention}
     inspection = Inspection(viewer)
@@ -129,7 +135,7 @@ def test_flying_to_a_patch_centres_and_frames_it(viewer: ViewerModel, predict_sl
     assert inspection.patch == 30
 
 
-def test_a_slide_that_does_not_know_its_resolution_takes_its_predictions(
+def test_a_slide_without_a_resolution_takes_that_of_its_prediction(
     tmp_path: Path, predict_slide: Make
 ) -> None:
     viewer = ViewerModel()
@@ -144,22 +150,22 @@ def test_a_slide_that_does_not_know_its_resolution_takes_its_predictions(
         assert {str(unit) for unit in layer.units} == {"micrometer"}
 
 
-def test_closing_leaves_the_viewer_alone(viewer: ViewerModel, predict_slide: Make) -> None:
+def test_a_closed_inspection_ignores_the_viewer(viewer: ViewerModel, predict_slide: Make) -> None:
     inspection = Inspection(viewer)
     inspection.close()
     viewer.add_layer(Layer.create(*read_attention(predict_slide())))
-    assert inspection.voice is None
+    assert inspection.source is None
     assert viewer.mouse_move_callbacks == []
 
 
-def test_a_prediction_of_another_slide_says_so_as_long_as_it_lies_over_that(
+def test_keeps_a_warning_as_long_as_a_prediction_lies_over_a_different_slide(
     viewer: ViewerModel, predict_slide: Make, tmp_path: Path
 ) -> None:
     right = predict_slide()
     wrong = replace(right, slide=replace(right.slide, quickhash="0ther"))
     inspection = Inspection(viewer)
-    heard: list[bool] = []
-    inspection.changed.connect(lambda: heard.append(inspection.forced))
+    forced: list[bool] = []
+    inspection.changed.connect(lambda: forced.append(inspection.forced))
     caption = viewer.canvas.overlays.text
     add_layers(viewer, lambda: [read_attention(wrong)])
     assert inspection.forced
@@ -168,7 +174,7 @@ def test_a_prediction_of_another_slide_says_so_as_long_as_it_lies_over_that(
     viewer.add_layer(Layer.create(*read_attention(right)))
     assert not inspection.forced
     assert "forced" not in caption.text
-    inspection.choose(inspection.voices[0])
+    inspection.choose(inspection.sources[0])
     assert inspection.forced
     slide = viewer.layers[0]
     viewer.layers.remove(slide)
@@ -176,48 +182,56 @@ def test_a_prediction_of_another_slide_says_so_as_long_as_it_lies_over_that(
     assert "forced" not in caption.text
     viewer.layers.insert(0, slide)
     assert inspection.forced
-    assert heard == [True, False, True, False, True]
-    inspection.choose(inspection.voices[3])
+    assert forced == [True, False, True, False, True]
+    inspection.choose(inspection.sources[3])
     plan_export(inspection, tmp_path / "right.png")()
     assert (tmp_path / "forced.png").read_bytes() != (tmp_path / "right.png").read_bytes()
 
 
-# -- in words --------------------------------------------------------------------------------------
+# -- descriptions ----------------------------------------------------------------------------------
 
 
-def test_the_title_gives_every_classs_probability_the_greatest_first(predict_slide: Make) -> None:
-    whole, first, _ = voices_of("x", predict_slide())
-    likely = whole.prediction.predicted
-    assert say_prediction(whole).startswith(f"noise-ü: {likely} {whole.probs.max():.3f}, ")
-    assert say_prediction(whole).endswith("over the ensemble)")
-    assert say_prediction(first).startswith("noise-ü, member 0: ")
-
-
-def test_an_even_attention_rests_on_all_patches_and_a_hot_one_on_one(predict_slide: Make) -> None:
-    even = Voice("x", predict_slide(attention=np.ones(130), members=1))
-    assert "about 130 of 130 patches" in say_concentration(replace_even(even))
-    hot = Voice("x", predict_slide(attention=np.where(np.arange(130) == 7, 1, 1e-9)))
-    assert "about 1 of 130 patches; the top 1 hold 100% of it" in say_concentration(hot)
-
-
-def replace_even(voice: Voice) -> Voice:
-    weights = np.full_like(voice.prediction.member_attention, 1 / len(voice.prediction.grid))
-    return Voice("x", replace(voice.prediction, member_attention=weights))
-
-
-def test_a_voice_less_itself_is_nothing_and_less_another_their_difference(
+def test_the_title_lists_the_probability_of_each_class_the_highest_first(
     predict_slide: Make,
 ) -> None:
-    one, other = Voice("a", predict_slide()), Voice("b", predict_slide(seed=3))
-    assert not subtract_voice(one, one, Look()).values.any()
-    found = subtract_voice(one, other, Look())
+    whole, first, _ = score_sources("x", predict_slide())
+    likely = whole.prediction.predicted
+    assert describe_prediction(whole).startswith(f"noise-ü: {likely} {whole.probs.max():.3f}, ")
+    assert describe_prediction(whole).endswith("over the ensemble)")
+    assert describe_prediction(first).startswith("noise-ü, member 0: ")
+
+
+def test_the_effective_number_of_patches_is_all_for_equal_attention_and_one_for_a_single_peak(
+    predict_slide: Make,
+) -> None:
+    even = ScoreSource("x", predict_slide(attention=np.ones(130), members=1))
+    assert "effective number of patches: 130 of 130;" in describe_concentration(equalize(even))
+    hot = ScoreSource("x", predict_slide(attention=np.where(np.arange(130) == 7, 1, 1e-9)))
+    expected = "effective number of patches: 1 of 130; the top 1 hold 100% of the attention"
+    assert describe_concentration(hot) == expected
+
+
+def equalize(source: ScoreSource) -> ScoreSource:
+    weights = np.full_like(source.prediction.member_attention, 1 / len(source.prediction.grid))
+    return ScoreSource("x", replace(source.prediction, member_attention=weights))
+
+
+def test_subtracts_the_scores_of_another_source(
+    predict_slide: Make,
+) -> None:
+    one, other = ScoreSource("a", predict_slide()), ScoreSource("b", predict_slide(seed=3))
+    assert not subtract_scores(one, one, DisplaySettings()).values.any()
+    found = subtract_scores(one, other, DisplaySettings())
     np.testing.assert_allclose(found.values, 130 * (one.attention - other.attention))
     assert found.signed
-    assert found.label == "attention, relative to the slide's mean: a less b"
-    assert say_agreement(one, one, Look()) == "rank correlation 1.00; 20 of the top 20 in common"
+    assert found.label == "attention, relative to the slide's mean: a minus b"
+    assert (
+        describe_agreement(one, one, DisplaySettings())
+        == "rank correlation 1.00; 20 of the top 20 in common"
+    )
 
 
-def test_predictions_with_other_patches_differ_only_where_both_have_one(
+def test_ignores_patches_that_the_subtracted_prediction_lacks(
     predict_slide: Make,
 ) -> None:
     one, whole = predict_slide(), predict_slide(seed=3)
@@ -228,7 +242,9 @@ def test_predictions_with_other_patches_differ_only_where_both_have_one(
         member_attention=whole.member_attention[:, rows],
         member_contributions=whole.member_contributions[:, rows],
     )
-    found = subtract_voice(Voice("a", one), Voice("b", part), Look(scale="raw")).values
+    found = subtract_scores(
+        ScoreSource("a", one), ScoreSource("b", part), DisplaySettings(scale="raw")
+    ).values
     assert np.isnan(found[1::2]).all()
     np.testing.assert_allclose(found[::2], one.attention[::2] - whole.attention[::2])
 
@@ -236,42 +252,42 @@ def test_predictions_with_other_patches_differ_only_where_both_have_one(
 def test_the_histogram_counts_every_patch_once(viewer: ViewerModel, predict_slide: Make) -> None:
     viewer.add_layer(Layer.create(*read_attention(predict_slide())))
     inspection = Inspection(viewer)
-    assert inspection.shown is not None
+    assert inspection.image is not None
     assert inspection.scores is not None
-    counts = count_scores(inspection.shown, inspection.scores.values)
+    counts = count_scores(inspection.image, inspection.scores.values)
     assert counts.sum() == 130
-    assert say_score(inspection.shown, 0.5) == "1×"
+    assert format_tick(inspection.image, 0.5) == "1×"
 
 
-# -- the album -------------------------------------------------------------------------------------
+# -- patch selection -------------------------------------------------------------------------------
 
 
-def test_an_album_steps_through_the_strongest_and_around(
+def test_steps_through_the_strongest_patches_and_back_to_the_first(
     viewer: ViewerModel, predict_slide: Make
 ) -> None:
     viewer.add_layer(Layer.create(*read_attention(predict_slide())))
     inspection = Inspection(viewer)
-    album = Album(inspection)
-    album.pick(3, weakest=False)
+    selection = PatchSelection(inspection)
+    selection.select(3, weakest=False)
     seen = []
     for by in (1, 1, 1, 1, -1, -1):
-        album.step(by)
-        seen.append(album.rows.tolist().index(inspection.patch))
+        selection.step(by)
+        seen.append(selection.rows.tolist().index(inspection.patch))
     assert seen == [0, 1, 2, 0, 2, 1]
 
 
-def test_marks_are_saved_with_their_patches_scores(
+def test_writes_the_marks_with_the_scores_of_their_patches(
     viewer: ViewerModel, predict_slide: Make, tmp_path: Path
 ) -> None:
     viewer.add_layer(Layer.create(*read_attention(predict_slide())))
     inspection = Inspection(viewer)
-    album = Album(inspection)
+    selection = PatchSelection(inspection)
     inspection.go_to(40)
-    album.mark("relevant")
+    selection.mark("relevant")
     inspection.go_to(7)
-    album.mark("unsure")
-    album.mark("not")
-    assert album.save_marks(tmp_path / "m.csv") == 2
+    selection.mark("unsure")
+    selection.mark("not")
+    assert selection.save_marks(tmp_path / "m.csv") == 2
     lines = (tmp_path / "m.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["patch", "7", "40"]
     assert [line.split(",")[-1] for line in lines] == ["mark", "not", "relevant"]
@@ -281,34 +297,30 @@ def test_each_prediction_keeps_its_marks(viewer: ViewerModel, predict_slide: Mak
     viewer.add_layer(Layer.create(*read_attention(predict_slide(members=1))))
     viewer.add_layer(Layer.create(*read_attention(predict_slide(seed=1, members=1))))
     inspection = Inspection(viewer)
-    album = Album(inspection)
+    selection = PatchSelection(inspection)
     inspection.go_to(7)
-    album.mark("relevant")
-    inspection.choose(inspection.voices[0])
-    assert album.marks == {}
-    inspection.choose(inspection.voices[1])
-    assert album.marks == {7: "relevant"}
+    selection.mark("relevant")
+    inspection.choose(inspection.sources[0])
+    assert selection.marks == {}
+    inspection.choose(inspection.sources[1])
+    assert selection.marks == {7: "relevant"}
 
 
-def test_an_album_hears_of_other_scores_and_of_another_slide(
-    viewer: ViewerModel, predict_slide: Make
-) -> None:
+def test_reports_new_scores_and_a_different_slide(viewer: ViewerModel, predict_slide: Make) -> None:
     viewer.add_layer(Layer.create(*read_attention(predict_slide())))
     inspection = Inspection(viewer)
-    album = Album(inspection)
-    heard: list[str] = []
-    album.changed.connect(lambda: heard.append("changed"))
-    album.rescored.connect(lambda: heard.append("rescored"))
-    inspection.show(scale="percentile")  # the same order, in other numbers
+    selection = PatchSelection(inspection)
+    signals: list[str] = []
+    selection.changed.connect(lambda: signals.append("changed"))
+    selection.rescored.connect(lambda: signals.append("rescored"))
+    inspection.show(scale="percentile")  # the same order, on a different scale
     inspection.show(threshold=0.5)
     slide = viewer.layers.pop(0)
     viewer.layers.insert(0, slide)
-    assert heard == ["rescored", "changed", "changed"]
+    assert signals == ["rescored", "changed", "changed"]
 
 
-def test_thumbnails_are_the_patches_and_a_damaged_one_is_none(
-    pyramid: Pyramid, predict_slide: Make
-) -> None:
+def test_thumbnails_show_the_pixels_of_their_patches(pyramid: Pyramid, predict_slide: Make) -> None:
     grid = predict_slide().grid
     found = dict(read_thumbnails(pyramid.slide, grid, np.array([0, 77])))
     assert list(found) == [0, 77]
@@ -319,11 +331,11 @@ def test_thumbnails_are_the_patches_and_a_damaged_one_is_none(
     assert found[77].mean() == pytest.approx(crop.mean(), abs=3)
 
 
-# -- exporting -------------------------------------------------------------------------------------
+# -- export ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".png", ".geojson", ".ome.tif", ".rgb.ome.tif", ".csv"])
-def test_what_is_shown_is_exported_by_the_files_name(
+def test_writes_an_export_in_the_format_of_the_files_name(
     viewer: ViewerModel, predict_slide: Make, tmp_path: Path, suffix: str
 ) -> None:
     viewer.add_layer(Layer.create(*read_attention(predict_slide())))
@@ -339,14 +351,14 @@ def test_what_is_shown_is_exported_by_the_files_name(
     assert [each.name for each in tmp_path.iterdir() if "part" in each.name] == []
 
 
-def test_an_export_without_a_prediction_or_a_known_format_is_refused(
+def test_raises_for_an_export_without_a_prediction_or_a_known_format(
     viewer: ViewerModel, predict_slide: Make, tmp_path: Path
 ) -> None:
     inspection = Inspection(viewer)
-    with pytest.raises(UsageError, match="no prediction is shown"):
+    with pytest.raises(UsageError, match="no prediction is displayed"):
         plan_export(inspection, tmp_path / "e.png")()
     viewer.add_layer(Layer.create(*read_attention(predict_slide())))
-    with pytest.raises(UsageError, match=r"^e\.gif: give a name that ends in \.png"):
+    with pytest.raises(UsageError, match=r"^e\.gif: unknown format; use a name that ends in \.png"):
         plan_export(inspection, tmp_path / "e.gif")()
     viewer.layers.pop(0)
     with pytest.raises(UsageError, match="needs the slide"):

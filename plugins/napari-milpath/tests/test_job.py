@@ -1,10 +1,9 @@
-"""A model runs beside the viewer: it is watched, ended, and never leaves anything behind."""
+"""A job reports progress, can be cancelled, and leaves no process or file behind."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,15 +17,15 @@ from milpath.errors import UsageError
 from milpath.formats.prediction import Prediction, write_prediction
 from milpath.slides.annotation import Polygon, read_annotation
 from milpath.slides.slide import Slide
-from napari_milpath.job import ClassifyJob, Order
+from napari_milpath.job import ClassifyJob, ClassifyRequest
 from napari_milpath.panel import Panel
-from napari_milpath.tissue import find_tissue, outline_of, tissue_layer
+from napari_milpath.tissue import annotation_of, find_tissue, tissue_layer
 
 STUB = """#!{python}
 import json, shutil, sys, time
-words = sys.argv[1:]
-assert words[:3] == ["-m", "milpath", "classify"]
-out = words[words.index("--out") + 1]
+arguments = sys.argv[1:]
+assert arguments[:3] == ["-m", "milpath", "classify"]
+out = arguments[arguments.index("--out") + 1]
 print("warming up", file=sys.stderr, flush=True)
 for done in (64, 128):
     print(f"s: {{done}} of 130 patches", file=sys.stderr, flush=True)
@@ -36,7 +35,7 @@ for done in (64, 128):
 
 @pytest.fixture
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a script in the place of the Python that runs `milpath classify`."""
+    """Replace the Python that runs `milpath classify` by a script."""
 
     def make(then: str) -> None:
         path = tmp_path / "python"
@@ -49,16 +48,16 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
 
 @pytest.fixture
 def panel(open_panel: Callable[[Path], Panel], slide_file: Path, tmp_path: Path) -> Panel:
-    """A panel with a slide and the name of a model."""
+    """A panel with a slide and a model."""
     made = open_panel(slide_file)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.json").write_text("{}")
-    made.models.model.setText(str(tmp_path / "model"))
+    made.classify_tab.model.setText(str(tmp_path / "model"))
     return made
 
 
 def copy_into_out(path: Path) -> str:
-    """What a child does that finds the answer in a file."""
+    """Code of a child that copies its prediction from a file."""
     return (
         f"import os; os.makedirs(out, exist_ok=True)\n"
         f"shutil.copy({str(path)!r}, out + '/s.prediction.h5')\n"
@@ -66,37 +65,37 @@ def copy_into_out(path: Path) -> str:
     )
 
 
-def test_the_childs_progress_is_shown_and_its_answer_opened(
+def test_shows_progress_and_opens_the_prediction(
     panel: Panel,
     child: Callable[[str], None],
     tmp_path: Path,
     predict_slide: Callable[..., Prediction],
     qtbot: QtBot,
 ) -> None:
-    write_prediction(tmp_path / "answer.h5", predict_slide())
-    child(copy_into_out(tmp_path / "answer.h5"))
-    panel.models.classify()
+    write_prediction(tmp_path / "prediction.h5", predict_slide())
+    child(copy_into_out(tmp_path / "prediction.h5"))
+    panel.classify_tab.classify()
     seen: list[tuple[int, int]] = []
-    assert panel.models.job is not None
-    panel.models.job.progressed.connect(lambda *both: seen.append(both))
-    qtbot.waitUntil(lambda: panel.models.job is None, timeout=60_000)
+    assert panel.classify_tab.job is not None
+    panel.classify_tab.job.progressed.connect(lambda *both: seen.append(both))
+    qtbot.waitUntil(lambda: panel.classify_tab.job is None, timeout=60_000)
     assert seen == [(64, 130), (128, 130)]
-    assert panel.models.word.text() == "tumour (0.9)"
-    assert panel.inspection.voice is not None
+    assert panel.classify_tab.status.text() == "tumour (0.9)"
+    assert panel.inspection.source is not None
     assert len(panel.viewer.layers) == 2
 
 
-def test_what_the_child_says_is_understood_in_whatever_pieces_it_comes(
+def test_parses_the_output_in_pieces_of_any_length(
     child: Callable[[str], None], tmp_path: Path, qtbot: QtBot
 ) -> None:
-    said = "ü: 192 of 1300 patches\n".encode()
-    parts = [said[:1], said[1:8], said[8:14], said[14:], b"milpath: \xc3", b"\xbc, at last"]
+    output = "ü: 192 of 1300 patches\n".encode()
+    parts = [output[:1], output[1:8], output[8:14], output[14:], b"milpath: \xc3", b"\xbc, at last"]
     child(
         f"for part in {parts!r}:\n"
         "    sys.stderr.buffer.write(part); sys.stderr.flush(); time.sleep(0.1)\n"
         "sys.exit(2)"
     )
-    job = ClassifyJob(Order(tmp_path / "s", tmp_path / "m", tmp_path))
+    job = ClassifyJob(ClassifyRequest(tmp_path / "s", tmp_path / "m", tmp_path))
     seen: list[tuple[int, int]] = []
     job.progressed.connect(lambda *both: seen.append(both))
     with qtbot.waitSignal(job.ended, timeout=60_000) as end:
@@ -105,58 +104,58 @@ def test_what_the_child_says_is_understood_in_whatever_pieces_it_comes(
     assert end.args == [None, "milpath: ü, at last"]
 
 
-def test_an_outline_is_saved_as_it_is_drawn(panel: Panel, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no annotation"):
-        panel.models.save_outline(tmp_path / "o.geojson")
+def test_writes_the_annotation_as_it_was_drawn(panel: Panel, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no tissue annotation"):
+        panel.classify_tab.save_annotation(tmp_path / "o.geojson")
     ring = np.array([[100.0, 50.0], [700.0, 50.0], [700.0, 900.0], [100.0, 900.0]])
     panel.viewer.add_layer(Layer.create(*tissue_layer([Polygon(ring)], (0.5, 0.5))))
-    panel.models.save_outline(tmp_path / "o.geojson")
+    panel.classify_tab.save_annotation(tmp_path / "o.geojson")
     (again,) = read_annotation(tmp_path / "o.geojson").polygons
     np.testing.assert_allclose(again.ring, ring, atol=0.01)
 
 
 @pytest.mark.parametrize(
-    ("then", "said"),
+    ("then", "message"),
     [
         ("print('milpath: no such model', file=sys.stderr); sys.exit(2)", "milpath: no such model"),
         ("print(json.dumps({'slide_id': 's', 'message': 's: too coarse'})); sys.exit(4)", "too c"),
         ("import os; os.abort()", "warming up|code"),
     ],
 )
-def test_a_child_that_fails_is_a_notification(
+def test_shows_the_error_of_a_failed_job(
     panel: Panel,
     child: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
     qtbot: QtBot,
     then: str,
-    said: str,
+    message: str,
 ) -> None:
-    heard: list[str] = []
-    monkeypatch.setattr("napari_milpath.models.show_error", heard.append)
+    messages: list[str] = []
+    monkeypatch.setattr("napari_milpath.classify.show_error", messages.append)
     child(then)
-    panel.models.classify()
-    qtbot.waitUntil(lambda: panel.models.job is None, timeout=60_000)
-    assert len(heard) == 1
-    assert any(part in heard[0] for part in said.split("|"))
-    assert panel.models.run.isEnabled()
+    panel.classify_tab.classify()
+    qtbot.waitUntil(lambda: panel.classify_tab.job is None, timeout=60_000)
+    assert len(messages) == 1
+    assert any(part in messages[0] for part in message.split("|"))
+    assert panel.classify_tab.run.isEnabled()
     assert len(panel.viewer.layers) == 1
 
 
-def test_a_child_is_cancelled(panel: Panel, child: Callable[[str], None], qtbot: QtBot) -> None:
+def test_cancels_a_job(panel: Panel, child: Callable[[str], None], qtbot: QtBot) -> None:
     child("time.sleep(600)")
-    panel.models.classify()
-    job = panel.models.job
+    panel.classify_tab.classify()
+    job = panel.classify_tab.job
     assert job is not None
     with qtbot.waitSignal(job.progressed, timeout=60_000):
         pass
     pid = job.process.processId()
-    panel.models.cancel.click()
-    qtbot.waitUntil(lambda: panel.models.job is None, timeout=60_000)
-    assert panel.models.word.text() == "cancelled"
-    assert not lives(pid)
+    panel.classify_tab.cancel.click()
+    qtbot.waitUntil(lambda: panel.classify_tab.job is None, timeout=60_000)
+    assert panel.classify_tab.status.text() == "cancelled"
+    assert not is_running(pid)
 
 
-def lives(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -164,66 +163,71 @@ def lives(pid: int) -> bool:
     return True
 
 
-def test_closing_the_window_ends_the_child_at_once(
-    panel: Panel, child: Callable[[str], None], qtbot: QtBot
+def test_closing_the_window_kills_the_child_without_an_interrupt(
+    panel: Panel, child: Callable[[str], None], tmp_path: Path, qtbot: QtBot
 ) -> None:
-    child("import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)")
-    panel.models.classify()
-    job = panel.models.job
+    interrupted = tmp_path / "interrupted"
+    child(
+        "import pathlib, signal\n"
+        f"path = pathlib.Path({str(interrupted)!r})\n"
+        "signal.signal(signal.SIGINT, lambda *_: path.touch())\n"
+        "print('s: 130 of 130 patches', file=sys.stderr, flush=True)\n"
+        "while True: time.sleep(60)"
+    )
+    panel.classify_tab.classify()
+    job = panel.classify_tab.job
     assert job is not None
-    with qtbot.waitSignal(job.progressed, timeout=60_000):
-        pass
+    qtbot.waitUntil(lambda: panel.classify_tab.bar.value() == 130, timeout=60_000)
     pid = job.process.processId()
-    scratch = panel.models._scratch_folder()
-    assert scratch.is_dir()
-    start = time.perf_counter()
+    folder = panel.classify_tab._temporary_folder()
+    assert folder.is_dir()
     panel.viewer.close()
-    assert time.perf_counter() - start < 5  # no hang; machines may be busy
-    assert not lives(pid)
-    assert not scratch.exists()
+    assert not is_running(pid)
+    assert not interrupted.exists()
+    assert not folder.exists()
 
 
-def test_without_a_slide_or_a_model_it_says_what_is_missing(
+def test_shows_an_error_without_a_slide_or_a_model(
     panel: Panel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard: list[str] = []
-    monkeypatch.setattr("napari_milpath.models.show_error", heard.append)
-    panel.models.edited.setChecked(True)
-    panel.models.classify()
-    panel.models.model.setText("")
-    panel.models.classify()
+    messages: list[str] = []
+    monkeypatch.setattr("napari_milpath.classify.show_error", messages.append)
+    panel.classify_tab.annotated.setChecked(True)
+    panel.classify_tab.classify()
+    panel.classify_tab.model.setText("")
+    panel.classify_tab.classify()
     slide = panel.viewer.layers[0]
     panel.viewer.layers.clear()
-    panel.models.classify()
-    panel.models.show_tissue()
+    panel.classify_tab.classify()
+    panel.classify_tab.show_tissue()
     panel.viewer.layers.append(slide)
-    assert [line.split()[0] for line in heard] == ["there", "name", "open", "open"]
-    assert panel.models.job is None
+    assert [line.split()[0] for line in messages] == ["there", "choose", "open", "open"]
+    assert panel.classify_tab.job is None
 
 
-def test_an_order_says_all_that_the_command_needs() -> None:
-    order = Order(Path("/s/a.svs"), Path("m"), Path("o"), 0.25, Path("t.geojson"))
-    assert order.arguments() == [
-        "-m", "milpath", "classify", "/s/a.svs", "--model", "m", "--out", "o", "--json",
+def test_a_request_becomes_the_arguments_of_the_command() -> None:
+    request = ClassifyRequest(Path("/s/a.svs"), Path("m"), Path("o"), 0.25, Path("t.geojson"))
+    assert request.arguments() == [
+        "-P", "-m", "milpath", "classify", "/s/a.svs", "--model", "m", "--out", "o", "--json",
         "--verbose", "--slide-mpp", "0.25", "--tissue-annotations", "t.geojson",
     ]  # fmt: skip
 
 
-def test_a_python_that_is_not_there_is_told(
+def test_reports_a_missing_python(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, qtbot: QtBot
 ) -> None:
     monkeypatch.setattr("napari_milpath.job.sys.executable", str(tmp_path / "none"))
-    heard: list[tuple[object, str]] = []
-    job = ClassifyJob(Order(tmp_path / "s", tmp_path / "m", tmp_path))
-    job.ended.connect(lambda *both: heard.append(both))
-    qtbot.waitUntil(lambda: bool(heard), timeout=30_000)
-    assert heard[0][1].endswith("could not be started")
+    ended: list[tuple[object, str]] = []
+    job = ClassifyJob(ClassifyRequest(tmp_path / "s", tmp_path / "m", tmp_path))
+    job.ended.connect(lambda *both: ended.append(both))
+    qtbot.waitUntil(lambda: bool(ended), timeout=30_000)
+    assert ended[0][1].endswith("cannot be started")
 
 
 # -- tissue ----------------------------------------------------------------------------------------
 
 
-def test_the_outline_that_is_shown_is_the_one_that_is_used(
+def test_the_tissue_layer_keeps_the_polygons_that_were_found(
     tmp_path: Path, panel: Panel, qtbot: QtBot
 ) -> None:
     rgb = np.full((1024, 1280, 3), 240, np.uint8)
@@ -231,10 +235,10 @@ def test_the_outline_that_is_shown_is_the_one_that_is_used(
     with Slide(write_levels(tmp_path / "t.tif", [rgb], mpp=(2.0, 2.0))) as slide:
         found = find_tissue(slide)
     layer = Layer.create(*tissue_layer(found, (2.0, 2.0)))
-    (again,) = outline_of(layer)
+    (again,) = annotation_of(layer)
     np.testing.assert_allclose(again.ring, found[0].ring, atol=1e-3)
     assert again.ring.min(axis=0) == pytest.approx((300, 200), abs=12)
     low = layer.data_to_world(layer.data[0].min(axis=0))
     assert low == pytest.approx((199.5 * 2, 299.5 * 2), abs=24)
-    panel.models.show_tissue()
-    qtbot.waitUntil(panel.models.tissue.isEnabled, timeout=60_000)
+    panel.classify_tab.show_tissue()
+    qtbot.waitUntil(panel.classify_tab.tissue.isEnabled, timeout=60_000)

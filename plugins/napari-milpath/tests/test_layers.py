@@ -1,4 +1,4 @@
-"""The attention lies where its patches lie, to a fraction of a pixel, on every level."""
+"""The attention is registered to its patches to a fraction of a pixel, on every level."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from napari_milpath.pyramid import Pyramid
 
 
 def random_grid(rng: np.random.Generator) -> PatchGrid:
-    """Some patches of a random lattice, perhaps overlapping."""
+    """Make some patches of a random lattice, which may overlap."""
     stride = int(rng.integers(3, 700))
     side = int(stride * rng.choice([1, 1, 2, 3, rng.uniform(1, 4)]))
     origin = (int(rng.integers(0, 90_000)), int(rng.integers(0, 90_000)))
@@ -68,9 +68,7 @@ def test_the_layer_reaches_from_the_first_patch_to_the_last() -> None:
 
 
 @pytest.mark.parametrize("size", [(2200, 3100), (4099, 2051)])
-def test_every_level_of_the_slide_covers_the_same_ground(
-    tmp_path: Path, size: tuple[int, int]
-) -> None:
+def test_every_level_covers_the_same_area(tmp_path: Path, size: tuple[int, int]) -> None:
     path = write_levels(tmp_path / "s.tif", [noise(*size)], mpp=(0.25, 0.252))
     with Slide(path) as slide:
         made = Layer.create(*slide_layer(Pyramid(slide)))
@@ -83,7 +81,7 @@ def test_every_level_of_the_slide_covers_the_same_ground(
     assert high == pytest.approx(made.scale * (np.array(size) - 1))
 
 
-def test_where_there_is_no_patch_nothing_is_drawn() -> None:
+def test_draws_nothing_where_there_is_no_patch() -> None:
     grid = lattice(4, 3).select(np.array([0, 5, 11]))
     prediction = predict(grid)
     made = Layer.create(*heatmap_layer(prediction, render_heatmap(prediction), "a", (0.5, 0.5)))
@@ -91,7 +89,7 @@ def test_where_there_is_no_patch_nothing_is_drawn() -> None:
     assert made.colormap.nan_color[3] == 0
 
 
-def test_slide_and_attention_share_micrometres(
+def test_slide_and_attention_are_both_in_micrometres(
     pyramid: Pyramid, predict_slide: Callable[..., Prediction]
 ) -> None:
     viewer = ViewerModel()
@@ -104,7 +102,7 @@ def test_slide_and_attention_share_micrometres(
     assert viewer.layers[0].multiscale
 
 
-def test_a_slide_without_its_resolution_is_shown_in_pixels(tmp_path: Path) -> None:
+def test_shows_a_slide_without_a_resolution_in_pixels(tmp_path: Path) -> None:
     path = write_levels(tmp_path / "s.tif", [noise(300, 400)], mpp=None)
     with Slide(path) as slide:
         made = Layer.create(*slide_layer(Pyramid(slide)))
@@ -112,8 +110,10 @@ def test_a_slide_without_its_resolution_is_shown_in_pixels(tmp_path: Path) -> No
     assert {str(unit) for unit in made.units} == {"pixel"}
 
 
-def test_a_prediction_of_another_slide_is_refused(pyramid: Pyramid) -> None:
-    with pytest.raises(UsageError, match=r"süd-7 was made of another slide than noise-ü\.tif"):
+def test_raises_for_a_prediction_of_a_different_slide(pyramid: Pyramid) -> None:
+    with pytest.raises(
+        UsageError, match=r"süd-7 was made from a different slide than noise-ü\.tif"
+    ):
         require_same_slide(pyramid, predict(lattice(3, 3)))
     right = replace(FACTS, quickhash=pyramid.slide.quickhash)
     require_same_slide(pyramid, replace(predict(lattice(3, 3)), slide=right))

@@ -1,6 +1,6 @@
-"""Nobody is named by what the viewer keeps or writes, whatever the slide's file says.
+"""No name from a slide's file or path is in what the viewer displays or writes.
 
-The slide is that of milpath's own test of privacy: a name in every place that can hold one.
+The slide is that of milpath's own privacy test: it has a name in every place that can hold one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from milpath.errors import MilpathError
 from milpath.formats.prediction import Prediction, write_prediction
 from milpath.slides.annotation import write_annotation
 from milpath.slides.slide import Slide
-from napari_milpath.album import Album, read_thumbnails
 from napari_milpath.exporting import FORMATS, plan_export
-from napari_milpath.inspection import Inspection, say_prediction
+from napari_milpath.inspection import Inspection
 from napari_milpath.layers import pyramid_of
 from napari_milpath.reader import read
-from napari_milpath.tissue import find_tissue, outline_of, tissue_layer
+from napari_milpath.scores import describe_prediction
+from napari_milpath.selection import PatchSelection, read_thumbnails
+from napari_milpath.tissue import annotation_of, find_tissue, tissue_layer
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """A slide with names in it, in a folder with a name, and its prediction under the id `s0`."""
+    """A slide with names in it, in a folder with a name, and its prediction with the id `s0`."""
     folder = tmp_path / canary("Folder")
     folder.mkdir()
     rgb = noise(1100, 1500) // 8 + 150
@@ -45,19 +46,19 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was asked for label and macro images."""
-    heard: list[str] = []
+def accesses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Accesses to the label and macro images."""
+    accessed: list[str] = []
 
     class Watched(openslide.OpenSlide):
-        associated_images = property(lambda self: heard.append("images"))  # type: ignore[assignment]
+        associated_images = property(lambda self: accessed.append("images"))  # type: ignore[assignment]
 
     monkeypatch.setattr(openslide, "OpenSlide", Watched)
-    return heard
+    return accessed
 
 
 @pytest.fixture
-def viewer(files: tuple[Path, Path], asked: list[str]) -> Iterator[ViewerModel]:
+def viewer(files: tuple[Path, Path], accesses: list[str]) -> Iterator[ViewerModel]:
     made = ViewerModel()
     for data in read([str(each) for each in files]):
         made.add_layer(Layer.create(*data))
@@ -67,42 +68,40 @@ def viewer(files: tuple[Path, Path], asked: list[str]) -> Iterator[ViewerModel]:
     pyramid.close()
 
 
-def test_no_name_is_in_any_file_that_the_viewer_writes(
-    viewer: ViewerModel, tmp_path: Path, asked: list[str]
+def test_writes_no_name_to_any_file(
+    viewer: ViewerModel, tmp_path: Path, accesses: list[str]
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
     inspection = Inspection(viewer)
     for suffix in FORMATS:
         plan_export(inspection, out / f"a{suffix}")()
-    album = Album(inspection)
-    album.step(1)
-    album.mark("relevant")
-    album.save_marks(out / "marks.csv")
+    selection = PatchSelection(inspection)
+    selection.step(1)
+    selection.mark("relevant")
+    selection.save_marks(out / "marks.csv")
     pyramid = inspection.pyramid
     assert pyramid is not None
     annotation = Layer.create(*tissue_layer(find_tissue(pyramid.slide), (1.0, 1.0)))
-    write_annotation(out / "tissue.geojson", outline_of(annotation))
+    write_annotation(out / "tissue.geojson", annotation_of(annotation))
     assert len(list(out.iterdir())) == len(FORMATS) + 2
     assert names_in(out) == {}
     assert not any(shows_label(each) for path in out.iterdir() for each in pictures_in(path))
-    assert asked == []
+    assert accesses == []
 
 
-def test_no_name_is_in_a_layers_name_or_metadata_or_in_what_is_said(viewer: ViewerModel) -> None:
+def test_no_name_is_in_a_layer_or_in_a_displayed_text(viewer: ViewerModel) -> None:
     inspection = Inspection(viewer)
-    voice = inspection.voice
-    assert voice is not None
-    told = [say_prediction(voice), inspection.say_patch(3), viewer.title, viewer.status]
-    told += [str(text) for text in (viewer.canvas.overlays.text.text, inspection.voices)]
+    source = inspection.source
+    assert source is not None
+    texts = [describe_prediction(source), inspection.describe_patch(3), viewer.title, viewer.status]
+    texts += [str(text) for text in (viewer.canvas.overlays.text.text, inspection.sources)]
     for layer in viewer.layers:
-        told += [layer.name, repr(layer.metadata), repr(layer.as_layer_data_tuple())]
-    assert find_names("\n".join(map(str, told)).encode()) == set()
+        texts += [layer.name, repr(layer.metadata), repr(layer.as_layer_data_tuple())]
+    assert find_names("\n".join(map(str, texts)).encode()) == set()
 
 
-def test_what_is_shown_of_the_slide_is_neither_label_nor_macro(
-    viewer: ViewerModel, asked: list[str]
-) -> None:
+def test_displays_neither_label_nor_macro_image(viewer: ViewerModel, accesses: list[str]) -> None:
     pyramid = pyramid_of(viewer.layers[0])
     assert pyramid is not None
     shown = [np.asarray(level) for level in pyramid.levels]
@@ -112,11 +111,11 @@ def test_what_is_shown_of_the_slide_is_neither_label_nor_macro(
     shown += [each for _, each in pictures if each is not None]
     assert len(shown) > 20
     assert not any(map(shows_label, shown))
-    assert asked == []
+    assert accesses == []
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:3000], lambda _: b"<html>404</html>"])
-def test_a_slide_that_cannot_be_opened_is_named_without_its_folder(
+def test_raises_without_the_folder_of_a_slide_that_cannot_be_opened(
     files: tuple[Path, Path], damage: Callable[[bytes], bytes]
 ) -> None:
     files[0].write_bytes(damage(files[0].read_bytes()))

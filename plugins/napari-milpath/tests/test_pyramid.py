@@ -1,4 +1,4 @@
-"""A slide is read where it is shown, once, in bounded memory, and exactly there."""
+"""A slide is read only where it is displayed, once, in bounded memory, at exact positions."""
 
 from __future__ import annotations
 
@@ -39,25 +39,23 @@ def test_level_0_is_the_slide_pixel_for_pixel(pyramid: Pyramid) -> None:
         np.s_[0:3, 1000:1100, ::-1],
     ],
 )
-def test_a_level_is_indexed_as_an_array_is(pyramid: Pyramid, key: object) -> None:
+def test_a_level_is_indexed_like_an_array(pyramid: Pyramid, key: object) -> None:
     np.testing.assert_array_equal(pyramid.levels[0][key], noise(1100, 1500)[key])  # type: ignore[index]
 
 
 @pytest.mark.parametrize("key", [1100, (0, 1500), -1101])
-def test_an_index_beyond_the_edge_is_refused(pyramid: Pyramid, key: object) -> None:
+def test_raises_for_an_index_beyond_the_edge(pyramid: Pyramid, key: object) -> None:
     with pytest.raises(IndexError, match="out of bounds"):
         pyramid.levels[0][key]
 
 
-def test_overview_levels_are_made_until_one_is_small(pyramid: Pyramid) -> None:
+def test_adds_levels_until_one_is_small(pyramid: Pyramid) -> None:
     assert pyramid.sizes == ((1500, 1100), (750, 550))
     assert pyramid.levels[1][:, :].shape == (550, 750, 3)
 
 
 @pytest.mark.parametrize("size", [(1101, 1503), (4097, 1030), (2047, 3001)])
-def test_a_mark_lies_at_the_same_place_on_every_level_whatever_the_downsample(
-    tmp_path: Path, size: tuple[int, int]
-) -> None:
+def test_a_mark_keeps_its_position_on_every_level(tmp_path: Path, size: tuple[int, int]) -> None:
     rows, cols = size
     rgb = np.full((rows, cols, 3), 255, np.uint8)
     top, left, side = rows - 190, cols - 150, 96
@@ -74,7 +72,7 @@ def test_a_mark_lies_at_the_same_place_on_every_level_whatever_the_downsample(
                 assert centre * scale[axis] == pytest.approx(start + side / 2, abs=0.25)
 
 
-def test_a_made_level_has_no_seams_and_no_shift(tmp_path: Path) -> None:
+def test_a_computed_level_has_no_seams_and_no_shift(tmp_path: Path) -> None:
     ramp = np.linspace(0, 255, 1801)[None, :, None] * np.ones((1201, 1, 3))
     path = write_levels(tmp_path / "ramp.tif", [np.rint(ramp).astype(np.uint8)])
     with Slide(path) as slide:
@@ -90,7 +88,7 @@ def test_a_tile_is_read_once(pyramid: Pyramid) -> None:
     assert pyramid.reads == [1, 0]
 
 
-def test_what_was_used_longest_ago_makes_room() -> None:
+def test_drops_the_least_recently_used_tile() -> None:
     cache = TileCache(max_bytes=3000)
     tiles = {key: np.full((10, 100), key, np.uint8) for key in range(5)}
     reads: list[int] = []
@@ -108,7 +106,7 @@ def test_what_was_used_longest_ago_makes_room() -> None:
     assert cache.held_bytes == 3000
 
 
-def test_memory_stays_bounded_however_much_is_looked_at(slide_file: Path) -> None:
+def test_keeps_the_cache_within_its_limit(slide_file: Path) -> None:
     with Slide(slide_file) as slide:
         pyramid = Pyramid(slide, cache_bytes=4 << 20)
         pyramid.levels[0][:, :]
@@ -116,7 +114,7 @@ def test_memory_stays_bounded_however_much_is_looked_at(slide_file: Path) -> Non
         assert pyramid.cache.held_bytes <= 4 << 20
 
 
-def test_a_damaged_tile_is_hatched_and_the_rest_stays(slide_file: Path) -> None:
+def test_hatches_a_damaged_tile_and_keeps_the_rest(slide_file: Path) -> None:
     damage_tile(slide_file, 8)  # of 6 x 5 tiles of 256 px: row 1, column 2
     with Slide(slide_file) as slide:
         pyramid = Pyramid(slide)
@@ -127,11 +125,11 @@ def test_a_damaged_tile_is_hatched_and_the_rest_stays(slide_file: Path) -> None:
         whole = np.ones_like(hatched)
         whole[256 - 34 : 512 + 34, 512 - 34 : 768 + 34] = False
         np.testing.assert_array_equal(got[whole], expected[whole])
-        assert pyramid.damaged == 1  # at full size no filter reaches into it from the next tile
+        assert pyramid.damaged == 1  # at full size no filter reads across tiles
         assert (pyramid.levels[1][150:230, 270:370, 1] < 40).all()
 
 
-def test_a_level_is_its_own_size_without_reading(pyramid: Pyramid) -> None:
+def test_a_level_has_its_size_without_reading(pyramid: Pyramid) -> None:
     level = pyramid.levels[0]
     assert isinstance(level, Level)
     assert (len(level), level.size, level.nbytes) == (1100, 4950000, 4950000)

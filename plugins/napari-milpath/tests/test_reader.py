@@ -1,4 +1,4 @@
-"""Slides and predictions dropped on napari become layers; anything else is refused in a line."""
+"""Slides and predictions become layers; other files raise one-line errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from napari_milpath.layers import KEY
 from napari_milpath.reader import get_reader, read, read_files
 
 
-def test_the_manifest_is_found_and_names_what_exists() -> None:
+def test_the_manifest_names_existing_functions() -> None:
     manifest = PluginManifest.from_distribution("napari-milpath")
     for command in manifest.contributions.commands or []:
         assert callable(import_python_name(str(command.python_name)))
@@ -43,12 +43,12 @@ def test_a_slide_and_its_prediction_become_two_layers(
     slide["metadata"][KEY].close()
 
 
-def test_a_prediction_of_another_slide_is_not_laid_over_this_one(
+def test_raises_for_a_prediction_of_a_different_slide_unless_forced(
     slide_file: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "other.prediction.h5"
     write_prediction(file, predict(lattice(3, 3)))
-    with pytest.raises(UsageError, match=r"another slide than noise-ü\.tif .* --force$"):
+    with pytest.raises(UsageError, match=r"a different slide than noise-ü\.tif .* --force$"):
         read([str(slide_file), str(file)])
     assert len(read(str(file))) == 1
     forced = read_files([slide_file, file], force=True)
@@ -56,14 +56,14 @@ def test_a_prediction_of_another_slide_is_not_laid_over_this_one(
     forced[0][1]["metadata"][KEY].close()
 
 
-def test_a_prediction_without_tissue_says_so(tmp_path: Path) -> None:
+def test_raises_for_a_prediction_without_tissue(tmp_path: Path) -> None:
     file = tmp_path / "empty.prediction.h5"
     write_prediction(file, predict(lattice(3, 3).select(np.zeros(0, np.int64))))
     with pytest.raises(UsageError, match="no tissue was found"):
         read(str(file))
 
 
-def test_a_plain_picture_is_left_to_other_readers(tmp_path: Path) -> None:
+def test_ignores_a_plain_image(tmp_path: Path) -> None:
     Image.fromarray(noise(20, 20)).save(tmp_path / "plain.tif")
     assert get_reader(str(tmp_path / "plain.tif")) is None
 
@@ -72,7 +72,7 @@ def test_a_plain_picture_is_left_to_other_readers(tmp_path: Path) -> None:
     ("name", "kind"), [("a.svs", UnsupportedSlideError), ("a.prediction.h5", StoredFileError)]
 )
 @pytest.mark.parametrize("data", [b"", b"no slide at all", b"<html>404</html>"])
-def test_a_wrong_file_is_one_line(
+def test_raises_one_line_for_a_wrong_file(
     tmp_path: Path, name: str, kind: type[MilpathError], data: bytes
 ) -> None:
     (tmp_path / name).write_bytes(data)
@@ -83,19 +83,19 @@ def test_a_wrong_file_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_slide_without_its_resolution_says_so(
+def test_warns_of_a_slide_without_a_resolution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr("napari_milpath.reader.show_warning", said.append)
+    warnings: list[str] = []
+    monkeypatch.setattr("napari_milpath.reader.show_warning", warnings.append)
     path = write_levels(tmp_path / "s.tif", [noise(300, 400)], mpp=None)
     ((_, options, _),) = read(str(path))
     options["metadata"][KEY].close()
-    assert len(said) == 1
-    assert "in pixels" in said[0]
+    assert len(warnings) == 1
+    assert "in pixels" in warnings[0]
 
 
-def test_the_plugin_never_loads_the_network() -> None:
+def test_the_plugin_never_imports_tensorflow() -> None:
     code = (
         "import importlib, pkgutil, sys, napari_milpath as p\n"
         "for m in pkgutil.iter_modules(p.__path__):\n"

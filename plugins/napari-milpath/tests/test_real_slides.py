@@ -1,4 +1,4 @@
-"""Slides of many makers open as layers, whole or damaged; with MILPATH_TEST_DATA."""
+"""Slides of many vendors open as layers, intact or damaged; needs MILPATH_TEST_DATA."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SLIDES = (
 def data() -> Path:
     folder = os.environ.get("MILPATH_TEST_DATA", "")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("real slides are not here: set MILPATH_TEST_DATA to their folder")
+        pytest.skip("no real slides; set MILPATH_TEST_DATA to their folder")
     return Path(folder)
 
 
 @pytest.mark.parametrize("name", SLIDES)
-def test_it_opens_by_reading_its_coarsest_level_alone(data: Path, name: str) -> None:
+def test_opens_by_reading_only_the_coarsest_level(data: Path, name: str) -> None:
     with Slide(data / name) as slide:
         pyramid = Pyramid(slide)
         made = Layer.create(*slide_layer(pyramid))
@@ -48,13 +48,13 @@ def test_it_opens_by_reading_its_coarsest_level_alone(data: Path, name: str) -> 
 
 
 @pytest.mark.slow
-def test_of_a_rotten_slide_all_is_shown_but_what_is_rotten(data: Path) -> None:
+def test_shows_all_intact_parts_of_a_damaged_slide(data: Path) -> None:
     with (
-        Slide(data / "broken/bitrot_TCGA.svs") as rotten,
-        Slide(data / "slides/TCGA-CR-7395-01A-01-TS1.svs") as whole,
+        Slide(data / "broken/bitrot_TCGA.svs") as damaged,
+        Slide(data / "slides/TCGA-CR-7395-01A-01-TS1.svs") as intact,
     ):
-        shown, expected = Pyramid(rotten).levels[0][:, :], Pyramid(whole).levels[0][:, :]
+        shown, expected = Pyramid(damaged).levels[0][:, :], Pyramid(intact).levels[0][:, :]
     hatched = (shown == (255, 0, 255)).all(axis=-1) | (shown == (96, 0, 96)).all(axis=-1)
-    assert 0.01 < hatched.mean() < 0.04  # 4 of 252 tiles and their rim
-    # some of the rotten bytes decode all the same, to a wrong picture that no reader can know
+    assert 0.01 < hatched.mean() < 0.04  # 4 of 252 tiles and their edges
+    # some damaged bytes still decode, to wrong pixels that no reader can detect
     assert (shown != expected)[~hatched].mean() < 0.005

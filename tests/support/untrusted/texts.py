@@ -117,7 +117,7 @@ COHORTS: dict[str, tuple[Contents, bool]] = {
     },
     **{
         f"mpp {mpp}": (f"slide,mpp\na.svs,{mpp}\n".encode(), False)
-        for mpp in ("0", "-1", "nan", "inf", "1e400", "0.25um", "1_0_0", "1" * 5000)
+        for mpp in ("0", "-1", "1_0", "inf", "1e400", "0.25um", "1_0_0", "1" * 5000)
     },
     "split": (b"slide,split\na.svs,holdout\n", False),
     "case on two sides": (b"slide,case,split\na.svs,p,train\nb.svs,p,test\n", False),

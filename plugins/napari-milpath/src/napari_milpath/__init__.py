@@ -1,6 +1,7 @@
-"""napari-milpath: slides, and where a model found its evidence, in napari.
+"""napari-milpath: whole-slide images and the attention of milpath's models in napari.
 
-Never imports TensorFlow: it and software OpenGL crash in one process. Models run as a child.
+It never imports TensorFlow, which crashes in one process with software OpenGL; models run in a
+child process.
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Exporting: what is inspected as a file for other programs, by the file's name."""
+"""Export of the displayed scores; the name of the file decides on the format."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ FORMATS = {
 
 
 def plan_export(inspection: Inspection, path: Path) -> Callable[[], None]:
-    """How to write what is shown now, which may then be done beside the viewer.
+    """Prepare an export of what is displayed now, to be run in another thread.
 
-    A picture and a raster are as it is scored now, patches come with every score. What is given
-    back raises `OutputError` where the file cannot be written.
+    Pictures and rasters hold the displayed scores, tables and QuPath tiles all scores. The returned
+    function raises `OutputError` if the file cannot be written.
 
     Raises
     ------
-    UsageError : nothing is shown, no such format, or no slide for a picture
+    UsageError : no prediction is displayed, the format is unknown, or a picture has no slide
     """
-    voice, heatmap = inspection.voice, inspection.heatmap
-    if voice is None or heatmap is None:
-        raise UsageError("no prediction is shown: open one first")
-    prediction, name = voice.prediction, path.name.lower()
+    source, heatmap = inspection.source, inspection.heatmap
+    if source is None or heatmap is None:
+        raise UsageError("no prediction is displayed; open one first")
+    prediction, name = source.prediction, path.name.lower()
     if name.endswith(".geojson"):
         return partial(write_geojson, path, prediction)
     if name.endswith(".csv"):
@@ -45,10 +45,10 @@ def plan_export(inspection: Inspection, path: Path) -> Callable[[], None]:
         return partial(write_ome_tiff, path, heatmap, prediction.slide, coloured=coloured)
     if name.endswith(".png"):
         if inspection.pyramid is None:
-            raise UsageError("a picture needs the slide: open it first")
+            raise UsageError("a picture needs the slide; open it first")
         title = overlay_title(prediction) + f"\n{FORCED}" * inspection.forced
         return partial(_write_picture, path, inspection.pyramid.slide, heatmap, title)
-    raise UsageError(f"{path.name}: give a name that ends in {', '.join(FORMATS)}")
+    raise UsageError(f"{path.name}: unknown format; use a name that ends in {', '.join(FORMATS)}")
 
 
 def _write_picture(path: Path, slide: Slide, heatmap: Heatmap, title: str) -> None:

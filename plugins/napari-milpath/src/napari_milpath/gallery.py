@@ -1,4 +1,4 @@
-"""Gallery: an album as thumbnails that are loaded in the background."""
+"""Gallery tab: thumbnails of the selected patches, loaded in the background."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from milpath.errors import MilpathError
-from napari_milpath.album import THUMB_PX, Album, Mark, read_thumbnails
+from napari_milpath.selection import THUMB_PX, Mark, PatchSelection, read_thumbnails
 
 KEYS: dict[str, Mark] = {"r": "relevant", "x": "not", "u": "unsure"}
 _SIGNS = {"relevant": "✔", "not": "✘", "unsure": "?"}
@@ -32,24 +32,24 @@ _ROW = Qt.ItemDataRole.UserRole
 
 
 class Gallery(QWidget):
-    """Shows an `Album`; a click flies there."""
+    """Show a `PatchSelection`; a click on a thumbnail moves the view to its patch."""
 
-    def __init__(self, album: Album) -> None:
+    def __init__(self, selection: PatchSelection) -> None:
         super().__init__()
-        self.album = album
+        self.selection = selection
         self.worker: GeneratorWorker | None = None
         self._unreadable: set[int] = set()
         self.end = QComboBox()
         self.end.addItems(["strongest", "weakest"])
         self.count = QSpinBox()
         self.count.setRange(1, 200)
-        self.count.setValue(album.count)
-        self.pictures = QListWidget()
-        self.pictures.setViewMode(QListWidget.ViewMode.IconMode)
-        self.pictures.setIconSize(QSize(THUMB_PX, THUMB_PX))
-        self.pictures.setResizeMode(QListWidget.ResizeMode.Adjust)
-        self.pictures.setMovement(QListWidget.Movement.Static)
-        self.pictures.setUniformItemSizes(True)
+        self.count.setValue(selection.count)
+        self.thumbnails = QListWidget()
+        self.thumbnails.setViewMode(QListWidget.ViewMode.IconMode)
+        self.thumbnails.setIconSize(QSize(THUMB_PX, THUMB_PX))
+        self.thumbnails.setResizeMode(QListWidget.ResizeMode.Adjust)
+        self.thumbnails.setMovement(QListWidget.Movement.Static)
+        self.thumbnails.setUniformItemSizes(True)
         self.save = QPushButton("Save marks …")
         self._lay_out()
         self._connect()
@@ -57,128 +57,128 @@ class Gallery(QWidget):
 
     def _lay_out(self) -> None:
         top = QHBoxLayout()
-        for widget in (QLabel("the"), self.count, self.end, QLabel("patches")):
+        for widget in (self.count, self.end, QLabel("patches")):
             top.addWidget(widget)
         top.addStretch()
-        keys = QLabel("n next, p previous; r relevant, x not, u unsure")
+        keys = QLabel("n next, p previous; mark: r relevant, x not relevant, u unsure")
+        keys.setWordWrap(True)
         column = QVBoxLayout(self)
         column.addLayout(top)
-        column.addWidget(self.pictures)
+        column.addWidget(self.thumbnails)
         column.addWidget(keys)
         column.addWidget(self.save)
 
     def _connect(self) -> None:
-        self.count.valueChanged.connect(self._pick)
-        self.end.activated.connect(self._pick)
-        self.pictures.itemClicked.connect(self._fly)
-        self.pictures.itemActivated.connect(self._fly)
+        self.count.valueChanged.connect(self._select)
+        self.end.activated.connect(self._select)
+        self.thumbnails.itemClicked.connect(self._go_to)
+        self.thumbnails.itemActivated.connect(self._go_to)
         self.save.clicked.connect(self._save)
-        self.album.changed.connect(self.refresh)
-        self.album.rescored.connect(self._recaption)
-        self.album.marked.connect(self._sign)
-        self.album.inspection.moved.connect(self._follow)
+        self.selection.changed.connect(self.refresh)
+        self.selection.rescored.connect(self._update_captions)
+        self.selection.marked.connect(self._update_caption)
+        self.selection.inspection.moved.connect(self._highlight)
 
-    def _pick(self) -> None:
-        self.album.pick(self.count.value(), weakest=self.end.currentText() == "weakest")
+    def _select(self) -> None:
+        self.selection.select(self.count.value(), weakest=self.end.currentText() == "weakest")
 
-    def _fly(self, item: QListWidgetItem) -> None:
-        self.album.inspection.go_to(item.data(_ROW))
+    def _go_to(self, item: QListWidgetItem) -> None:
+        self.selection.inspection.go_to(item.data(_ROW))
 
-    # -- pictures --------------------------------------------------------------------------------
+    # -- thumbnails -------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Show the album's patches anew; their pictures come in one by one."""
+        """List the selected patches; their thumbnails are added as they are read."""
         self.stop()
-        self.pictures.clear()
+        self.thumbnails.clear()
         self._unreadable.clear()
         blank = QPixmap(THUMB_PX, THUMB_PX)
         blank.fill(QColor("gray"))
-        for row in self.album.rows.tolist():
+        for row in self.selection.rows.tolist():
             item = QListWidgetItem(QIcon(blank), self._caption(row))
             item.setData(_ROW, row)
-            self.pictures.addItem(item)
+            self.thumbnails.addItem(item)
         if self.isVisible():
             self._load()
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 (Qt's name)
-        """Pictures are loaded while they can be seen."""
+        """Load thumbnails once the tab is visible."""
         super().showEvent(event)
         self._load()
 
     def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802
-        """And no longer; also when the window closes."""
+        """Stop loading when the tab is hidden or the window closes."""
         super().hideEvent(event)
         self.stop()
 
     def _load(self) -> None:
         self.stop()
-        inspection = self.album.inspection
-        if len(self.album.rows) and inspection.pyramid is not None and inspection.voice is not None:
-            grid = inspection.voice.prediction.grid
-            self.worker = create_worker(
-                read_thumbnails, inspection.pyramid.slide, grid, self.album.rows
-            )
-            self.worker.yielded.connect(self._show_picture)
+        inspection = self.selection.inspection
+        pyramid, source = inspection.pyramid, inspection.source
+        if len(self.selection.rows) and pyramid is not None and source is not None:
+            grid, rows = source.prediction.grid, self.selection.rows
+            self.worker = create_worker(read_thumbnails, pyramid.slide, grid, rows)
+            self.worker.yielded.connect(self._show_thumbnail)
             self.worker.start()
 
     def stop(self) -> None:
-        """Load no further pictures."""
+        """Stop loading thumbnails."""
         if self.worker is not None:
-            self.worker.yielded.disconnect(self._show_picture)
+            self.worker.yielded.disconnect(self._show_thumbnail)
             self.worker.quit()
             self.worker = None
 
-    def _show_picture(self, found: tuple[int, NDArray[np.uint8] | None]) -> None:
+    def _show_thumbnail(self, found: tuple[int, NDArray[np.uint8] | None]) -> None:
         row, pixels = found
         item = self._item(row)
         if item is not None and pixels is not None:
             height, width = pixels.shape[:2]
-            picture = QImage(
+            image = QImage(
                 np.ascontiguousarray(pixels).tobytes(),
                 width, height, 3 * width, QImage.Format.Format_RGB888,
             )  # fmt: skip
-            icon = QIcon(QPixmap.fromImage(picture))
-            icon.addPixmap(QPixmap.fromImage(picture), QIcon.Mode.Selected)  # not has_colour_cast
+            icon = QIcon(QPixmap.fromImage(image))
+            icon.addPixmap(QPixmap.fromImage(image), QIcon.Mode.Selected)  # not tinted
             item.setIcon(icon)
         elif item is not None:
             self._unreadable.add(row)
             item.setText(self._caption(row))
 
     def _item(self, row: int) -> QListWidgetItem | None:
-        items = (self.pictures.item(index) for index in range(self.pictures.count()))
+        items = (self.thumbnails.item(index) for index in range(self.thumbnails.count()))
         return next((item for item in items if item is not None and item.data(_ROW) == row), None)
 
     def _caption(self, row: int) -> str:
-        scores, shown = self.album.inspection.scores, self.album.inspection.shown
-        sign = _SIGNS.get(self.album.marks.get(row, ""), "")
-        if scores is None or shown is None:
+        inspection = self.selection.inspection
+        sign = _SIGNS.get(self.selection.marks.get(row, ""), "")
+        if inspection.scores is None or inspection.image is None:
             return sign
-        unit = "×" if shown.logarithmic else ""
+        unit = "×" if inspection.image.logarithmic else ""
         damage = "\nunreadable" if row in self._unreadable else ""
-        return f"{sign} {scores.values[row]:.3g}{unit}".strip() + damage
+        return f"{sign} {inspection.scores.values[row]:.3g}{unit}".strip() + damage
 
-    def _recaption(self) -> None:
-        for row in self.album.rows.tolist():
-            self._sign(row)
+    def _update_captions(self) -> None:
+        for row in self.selection.rows.tolist():
+            self._update_caption(row)
 
-    def _sign(self, row: int) -> None:
+    def _update_caption(self, row: int) -> None:
         item = self._item(row)
         if item is not None:
             item.setText(self._caption(row))
 
-    def _follow(self, row: int) -> None:
-        """Point at the patch that was flown to; the mouse alone changes nothing."""
-        if row == self.album.inspection.patch:
+    def _highlight(self, row: int) -> None:
+        """Highlight the current patch; the patch under the mouse is ignored."""
+        if row == self.selection.inspection.patch:
             item = self._item(row)
             if item is not None:
-                self.pictures.setCurrentItem(item)
+                self.thumbnails.setCurrentItem(item)
 
     def _save(self) -> None:
         name, _ = QFileDialog.getSaveFileName(self, "Save marks", "marks.csv", "CSV (*.csv)")
         if name:
             try:
-                count = self.album.save_marks(Path(name))
+                count = self.selection.save_marks(Path(name))
             except MilpathError as error:
                 show_error(str(error))
             else:
-                show_info(f"{count} marked patches saved in {Path(name).name}")
+                show_info(f"saved {count} marked patches to {Path(name).name}")

@@ -1,4 +1,4 @@
-"""Histogram: how a slide's scores are spread over the colour scale, and what the colours mean."""
+"""Histogram of a slide's scores over the colour scale."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QLinearGradient, QPainter, QPaintEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_milpath.colours import Shown
+from napari_milpath.heatmap_image import HeatmapImage
 
 BINS = 48
 _BAR_PX, _TEXT_PX, _SIDE_PX = 14, 18, 24
 
 
-def count_scores(shown: Shown, values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many of the scores (N,) fall into each of `BINS` equal parts of the colour scale.
+def count_scores(image: HeatmapImage, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Count the scores (N,) in each of `BINS` equal parts of the colour scale.
 
-    Those beyond its ends are counted in the outermost; NaN is not.
+    Scores beyond its ends are counted in the outermost bins, NaN is ignored.
     """
-    place = shown.place(values[np.isfinite(values)])
-    counts: NDArray[np.int64] = np.histogram(place, BINS, (0.0, 1.0))[0]
+    positions = image.position(scores[np.isfinite(scores)])
+    counts: NDArray[np.int64] = np.histogram(positions, BINS, (0.0, 1.0))[0]
     return counts
 
 
-def say_score(shown: Shown, place: float) -> str:
-    """The score at a place on the colour scale, as a tick's label."""
-    return f"{shown.score(place):.3g}" + ("×" if shown.logarithmic else "")
+def format_tick(image: HeatmapImage, position: float) -> str:
+    """Format the score at a position on the colour scale, 0 to 1, as the label of a tick."""
+    return f"{image.score(position):.3g}" + ("×" if image.logarithmic else "")
 
 
 class Histogram(QWidget):
-    """Bars over a colour bar with ticks."""
+    """Draw bars over a colour bar with ticks."""
 
     def __init__(self) -> None:
         super().__init__()
         self.setMinimumHeight(110)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self._shown: Shown | None = None
+        self._image: HeatmapImage | None = None
         self._counts = np.zeros(BINS, np.int64)
 
-    def count(self, shown: Shown | None, values: NDArray[np.float64] | None) -> None:
-        """Count other scores (N,)."""
-        if shown is not None and values is not None:
-            self._counts = count_scores(shown, values)
-        self.colour(shown)
+    def set_scores(self, image: HeatmapImage | None, scores: NDArray[np.float64] | None) -> None:
+        """Count and show new scores (N,)."""
+        if image is not None and scores is not None:
+            self._counts = count_scores(image, scores)
+        self.set_colours(image)
 
-    def colour(self, shown: Shown | None) -> None:
-        """Show other colours under the same bars; None shows nothing."""
-        self._shown = shown
+    def set_colours(self, image: HeatmapImage | None) -> None:
+        """Show new colours under the same bars; None clears the widget."""
+        self._image = image
         self.update()
 
     def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802 (Qt's name)
-        """Draw it all."""
-        if self._shown is None:
+        """Draw the bars, the colour bar and its ticks."""
+        if self._image is None:
             return
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
@@ -64,7 +64,7 @@ class Histogram(QWidget):
         painter.end()
 
     def _draw_bars(self, painter: QPainter, area: QRectF, ink: QColor) -> None:
-        """Heights are square roots of counts: a few hot patches among thousands are seen."""
+        """Draw square roots of the counts, so that bins of few patches are visible."""
         heights = np.sqrt(self._counts / max(1, self._counts.max())) * area.height()
         step = area.width() / BINS
         painter.setPen(Qt.PenStyle.NoPen)
@@ -74,18 +74,18 @@ class Histogram(QWidget):
             painter.drawRect(bar)
 
     def _draw_scale(self, painter: QPainter, area: QRectF, ink: QColor) -> None:
-        assert self._shown is not None
-        colours = np.asarray(self._shown.colormap.colors)
+        assert self._image is not None
+        colours = np.asarray(self._image.colormap.colors)
         gradient = QLinearGradient(area.topLeft(), area.topRight())
         for index, (red, green, blue, alpha) in enumerate(colours.tolist()):
-            on_glass = (alpha * each + 1 - alpha for each in (red, green, blue))
-            gradient.setColorAt(index / (len(colours) - 1), QColor.fromRgbF(*on_glass))
+            on_white = (alpha * each + 1 - alpha for each in (red, green, blue))
+            gradient.setColorAt(index / (len(colours) - 1), QColor.fromRgbF(*on_white))
         painter.fillRect(area, gradient)
         painter.setPen(ink)
         painter.setBrush(Qt.BrushStyle.NoBrush)
         painter.drawRect(area)
-        for place in (0.0, 0.25, 0.5, 0.75, 1.0):
-            x = area.left() + place * area.width()
+        for position in (0.0, 0.25, 0.5, 0.75, 1.0):
+            x = area.left() + position * area.width()
             painter.drawLine(QPointF(x, area.bottom()), QPointF(x, area.bottom() + 3))
             box = QRectF(x - 40, area.bottom() + 3, 80, _TEXT_PX - 3)
-            painter.drawText(box, Qt.AlignmentFlag.AlignCenter, say_score(self._shown, place))
+            painter.drawText(box, Qt.AlignmentFlag.AlignCenter, format_tick(self._image, position))

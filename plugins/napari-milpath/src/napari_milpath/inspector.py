@@ -1,4 +1,4 @@
-"""Inspector: the knobs of what is shown, and what it means in words."""
+"""Inspect tab: settings of the displayed scores, and a summary of them."""
 
 from __future__ import annotations
 
@@ -20,59 +20,70 @@ from qtpy.QtWidgets import (
 )
 
 from milpath.errors import MilpathError
-from napari_milpath.colours import PALETTES
+from milpath.figures.score import Scale, Score
 from napari_milpath.exporting import FORMATS, plan_export
+from napari_milpath.heatmap_image import PALETTES
 from napari_milpath.histogram import Histogram
-from napari_milpath.inspection import FORCED, Inspection, say_concentration, say_prediction
-from napari_milpath.look import Voice, say_agreement
+from napari_milpath.inspection import FORCED, Inspection
+from napari_milpath.scores import (
+    ScoreSource,
+    describe_agreement,
+    describe_concentration,
+    describe_prediction,
+)
 
-_SCORES = {"attention": "attention", "evidence for a class": "contribution"}
-_SCALES = {
-    "relative to the mean": "relative",
-    "percentile in the slide": "percentile",
-    "raw": "raw",
+_SCORE_LABELS = {
+    Score.attention: "attention",
+    Score.contribution: "contribution to a class",
 }
-_ALONE = "nothing"
-_USUAL = "usual"
-_ALARM = "background: #b00020; color: white; padding: 4px"  # seen in both of napari's themes
+_SCALE_LABELS = {
+    Scale.relative: "relative to the slide's mean",
+    Scale.percentile: "percentile within the slide",
+    Scale.raw: "raw",
+}
+_NOTHING = "nothing"
+_DEFAULT = "default"
+_WARNING_STYLE = "background: #b00020; color: white; padding: 4px"  # visible in both themes
 
 
 class Inspector(QWidget):
-    """Shows an `Inspection` and turns its knobs."""
+    """Display an `Inspection` and change its settings."""
 
     def __init__(self, inspection: Inspection) -> None:
         super().__init__()
         self.inspection = inspection
-        self.title, self.forced = _words(), _words()
-        self.forced.setStyleSheet(_ALARM)
-        self.voice, self.other = _choice(), _choice()
-        self.score, self.class_name = _choice(), _choice()
-        self.scale, self.palette_name = _choice(), _choice()
+        self.title, self.forced = _label(), _label()
+        self.forced.setStyleSheet(_WARNING_STYLE)
+        self.source, self.subtracted = _combo_box(), _combo_box()
+        self.score, self.class_name = _combo_box(), _combo_box()
+        self.scale, self.palette_name = _combo_box(), _combo_box()
         self.threshold, self.opacity = _slider(0), _slider(100)
         self.histogram = Histogram()
         self.export = QPushButton("Export …")
-        self.label, self.facts, self.hover = _words(), _words(), _words()
+        self.label, self.facts, self.hover = _label(), _label(), _label()
         self.hover.setMinimumHeight(4 * self.hover.fontMetrics().lineSpacing())
-        self._explain()
+        self._set_tool_tips()
         self._lay_out()
         self._connect()
         self.refresh()
 
-    def _explain(self) -> None:
-        self.palette_name.setToolTip("turbo is not perceptually even: it draws edges that are none")
-        self.scale.setToolTip(
-            "relative: 1× is the slide's mean, comparable across slides; percentile paints a "
-            "tenth of every slide hot, a normal one too"
+    def _set_tool_tips(self) -> None:
+        self.palette_name.setToolTip(
+            "turbo is not perceptually uniform: it shows edges that are not in the scores"
         )
-        self.threshold.setToolTip("hide what is weaker")
+        self.scale.setToolTip(
+            "relative: 1× is the slide's mean, comparable across slides; percentile: a tenth of "
+            "every slide is hot, also of a normal one"
+        )
+        self.threshold.setToolTip("hide scores below this fraction of the colour scale")
 
     def _lay_out(self) -> None:
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         rows = (
-            ("prediction", self.voice), ("less", self.other), ("score", self.score),
-            ("class", self.class_name), ("in numbers", self.scale),
-            ("colours", self.palette_name), ("threshold", self.threshold),
+            ("prediction", self.source), ("subtract", self.subtracted), ("score", self.score),
+            ("class", self.class_name), ("scale", self.scale),
+            ("colour map", self.palette_name), ("threshold", self.threshold),
             ("opacity", self.opacity),
         )  # fmt: skip
         for name, widget in rows:
@@ -87,39 +98,38 @@ class Inspector(QWidget):
         column.addStretch()
 
     def _connect(self) -> None:
-        self.voice.activated.connect(self._choose)
-        self.other.activated.connect(self._choose)
+        self.source.activated.connect(self._choose)
+        self.subtracted.activated.connect(self._choose)
         self.score.activated.connect(self._show)
         self.class_name.activated.connect(self._show)
         self.scale.activated.connect(self._show)
         self.palette_name.activated.connect(self._show)
         self.threshold.valueChanged.connect(self._show)
-        self.opacity.valueChanged.connect(self._fade)
+        self.opacity.valueChanged.connect(self._set_opacity)
         self.export.clicked.connect(self._export)
         self.inspection.changed.connect(self.refresh)
         self.inspection.restyled.connect(self.restyle)
-        self.inspection.moved.connect(self._say_patch)
+        self.inspection.moved.connect(self._describe_patch)
 
-    # -- from the knobs to the inspection --------------------------------------------------------
+    # -- from the widgets to the inspection -------------------------------------------------------
 
     def _choose(self) -> None:
-        voices = self.inspection.voices
-        other = self.other.currentIndex() - 1
-        self.inspection.choose(
-            voices[self.voice.currentIndex()], voices[other] if other >= 0 else None
-        )
+        sources = self.inspection.sources
+        index = self.subtracted.currentIndex() - 1  # the first item is `_NOTHING`
+        subtracted = sources[index] if index >= 0 else None
+        self.inspection.choose(sources[self.source.currentIndex()], subtracted)
 
     def _show(self) -> None:
         palette = self.palette_name.currentText()
         self.inspection.show(
-            score=_SCORES[self.score.currentText()],
-            scale=_SCALES[self.scale.currentText()],
+            score=list(_SCORE_LABELS)[self.score.currentIndex()],
+            scale=list(_SCALE_LABELS)[self.scale.currentIndex()],
             class_name=self.class_name.currentText() or None,
-            palette=None if palette == _USUAL else palette,
+            palette=None if palette == _DEFAULT else palette,
             threshold=self.threshold.value() / 100,
         )
 
-    def _fade(self) -> None:
+    def _set_opacity(self) -> None:
         layer = self.inspection.layer
         if layer is not None:
             layer.opacity = self.opacity.value() / 100
@@ -130,81 +140,82 @@ class Inspector(QWidget):
         if not name:
             return
         if not name.lower().endswith((*FORMATS, ".ome.tiff")):
-            name += next(suffix for suffix, words in FORMATS.items() if words == chosen)
+            name += next(suffix for suffix, each in FORMATS.items() if each == chosen)
         try:
             work = plan_export(self.inspection, Path(name))
         except MilpathError as error:
             show_error(str(error))
             return
         self.export.setEnabled(False)  # one at a time
-        worker = create_worker(_attempt, Path(name).name, work)
-        worker.returned.connect(self._exported)  # a method: Qt forgets it when the panel is closed
+        worker = create_worker(_run_export, Path(name).name, work)
+        worker.returned.connect(self._exported)  # a method: Qt disconnects it with the panel
         worker.start()
 
-    def _exported(self, ended: tuple[str, str]) -> None:
-        name, error = ended
+    def _exported(self, result: tuple[str, str]) -> None:
+        name, error = result
         self.export.setEnabled(True)
         if error:
             show_error(error)
         else:
             show_info(f"exported {name}")
 
-    # -- from the inspection to what is seen -----------------------------------------------------
+    # -- from the inspection to the widgets -------------------------------------------------------
 
     def refresh(self) -> None:
-        """Show the inspection as it is now."""
-        now = self.inspection
-        voice = now.voice
-        self.setEnabled(voice is not None)
-        names = [each.name for each in now.voices]
-        _list(self.voice, names, voice.name if voice else None)
-        _list(self.other, [_ALONE, *names], now.other.name if now.other else _ALONE)
-        classes = list(voice.prediction.class_names) if voice else []
-        predicted = voice.prediction.predicted if voice else None
-        _list(self.class_name, classes, now.look.class_name or predicted)
-        self.class_name.setEnabled(now.look.score == "contribution")
+        """Display the current predictions and scores."""
+        inspection = self.inspection
+        source, subtracted = inspection.source, inspection.subtracted
+        self.setEnabled(source is not None)
+        names = [each.name for each in inspection.sources]
+        _fill(self.source, names, source.name if source else None)
+        _fill(self.subtracted, [_NOTHING, *names], subtracted.name if subtracted else _NOTHING)
+        classes = list(source.prediction.class_names) if source else []
+        predicted = source.prediction.predicted if source else None
+        _fill(self.class_name, classes, inspection.settings.class_name or predicted)
+        self.class_name.setEnabled(inspection.settings.score == Score.contribution)
         self.restyle()
-        scores = now.scores.values if now.scores is not None else None
-        self.histogram.count(now.shown, scores)
-        self.label.setText(now.scores.label if now.scores else "")
-        self._say(voice)
+        scores = inspection.scores
+        self.histogram.set_scores(inspection.image, scores.values if scores else None)
+        self.label.setText(scores.label if scores else "")
+        self._describe(source)
 
     def restyle(self) -> None:
-        """Show the colours as they are now, of the same scores."""
-        self.histogram.colour(self.inspection.shown)
-        look, layer = self.inspection.look, self.inspection.layer
-        _list(self.score, list(_SCORES), _name_of(look.score, _SCORES))
-        _list(self.scale, list(_SCALES), _name_of(look.scale, _SCALES))
-        _list(self.palette_name, [_USUAL, *PALETTES], look.palette or _USUAL)
-        _slide(self.threshold, look.threshold)
-        _slide(self.opacity, layer.opacity if layer is not None else 1.0)
+        """Display the current colours of the same scores."""
+        self.histogram.set_colours(self.inspection.image)
+        settings, layer = self.inspection.settings, self.inspection.layer
+        _fill(self.score, list(_SCORE_LABELS.values()), _SCORE_LABELS[settings.score])
+        _fill(self.scale, list(_SCALE_LABELS.values()), _SCALE_LABELS[settings.scale])
+        _fill(self.palette_name, [_DEFAULT, *PALETTES], settings.palette or _DEFAULT)
+        _set_slider(self.threshold, settings.threshold)
+        _set_slider(self.opacity, layer.opacity if layer is not None else 1.0)
 
-    def _say(self, voice: Voice | None) -> None:
-        self.forced.setText(f"{FORCED}. Its patches are not what lies under them here.")
+    def _describe(self, source: ScoreSource | None) -> None:
+        self.forced.setText(f"{FORCED}. Its patches do not match the slide under them.")
         self.forced.setVisible(self.inspection.forced)
-        if voice is None:
+        if source is None:
             self.title.setText("Open a slide and its prediction (*.prediction.h5).")
             self.facts.setText("")
             return
-        self.title.setText(say_prediction(voice))
-        facts = [say_concentration(voice)]
-        if self.inspection.other is not None:
-            facts.append(say_agreement(voice, self.inspection.other, self.inspection.look))
+        subtracted = self.inspection.subtracted
+        self.title.setText(describe_prediction(source))
+        facts = [describe_concentration(source)]
+        if subtracted is not None:
+            facts.append(describe_agreement(source, subtracted, self.inspection.settings))
         self.facts.setText("\n".join(facts))
 
-    def _say_patch(self, row: int) -> None:
-        self.hover.setText(self.inspection.say_patch(row))
+    def _describe_patch(self, row: int) -> None:
+        self.hover.setText(self.inspection.describe_patch(row))
 
 
-def _words() -> QLabel:
+def _label() -> QLabel:
     label = QLabel()
     label.setWordWrap(True)
-    label.setTextFormat(Qt.TextFormat.PlainText)  # class names are the user's: no markup
+    label.setTextFormat(Qt.TextFormat.PlainText)  # class names come from the user: no markup
     return label
 
 
-def _choice() -> QComboBox:
-    """A box that a long name, as of a member of an ensemble, does not widen."""
+def _combo_box() -> QComboBox:
+    """Make a combo box that long names, such as of ensemble members, do not widen."""
     box = QComboBox()
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(18)
@@ -218,8 +229,8 @@ def _slider(value: int) -> QSlider:
     return slider
 
 
-def _list(box: QComboBox, items: list[str], current: str | None) -> None:
-    """Fill a box and choose in it, without telling anyone."""
+def _fill(box: QComboBox, items: list[str], current: str | None) -> None:
+    """Fill a combo box and choose an item, without emitting signals."""
     box.blockSignals(True)
     if [box.itemText(index) for index in range(box.count())] != items:
         box.clear()
@@ -228,19 +239,15 @@ def _list(box: QComboBox, items: list[str], current: str | None) -> None:
     box.blockSignals(False)
 
 
-def _slide(slider: QSlider, share: float) -> None:
-    """Move a slider, without telling anyone."""
+def _set_slider(slider: QSlider, fraction: float) -> None:
+    """Move a slider, without emitting signals."""
     slider.blockSignals(True)
-    slider.setValue(round(100 * share))
+    slider.setValue(round(100 * fraction))
     slider.blockSignals(False)
 
 
-def _name_of(value: str, names: dict[str, str]) -> str:
-    return next(name for name, each in names.items() if each == value)
-
-
-def _attempt(name: str, work: Callable[[], None]) -> tuple[str, str]:
-    """A file's name, and what went wrong with it: an exception would be told as napari's own."""
+def _run_export(name: str, work: Callable[[], None]) -> tuple[str, str]:
+    """Return the file's name and the error, if any; napari would report an exception as a bug."""
     try:
         work()
     except MilpathError as error:

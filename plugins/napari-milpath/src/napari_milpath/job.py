@@ -1,7 +1,7 @@
-"""ClassifyJob: `milpath classify` on one slide, as a child process that can be watched and ended.
+"""Run of `milpath classify` on one slide in a child process, with progress and cancellation.
 
-A process of its own, because TensorFlow and software OpenGL crash together, and because a network
-that runs out of memory must not take the viewer along.
+TensorFlow and software OpenGL crash in one process, and a model that runs out of memory must not
+end the viewer.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any
 from qtpy.QtCore import QObject, QProcess, QTimer, Signal  # type: ignore[attr-defined]
 
 _PROGRESS = re.compile(r"(\d+) of (\d+) patches$")
-_PATIENCE_MS = 5000  # before a child that was asked to end is ended
+_KILL_AFTER_MS = 5000  # after SIGINT
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be classified, and how.
+class ClassifyRequest:
+    """Arguments of `milpath classify`.
 
     Attributes
     ----------
-    slide, model, out : files and folders as for `milpath classify`
-    mpp : µm per pixel in place of the slide's own
-    annotation : GeoJSON of the tissue in place of what would be found
+    slide, model, out : the slide's file, the model's folder, the folder of the results
+    mpp : µm per pixel that replaces the slide's own
+    annotation : GeoJSON of tissue annotations that replaces tissue detection
     """
 
     slide: Path
@@ -39,101 +39,107 @@ class Order:
     annotation: Path | None = None
 
     def arguments(self) -> list[str]:
-        """What the child is started with, after the Python it runs in."""
-        words = ["-m", "milpath", "classify", str(self.slide.absolute())]
-        words += ["--model", str(self.model), "--out", str(self.out), "--json", "--verbose"]
-        words += [] if self.mpp is None else ["--slide-mpp", repr(self.mpp)]
-        words += [] if self.annotation is None else ["--tissue-annotations", str(self.annotation)]
-        return words
+        """Build the command line, without the Python interpreter."""
+        # -P: modules in the current folder are not imported
+        arguments = ["-P", "-m", "milpath", "classify", str(self.slide.absolute())]
+        arguments += ["--model", str(self.model), "--out", str(self.out), "--json", "--verbose"]
+        arguments += [] if self.mpp is None else ["--slide-mpp", repr(self.mpp)]
+        arguments += (
+            [] if self.annotation is None else ["--tissue-annotations", str(self.annotation)]
+        )
+        return arguments
 
 
 class ClassifyJob(QObject):
-    """One run of the child; started at once.
+    """A child process, started when the job is created.
 
     Parameters
     ----------
-    order : what it is to do
+    request : its arguments
     """
 
     progressed = Signal(int, int)
-    """Patches done, and all of them."""
+    """Number of patches done, and of all patches."""
 
     ended = Signal(object, str)
-    """The prediction's file or None, and a line that says how it went."""
+    """The prediction's file, or None, and a line with the result or the error."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, request: ClassifyRequest) -> None:
         super().__init__()
-        self.order = order
+        self.request = request
         self._outcome: dict[str, Any] = {}
-        self._last = ""
-        self._heard = b""  # of a line whose end has not come yet
+        self._last_line = ""
+        self._partial = b""  # an incomplete last line of stderr
         self._cancelled = False
-        self._patience = QTimer(self)
-        self._patience.setSingleShot(True)
-        self._patience.setInterval(_PATIENCE_MS)
+        self._kill_timer = QTimer(self)
+        self._kill_timer.setSingleShot(True)
+        self._kill_timer.setInterval(_KILL_AFTER_MS)
         self.process = QProcess(self)
-        self._patience.timeout.connect(self.process.kill)
-        self.process.readyReadStandardError.connect(self._hear)
-        self.process.readyReadStandardOutput.connect(self._take)
-        self.process.finished.connect(self._end)
+        self._kill_timer.timeout.connect(self.process.kill)
+        self.process.readyReadStandardError.connect(self._read_stderr)
+        self.process.readyReadStandardOutput.connect(self._read_stdout)
+        self.process.finished.connect(self._finish)
         self.process.errorOccurred.connect(self._fail)
-        self.process.start(sys.executable, order.arguments())
+        self.process.start(sys.executable, request.arguments())
 
     @property
     def running(self) -> bool:
-        """Whether the child lives."""
+        """Whether the child process exists."""
         return bool(self.process.state() != QProcess.ProcessState.NotRunning)
 
-    def cancel(self) -> bool:
-        """Ask the child to end; it is ended if it does not."""
+    def cancel(self) -> None:
+        """Interrupt the child; kill it if it has not exited after `_KILL_AFTER_MS`."""
         if self.running:
             self._cancelled = True
-            if os.name == "posix":  # as Ctrl-C: it leaves no half file
+            if os.name == "posix":  # as Ctrl-C: the child removes incomplete files
                 os.kill(self.process.processId(), signal.SIGINT)
             else:
                 self.process.kill()
-            self._patience.start()
-        return True
+            self._kill_timer.start()
 
     def stop(self) -> None:
-        """End the child now and wait for that: the viewer closes. Nothing is signalled any more."""
+        """Kill the child and wait for its end, without emitting signals: the viewer closes."""
         self.blockSignals(True)
         if self.running:
             self._cancelled = True
             self.process.kill()
-            self.process.waitForFinished(_PATIENCE_MS)
+            self.process.waitForFinished(_KILL_AFTER_MS)
 
-    def _hear(self) -> None:
-        said = self._heard + bytes(self.process.readAllStandardError().data())
-        whole, end, self._heard = said.rpartition(b"\n")
-        self._understand(whole + end)
+    def _read_stderr(self) -> None:
+        output = self._partial + bytes(self.process.readAllStandardError().data())
+        lines, end, self._partial = output.rpartition(b"\n")
+        self._parse_stderr(lines + end)
 
-    def _understand(self, said: bytes) -> None:
-        text = said.decode("utf-8", "replace")
+    def _parse_stderr(self, output: bytes) -> None:
+        text = output.decode("utf-8", "replace")
         for line in filter(None, map(str.strip, text.splitlines())):
             found = _PROGRESS.search(line)
             if found:
                 self.progressed.emit(int(found[1]), int(found[2]))
             else:
-                self._last = line
+                self._last_line = line
 
-    def _take(self) -> None:
+    def _read_stdout(self) -> None:
         while self.process.canReadLine():
             line = bytes(self.process.readLine().data()).decode("utf-8", "replace")
             self._outcome = json.loads(line)
 
     def _fail(self, error: QProcess.ProcessError) -> None:
         if error == QProcess.ProcessError.FailedToStart:
-            self.ended.emit(None, f"{sys.executable} could not be started")
+            self.ended.emit(None, f"{sys.executable} cannot be started")
 
-    def _end(self, code: int) -> None:
-        self._hear()
-        self._understand(self._heard)
-        self._take()
+    def _finish(self, code: int) -> None:
+        self._read_stderr()
+        self._parse_stderr(self._partial)
+        self._read_stdout()
         if self._cancelled:
             self.ended.emit(None, "cancelled")
             return
-        message = self._outcome.get("message") or self._last or f"ended with code {code}"
+        message = (
+            self._outcome.get("message")
+            or self._last_line
+            or f"milpath classify exited with code {code}"
+        )
         name = self._outcome.get("slide_id", "")
-        path = self.order.out / f"{name}.prediction.h5"
+        path = self.request.out / f"{name}.prediction.h5"
         self.ended.emit(path if code == 0 and path.is_file() else None, message)

@@ -1,4 +1,4 @@
-"""Layers: slides and heatmaps as napari's layer tuples, registered in micrometres."""
+"""Slides and heatmaps as napari layer tuples, registered in micrometres; see `Lattice`."""
 
 from __future__ import annotations
 
@@ -6,30 +6,22 @@ from typing import Any
 
 from napari.layers import Image, Layer
 
-from milpath.errors import ResolutionError, UsageError
+from milpath.errors import ResolutionError
 from milpath.figures.heatmap import Heatmap
-from milpath.formats.prediction import Prediction
+from milpath.formats.prediction import Prediction, check_same_slide
 from milpath.slides.lattice import LEVEL_0, Lattice
-from napari_milpath.colours import Shown, show_heatmap
+from napari_milpath.heatmap_image import HeatmapImage, build_heatmap_image
 from napari_milpath.pyramid import Pyramid
 
 LayerData = tuple[Any, dict[str, Any], str]
 Mpp = tuple[float, float]
 
 KEY = "milpath"
-"""Where in a layer's metadata that is kept which it shows: a `Pyramid` or a `Prediction`."""
-
-
-class ForeignPredictionError(UsageError):
-    """A prediction was made of another slide than the one it would lie over."""
-
-    def __init__(self, fact: str) -> None:
-        self.fact = fact
-        super().__init__(f"{fact}; open the right one, or force it with milpath view --force")
+"""Key of a layer's metadata for the `Pyramid` or `Prediction` that it displays."""
 
 
 def slide_layer(pyramid: Pyramid) -> LayerData:
-    """The slide itself; in pixels where it does not say its µm per pixel."""
+    """Build a slide's layer; in pixels if the slide has no µm per pixel."""
     return (
         pyramid.levels,
         {
@@ -44,7 +36,7 @@ def slide_layer(pyramid: Pyramid) -> LayerData:
 
 
 def mpp_of(pyramid: Pyramid) -> Mpp | None:
-    """(x, y) µm per pixel; None where the slide does not say it, or says it wrong."""
+    """Return (x, y) µm per level-0 pixel; None if the slide's is missing or wrong."""
     try:
         return pyramid.slide.mpp
     except ResolutionError:
@@ -52,17 +44,17 @@ def mpp_of(pyramid: Pyramid) -> Mpp | None:
 
 
 def heatmap_layer(prediction: Prediction, heatmap: Heatmap, name: str, mpp: Mpp) -> LayerData:
-    """A prediction's heatmap, one pixel a cell, exactly over the slide."""
-    shown = show_heatmap(heatmap)
+    """Build a heatmap's layer, one pixel per cell, registered to the slide."""
+    image = build_heatmap_image(heatmap)
     return (
-        shown.values,
+        image.values,
         {
             "name": name,
             "rgb": False,
             "interpolation2d": "nearest",
             "blending": "translucent",
-            "contrast_limits": shown.limits,
-            "colormap": shown.colormap,
+            "contrast_limits": image.limits,
+            "colormap": image.colormap,
             "metadata": {KEY: prediction},
             **frame(mpp, heatmap.lattice),
         },
@@ -88,33 +80,30 @@ def frame(mpp: Mpp | None, lattice: Lattice = LEVEL_0) -> dict[str, Any]:
     }
 
 
-def restyle(layer: Image, shown: Shown) -> None:
-    """Give a layer other numbers, limits and colours, but only those that differ."""
-    if shown.values is not layer.data:
-        layer.data = shown.values
-    if tuple(layer.contrast_limits) != shown.limits:
-        layer.contrast_limits_range = shown.limits
-        layer.contrast_limits = shown.limits
-    if layer.colormap != shown.colormap:
-        layer.colormap = shown.colormap
+def update_layer(layer: Image, image: HeatmapImage) -> None:
+    """Set a layer's values, limits and colormap, but only those that changed."""
+    if image.values is not layer.data:
+        layer.data = image.values
+    if tuple(layer.contrast_limits) != image.limits:
+        layer.contrast_limits_range = image.limits
+        layer.contrast_limits = image.limits
+    if layer.colormap != image.colormap:
+        layer.colormap = image.colormap
 
 
 def pyramid_of(layer: Layer) -> Pyramid | None:
-    """The slide that a layer shows, if it shows one."""
+    """Return the slide that a layer displays, if any."""
     found = layer.metadata.get(KEY)
     return found if isinstance(found, Pyramid) else None
 
 
 def prediction_of(layer: Layer) -> Prediction | None:
-    """The prediction that a layer shows, if it shows one."""
+    """Return the prediction that a layer displays, if any."""
     found = layer.metadata.get(KEY)
     return found if isinstance(found, Prediction) else None
 
 
 def require_same_slide(pyramid: Pyramid, prediction: Prediction) -> None:
-    """Raise `ForeignPredictionError` when a prediction was made of another slide."""
-    if pyramid.quickhash != prediction.slide.quickhash:
-        raise ForeignPredictionError(
-            f"the prediction of {prediction.slide.slide_id} was made of another slide than "
-            f"{pyramid.slide.name} (their contents differ)"
-        )
+    """Raise `SlideMismatchError` if a prediction was made from a different slide."""
+    remedy = "open the matching slide, or use milpath view --force"
+    check_same_slide(prediction, pyramid.slide, pyramid.slide.name, remedy)

@@ -1,4 +1,4 @@
-"""PatchLookup: which patch lies under a point, in the same short time however many there are."""
+"""Lookup of the patch at a point, by work that does not depend on the number of patches."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Rows = NDArray[np.int64]
 
 
 class PatchLookup:
-    """Finds patches by place.
+    """Find patches by their positions.
 
     Parameters
     ----------
-    grid : of milpath: its coordinates lie on its lattice
+    grid : its coordinates lie on its lattice
     """
 
     def __init__(self, grid: PatchGrid) -> None:
@@ -28,7 +28,7 @@ class PatchLookup:
         self._reach = -(-grid.patch_size_l0 // grid.stride_l0)
 
     def find(self, points: Points) -> Rows:
-        """The patch over each point whose centre is nearest.
+        """Find the patch at each point; of overlapping ones, the one with the nearest centre.
 
         Parameters
         ----------
@@ -50,7 +50,7 @@ class PatchLookup:
         return found
 
     def _at(self, place: Rows, points: Points) -> tuple[Rows, Points]:
-        """The patches at places of the lattice, and how far from the points their centres are."""
+        """Return the patches at lattice cells, and the distances of their centres to the points."""
         inside = ((place >= 0) & (place < self._raster.shape)).all(axis=1)
         rows = np.full(len(place), -1, np.int64)
         rows[inside] = self._raster[tuple(place[inside].T)]

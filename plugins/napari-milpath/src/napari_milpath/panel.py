@@ -1,4 +1,4 @@
-"""Panel: the plugin's dock widget: what is inspected, the gallery, the models, as tabs."""
+"""The plugin's dock widget with the tabs Inspect, Gallery and Classify."""
 
 from __future__ import annotations
 
@@ -8,50 +8,52 @@ from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QFrame, QMainWindow, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
-from napari_milpath.album import Album
+from napari_milpath.classify import ClassifyTab
 from napari_milpath.gallery import KEYS, Gallery
 from napari_milpath.inspection import Inspection
 from napari_milpath.inspector import Inspector
-from napari_milpath.models import Models
+from napari_milpath.selection import PatchSelection
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 
 class Panel(QWidget):
-    """One viewer's panel.
+    """Panel of one viewer.
 
     Parameters
     ----------
-    napari_viewer : given by napari
+    napari_viewer : the viewer; napari passes it by this name
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.viewer = napari_viewer
         self.inspection = Inspection(napari_viewer)
-        self.album = Album(self.inspection)
+        self.selection = PatchSelection(self.inspection)
         self.inspector = Inspector(self.inspection)
-        self.gallery = Gallery(self.album)
-        self.models = Models(self.inspection, napari_viewer)
+        self.gallery = Gallery(self.selection)
+        self.classify_tab = ClassifyTab(self.inspection, napari_viewer)
         self.tabs = QTabWidget()
-        self.tabs.addTab(_Scrolled(self.inspector), "Inspect")
+        self.tabs.addTab(_ScrollArea(self.inspector), "Inspect")
         self.tabs.addTab(self.gallery, "Gallery")
-        self.tabs.addTab(self.models, "Classify")
+        self.tabs.addTab(self.classify_tab, "Classify")
         QVBoxLayout(self).addWidget(self.tabs)
         self._bind_keys()
         _show_scale_bar(napari_viewer)
 
     def _bind_keys(self) -> None:
-        self.viewer.bind_key("n", lambda _: self.album.step(1), overwrite=True)
-        self.viewer.bind_key("p", lambda _: self.album.step(-1), overwrite=True)
+        self.viewer.bind_key("n", lambda _: self.selection.step(1), overwrite=True)
+        self.viewer.bind_key("p", lambda _: self.selection.step(-1), overwrite=True)
         for key, mark in KEYS.items():
-            self.viewer.bind_key(key, lambda _, mark=mark: self.album.mark(mark), overwrite=True)
+            self.viewer.bind_key(
+                key, lambda _, mark=mark: self.selection.mark(mark), overwrite=True
+            )
 
-    # -- the end ---------------------------------------------------------------------------------
+    # -- closing ----------------------------------------------------------------------------------
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 (Qt's name)
-        """Watch for the window's end, once it is known."""
+        """Watch the main window, once the panel has one."""
         super().showEvent(event)
         above = self.parent()
         while above is not None and not isinstance(above, QMainWindow):
@@ -60,13 +62,13 @@ class Panel(QWidget):
             above.installEventFilter(self)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """The window has been closed, not only made small: end what runs."""
+        """Stop all work if the window is closed, not if it is minimized."""
         if event is not None and event.type() == QEvent.Type.Hide and not event.spontaneous():
             self.stop()
         return False
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802
-        """Napari takes the panel out of its dock: let go of the viewer."""
+        """Disconnect from the viewer when napari removes the panel from its dock."""
         super().changeEvent(event)
         gone = event is not None and event.type() == QEvent.Type.ParentChange
         if gone and self.parent() is None:
@@ -75,20 +77,20 @@ class Panel(QWidget):
                 self.viewer.bind_key(key, None, overwrite=True)
 
     def stop(self) -> None:
-        """End all that runs in the background, and take no more notice of the layers."""
+        """Stop all background work and disconnect from the viewer."""
         self.inspection.close()
         self.gallery.stop()
-        self.models.stop()
+        self.classify_tab.stop()
 
 
 def _show_scale_bar(viewer: Viewer) -> None:
-    """In black on white, to be read on slides and beside them."""
+    """Show the scale bar in black on white, legible on and beside slides."""
     bar = viewer.canvas.overlays.scale_bar
     bar.visible, bar.box, bar.box_color, bar.color, bar.colored = True, True, "white", "black", True
 
 
-class _Scrolled(QScrollArea):
-    """A widget that keeps its height in a window that is lower, and always its width."""
+class _ScrollArea(QScrollArea):
+    """Scroll a widget vertically when the window is lower than it, never horizontally."""
 
     def __init__(self, widget: QWidget) -> None:
         super().__init__()
@@ -98,7 +100,7 @@ class _Scrolled(QScrollArea):
         self.setWidget(widget)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
-        """As wide as the widget needs, beside the scroll bar."""
+        """Return the width of the widget and the scroll bar."""
         widget, bar = self.widget(), self.verticalScrollBar()
         assert widget is not None
         assert bar is not None

@@ -1,9 +1,9 @@
-"""Pyramid: a slide as napari's multiscale data, read tile by tile and only where it is shown.
+"""A slide as napari's multiscale data, read in tiles and only where it is displayed.
 
-A level of napari's data is an array (rows, cols, 3), drawn over the whole slide: its pixel (r, c)
-lies at (c, r) * (size of level 0 / size of the level). Those of the file are its own pixels. Below
-them further ones are made, halving, until one is small enough to be a thumbnail; where a size is
-odd they are resampled to just that place, so that nothing shifts.
+A level is an array (rows, cols, 3) that covers the whole slide: its pixel (r, c) lies at
+(c, r) * (size of level 0 / size of the level). The file's levels are unchanged. Coarser levels,
+each half the size of the one before, are computed until one is as small as a thumbnail; odd sizes
+are resampled to the exact positions, so that nothing shifts.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ Key = tuple[int, int, int]
 Size = tuple[int, int]
 
 TILE_PX = 768
-"""Side of a tile: a view is read in whole ones."""
+"""Side of a tile, pixels; only whole tiles are read."""
 
 CACHE_BYTES = 256 << 20
-"""What a slide may keep in memory of its tiles."""
+"""Maximum size of a slide's tiles in memory."""
 
-_COARSEST_PX = 1024  # longest side of the last level, which napari reads whole at once
-_MIN_BLOCK_PX = 32  # a tile with damage is quartered down to this
+_COARSEST_PX = 1024  # maximum side of the last level, which napari reads as a whole
+_MIN_BLOCK_PX = 32  # a damaged tile is read in quarters down to this side
 _FILTER = Image.Resampling.BICUBIC
-_MARGIN = 3  # pixels of the finer level around a box that its filter sees, per pixel of shrinking
-_DAMAGED = ((255, 0, 255), (96, 0, 96))  # hatching that no stain looks like
+_MARGIN = 3  # pixels around a box that the filter reads, per unit of downsample
+_DAMAGED = ((255, 0, 255), (96, 0, 96))  # magenta, unlike any stain
 
 
 class TileCache:
-    """The tiles used last, up to a number of bytes; safe among threads."""
+    """Cache of the most recently used tiles, up to a number of bytes; thread-safe."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -50,7 +50,7 @@ class TileCache:
         self._lock = threading.Lock()
 
     def get(self, key: Key, read: Callable[[], Pixels]) -> Pixels:
-        """The tile, read if it is not here; what was used longest ago makes room for it."""
+        """Return a tile, read if it is not cached; drop the least recently used tiles."""
         with self._lock:
             if key in self._tiles:
                 self._tiles.move_to_end(key)
@@ -65,19 +65,19 @@ class TileCache:
         return tile
 
     def clear(self) -> None:
-        """Forget all tiles."""
+        """Drop all tiles."""
         with self._lock:
             self._tiles.clear()
             self.held_bytes = 0
 
 
 class Level:
-    """One level as the array that napari asks for; every index is read when it is asked for.
+    """One level as a lazy array for napari; pixels are read when they are indexed.
 
     Parameters
     ----------
     size : (width, height)
-    tile : gives the tile (row, column) of the lattice of `TILE_PX`
+    tile : reads the tile (row, column), of `TILE_PX`
     """
 
     dtype = np.dtype(np.uint8)
@@ -95,7 +95,7 @@ class Level:
 
     @property
     def nbytes(self) -> int:
-        """Bytes, were it all read."""
+        """Bytes of all pixels."""
         return self.size
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ class Level:
         return np.asarray(self[:, :], dtype)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """As NumPy would; only the tiles under a slice along rows and columns are read."""
+        """Index as NumPy does; read only the tiles under the indexed rows and columns."""
         keys = key if isinstance(key, tuple) else (key,)
         if Ellipsis in keys:
             at, lacking = keys.index(Ellipsis), self.ndim + 1 - len(keys)
@@ -128,7 +128,7 @@ class Level:
 
 
 def _span(key: Any, length: int) -> tuple[range, Any]:
-    """The pixels an index touches, and what is left of the index once those are read."""
+    """Return the range of pixels to read for an index, and the index into that range."""
     if isinstance(key, slice):
         touched = range(*key.indices(length))
         if not touched:
@@ -142,26 +142,26 @@ def _span(key: Any, length: int) -> tuple[range, Any]:
 
 
 def _meet(wanted: range, tile: int, length: int) -> tuple[slice, slice]:
-    """Where a tile's part of `wanted` goes in the block, and where it comes from in the tile."""
+    """Return the slices of a tile's part of `wanted`: in the block, and in the tile."""
     start = tile * TILE_PX
     low, high = max(wanted.start, start), min(wanted.stop, start + length)
     return slice(low - wanted.start, high - wanted.start), slice(low - start, high - start)
 
 
 class Pyramid:
-    """A slide's levels, from the largest to one of at most `_COARSEST_PX`.
+    """A slide's levels, from level 0 to one of at most `_COARSEST_PX`.
 
     Parameters
     ----------
-    slide : read from here on by this alone; closed with it
-    cache_bytes : what may be kept in memory
+    slide : owned by the pyramid, and closed with it
+    cache_bytes : maximum size of the tiles in memory
 
     Attributes
     ----------
-    levels : what napari takes as multiscale data
-    quickhash : which slide it is
-    reads : how many tiles of each level were read or made so far
-    damaged : how many of them were painted, in part or whole, as unreadable
+    levels : napari's multiscale data
+    quickhash : identifies the slide
+    reads : number of tiles read or computed so far, per level
+    damaged : number of tiles that are unreadable, in part or as a whole
     """
 
     def __init__(self, slide: Slide, cache_bytes: int = CACHE_BYTES) -> None:
@@ -169,7 +169,7 @@ class Pyramid:
         self.quickhash = slide.quickhash
         self.cache = TileCache(cache_bytes)
         self.damaged = 0
-        self._lock = threading.RLock()  # one reader at a time: a slide reopens after an error
+        self._lock = threading.RLock()  # one thread at a time: a slide reopens after an error
         sizes = list(slide.level_dimensions)
         self._of_file = len(sizes)
         while max(sizes[-1]) > _COARSEST_PX:
@@ -184,7 +184,7 @@ class Pyramid:
         return self.slide.path
 
     def close(self) -> None:
-        """Let go of the file and the memory."""
+        """Close the file and drop all tiles."""
         with self._lock:
             self.slide.close()
             self.cache.clear()
@@ -208,14 +208,14 @@ class Pyramid:
         return x, y, min(TILE_PX, width - x), min(TILE_PX, height - y)
 
     def _read(self, level: int, row: int, col: int) -> Pixels:
-        """A tile from the file; parts that it cannot give are hatched."""
+        """Read a tile from the file; hatch unreadable parts."""
         x, y, width, height = self._box(level, row, col)
         rgb = np.empty((height, width, 3), np.uint8)
-        downsample = self.slide.level_downsamples[level]
+        factors = self.slide.level_factors[level]
         with self._lock:
             whole = True
             for top, left, h, w in _blocks(
-                height, width, self._reader(level, (x, y), downsample, rgb)
+                height, width, self._reader(level, (x, y), factors, rgb)
             ):
                 whole = False
                 rgb[top : top + h, left : left + w] = _hatching(y + top, x + left, h, w)
@@ -223,10 +223,10 @@ class Pyramid:
         return rgb
 
     def _reader(
-        self, level: int, corner: tuple[int, int], downsample: float, into: Pixels
+        self, level: int, corner: tuple[int, int], factors: tuple[float, float], into: Pixels
     ) -> Callable[[int, int, int, int], bool]:
-        """Reads one block (top, left, height, width) of a tile into its place, if it can."""
-        lattice = Lattice((0, 0), (downsample, downsample))
+        """Build a function that reads a block of a tile: (top, left, height, width) -> success."""
+        lattice = Lattice((0, 0), factors)
 
         def read(top: int, left: int, h: int, w: int) -> bool:
             x, y = lattice.to_l0((corner[1] + top, corner[0] + left)).tolist()
@@ -242,7 +242,7 @@ class Pyramid:
         return read
 
     def _halve(self, level: int, row: int, col: int) -> Pixels:
-        """A tile of a level that the file lacks, from the next finer one."""
+        """Compute a tile of a level that the file lacks from the next finer level."""
         x, y, width, height = self._box(level, row, col)
         finer = self.levels[level - 1]
         spans, box = [], []
@@ -262,7 +262,7 @@ class Pyramid:
 def _blocks(
     height: int, width: int, read: Callable[[int, int, int, int], bool]
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Read a tile whole, or in quarters of quarters around what fails; the failed blocks."""
+    """Read a tile, or recursively its quarters where that fails; yield the failed blocks."""
     waiting = [(0, 0, height, width)]
     while waiting:
         top, left, h, w = waiting.pop()
@@ -279,7 +279,7 @@ def _blocks(
 
 
 def _hatching(top: int, left: int, height: int, width: int) -> Pixels:
-    """Diagonal stripes that go on from block to block, (height, width, 3)."""
+    """Draw diagonal stripes, continuous across blocks, (height, width, 3)."""
     place = np.add.outer(np.arange(top, top + height), np.arange(left, left + width))
     bright, dark = np.array(_DAMAGED, np.uint8)
     striped: Pixels = np.where((place // 8 % 2)[..., None], bright, dark)

@@ -1,4 +1,4 @@
-"""Reader: slides and predictions that are dropped on napari."""
+"""napari reader of slides and predictions."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import napari
 from napari.components import ViewerModel
 from napari.layers import Layer
 from napari.utils.notifications import show_error, show_warning
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QAbstractButton, QMessageBox
 
 from milpath.errors import MilpathError, UnsupportedSlideError, UsageError
 from milpath.figures.heatmap import render_heatmap
-from milpath.formats.prediction import Prediction, read_prediction
+from milpath.formats.prediction import Prediction, SlideMismatchError, read_prediction
 from milpath.slides.slide import Slide
-from napari_milpath.asking import ask
 from napari_milpath.layers import (
     KEY,
-    ForeignPredictionError,
     LayerData,
     heatmap_layer,
     mpp_of,
@@ -32,18 +32,18 @@ from napari_milpath.pyramid import Pyramid
 Read = Callable[[str | list[str]], list[LayerData] | list[tuple[None]]]
 
 PREDICTION_SUFFIX = ".prediction.h5"
-_NOTHING = [(None,)]  # by which napari knows that there is nothing to add
-_ALSO_PICTURES = {".tif", ".tiff", ".dcm"}  # may be what napari's own readers are for
+_NOTHING = [(None,)]  # tells napari that there is nothing to add
+_SHARED_SUFFIXES = {".tif", ".tiff", ".dcm"}  # also of images for napari's own readers
 
 
 def get_reader(path: str | list[str]) -> Read | None:
-    """The function that reads these files; None when they are another reader's."""
+    """Return the function that reads these files; None if they are for other readers."""
     paths = [path] if isinstance(path, str) else path
-    return read if all(_is_ours(Path(each)) for each in paths) else None
+    return read if all(_is_slide_or_prediction(Path(each)) for each in paths) else None
 
 
-def _is_ours(path: Path) -> bool:
-    if path.suffix.lower() not in _ALSO_PICTURES:
+def _is_slide_or_prediction(path: Path) -> bool:
+    if path.suffix.lower() not in _SHARED_SUFFIXES:
         return True
     try:
         Slide(path).close()
@@ -53,17 +53,17 @@ def _is_ours(path: Path) -> bool:
 
 
 def read(path: str | list[str]) -> list[LayerData] | list[tuple[None]]:
-    """Layers of the files, slides below predictions.
+    """Read files as layers, slides below predictions.
 
-    What stands in the way is told in the window, and nothing is read: of an error, napari says only
-    that a reader failed, and asks for another one. Where there is no window it is raised; and a
-    prediction of another slide may be forced in the window alone.
+    If a window is open, errors are shown there and nothing is read: napari would report only that a
+    reader failed. The user may then force a prediction of a different slide. Without a window,
+    errors are raised.
 
     Raises
     ------
-    SlideError, StoredFileError : no such slide or prediction
-    ForeignPredictionError : a prediction of another slide than the one that is open, whichever came
-        first
+    SlideError, StoredFileError : the slide or prediction cannot be read
+    SlideMismatchError : the prediction was made from a different slide than the open one, in
+        whichever order they are opened
     """
     paths = [Path(each) for each in ([path] if isinstance(path, str) else path)]
     try:
@@ -72,7 +72,7 @@ def read(path: str | list[str]) -> list[LayerData] | list[tuple[None]]:
         viewer = napari.current_viewer()
         if viewer is None or not viewer.window._qt_window.isVisible():
             raise
-        if isinstance(error, ForeignPredictionError):
+        if isinstance(error, SlideMismatchError):
             offer_to_force(viewer, error, partial(read_files, paths, force=True))
         else:
             show_error(str(error))
@@ -80,33 +80,49 @@ def read(path: str | list[str]) -> list[LayerData] | list[tuple[None]]:
 
 
 def offer_to_force(
-    viewer: napari.Viewer, error: ForeignPredictionError, layers: Callable[[], list[LayerData]]
+    viewer: napari.Viewer, error: SlideMismatchError, layers: Callable[[], list[LayerData]]
 ) -> None:
-    """Ask whether to show a prediction of another slide; add its layers on a yes."""
-    question = f"{error.fact}.\n\nShow it all the same?"
-    ask(viewer, question[0].upper() + question[1:], lambda: add_layers(viewer, layers))
+    """Ask whether to show a prediction of a different slide; on yes, add its layers."""
+    question = f"{error.fact}.\n\nShow it anyway?"
+    confirm(viewer, question[0].upper() + question[1:], lambda: add_layers(viewer, layers))
+
+
+def confirm(viewer: napari.Viewer, question: str, on_yes: Callable[[], None]) -> None:
+    """Ask a yes-or-no question over the viewer's window without blocking; the default is no."""
+    parent = viewer.window._qt_window  # napari has no other parent that closes with the window
+    yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
+    box = QMessageBox(QMessageBox.Icon.Question, "milpath", question, yes | no, parent)
+    box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    box.setDefaultButton(no)
+
+    def answer(button: QAbstractButton) -> None:
+        if box.standardButton(button) == yes:
+            on_yes()
+
+    box.buttonClicked.connect(answer)
+    box.open()
 
 
 def add_layers(viewer: ViewerModel, layers: Callable[[], list[LayerData]]) -> None:
-    """Add what is read now, unless it cannot be any more, which is told."""
+    """Read layers and add them; show errors as notifications."""
     try:
-        made = [Layer.create(*each) for each in layers()]
+        created = [Layer.create(*each) for each in layers()]
     except MilpathError as error:
         show_error(str(error))
         return
-    for layer in made:
+    for layer in created:
         viewer.add_layer(layer)
 
 
 def read_files(paths: list[Path], *, force: bool = False) -> list[LayerData]:
-    """As `read`, but all errors are raised; with `force`, none of a prediction of another slide."""
+    """Read as `read` does, but raise all errors; `force` accepts predictions of other slides."""
     predictions = [each for each in paths if each.name.endswith(PREDICTION_SUFFIX)]
     layers = [read_slide(each) for each in paths if each not in predictions]
     pyramids: list[Pyramid] = [layer[1]["metadata"][KEY] for layer in layers]
     try:
         found = [read_prediction(each) for each in predictions]
         if not force:
-            _require_places(pyramids, found)
+            _require_slides(pyramids, found)
         return layers + [read_attention(each) for each in found]
     except MilpathError:
         for pyramid in pyramids:
@@ -114,11 +130,11 @@ def read_files(paths: list[Path], *, force: bool = False) -> list[LayerData]:
         raise
 
 
-def _require_places(pyramids: list[Pyramid], predictions: list[Prediction]) -> None:
-    """Raise `ForeignPredictionError` unless each prediction has its slide, or there is no slide.
+def _require_slides(pyramids: list[Pyramid], predictions: list[Prediction]) -> None:
+    """Raise `SlideMismatchError` unless each prediction has its slide, or there is no slide.
 
-    Those that are open without any slide are asked with the first that comes; those that lie over
-    another slide already were forced to.
+    Predictions that are open without a slide are checked when the first slide is opened; those over
+    a different slide have been forced.
     """
     shown: list[Layer] = list(viewer.layers) if (viewer := napari.current_viewer()) else []
     opened = [slide for layer in shown if (slide := pyramid_of(layer)) is not None]
@@ -130,25 +146,25 @@ def _require_places(pyramids: list[Pyramid], predictions: list[Prediction]) -> N
 
 
 def read_slide(path: Path, mpp: float | None = None) -> LayerData:
-    """A slide as a lazy layer; `mpp` overrides its own µm per pixel. Raises as `Slide` does."""
+    """Read a slide as a lazy layer; `mpp` overrides its µm per pixel. Raises as `Slide` does."""
     pyramid = Pyramid(Slide(path, mpp=mpp))
     if mpp_of(pyramid) is None:
         show_warning(
-            f"{pyramid.slide.name}: its µm per pixel are missing or cannot be right, so lengths "
-            "are in pixels; open it with milpath view --slide-mpp"
+            f"{pyramid.slide.name}: the µm per pixel are missing or wrong, so lengths are in "
+            "pixels; open it with milpath view --slide-mpp"
         )
     return slide_layer(pyramid)
 
 
 def read_attention(prediction: Prediction) -> LayerData:
-    """A prediction's attention as a layer.
+    """Build a layer of a prediction's attention.
 
     Raises
     ------
-    UsageError : there was no tissue, and so is nothing to show
+    UsageError : the slide has no tissue and so no attention
     """
     if prediction.predicted is None:
-        raise UsageError(f"{prediction.slide.slide_id}: no tissue was found, nothing to show")
+        raise UsageError(f"{prediction.slide.slide_id}: no tissue was found; nothing to show")
     name = f"{prediction.slide.slide_id} attention"
     mpp = (prediction.slide.mpp_x, prediction.slide.mpp_y)
     return heatmap_layer(prediction, render_heatmap(prediction), name, mpp)

@@ -1,7 +1,7 @@
-"""Sample: a drawn slide with a planted tumour, and what a model said of it.
+"""Sample data: a synthetic slide with a tumour, and a model's prediction of it.
 
-The prediction is `results/slide-051.prediction.h5` of `milpath demo` with seed 0: a slide that the
-model had not seen. The slide is drawn anew, since it would be a hundred times the size.
+The prediction is `results/slide-051.prediction.h5` of `milpath demo` with seed 0, a slide of its
+test set. The slide's file would be a hundred times larger, so it is generated when it is opened.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _NUMBER = 51
 
 
 def open_sample() -> list[LayerData]:
-    """The slide and its attention as layers."""
-    slide = read_slide(_draw())
+    """Return the slide and its attention as layers."""
+    slide = read_slide(_write_slide())
     with as_file(files("napari_milpath") / "sample.prediction.h5") as file:
         prediction = read_prediction(file)
-    # another release of the JPEG library may have written the same picture in other bytes
+    # another JPEG library may encode the same slide to other bytes, hence another quickhash
     facts = slide[1]["metadata"][KEY].slide.facts
     return [slide, read_attention(replace(prediction, slide=facts))]
 
 
 @cache
-def _draw() -> Path:
-    """The slide's file, in a folder that lives as long as napari."""
+def _write_slide() -> Path:
+    """Write the slide to a folder that is deleted when napari exits."""
     folder = tempfile.TemporaryDirectory(prefix="milpath-sample-")
     atexit.register(folder.cleanup)
     path = Path(folder.name) / f"slide-{_NUMBER:03d}.tif"

@@ -1,4 +1,4 @@
-"""Tissue: its annotation as shapes that can be seen and changed."""
+"""Tissue as a napari layer of polygons that the user can edit."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from napari_milpath.layers import KEY, LayerData, Mpp, frame
 
 NAME = "tissue"
 _COLOUR = "#00a878"
-_WIDTH = 1 / 250  # of the annotation's line, as a share of what it goes around
+_WIDTH = 1 / 250  # of the edges, as a fraction of the largest polygon's extent
 
 
 def find_tissue(slide: Slide) -> list[Polygon]:
-    """What milpath takes for tissue; by a handle of its own, for another thread.
+    """Find tissue as `milpath tile` does; with a file handle of its own, for another thread.
 
     Raises
     ------
-    SlideError : the slide does not say its resolution, or cannot be read
+    SlideError : the slide has no resolution or cannot be read
     """
     params = TissueParams()
     with slide.reopen() as own:
@@ -31,9 +31,9 @@ def find_tissue(slide: Slide) -> list[Polygon]:
     return trace_tissue(segment_tissue(thumbnail, params))
 
 
-def tissue_layer(annotation: list[Polygon], mpp: Mpp) -> LayerData:
-    """An annotation as polygons to be changed; a ring inside another is a hole."""
-    rings = [ring for polygon in annotation for ring in (polygon.ring, *polygon.holes)]
+def tissue_layer(polygons: list[Polygon], mpp: Mpp) -> LayerData:
+    """Build an editable layer of polygons; a ring inside another is a hole."""
+    rings = [ring for polygon in polygons for ring in (polygon.ring, *polygon.holes)]
     corners = [LEVEL_0.to_index(ring) for ring in rings]
     reach = max((float(np.ptp(ring, axis=0).max()) for ring in rings), default=1000.0)
     return (
@@ -51,11 +51,11 @@ def tissue_layer(annotation: list[Polygon], mpp: Mpp) -> LayerData:
     )
 
 
-def outline_of(layer: Layer) -> list[Polygon]:
-    """The polygons that a layer of `tissue_layer` holds now."""
+def annotation_of(layer: Layer) -> list[Polygon]:
+    """Return the current polygons of a layer of `tissue_layer`, level-0 pixels."""
     return nest_rings([LEVEL_0.from_index(ring) for ring in layer.data])
 
 
 def is_tissue(layer: Layer) -> bool:
-    """Whether a layer is one of `tissue_layer`."""
+    """Tell whether a layer was built by `tissue_layer`."""
     return bool(layer.metadata.get(KEY) == NAME)

@@ -1,4 +1,4 @@
-"""Window: a viewer opened on a slide and its predictions, for `milpath view`."""
+"""Viewer window with a slide and its predictions, for `milpath view`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ TITLE = "milpath"
 def open_window(
     slide: Path, predictions: Sequence[Path], mpp: float | None = None, *, force: bool = False
 ) -> None:
-    """Show a slide and its predictions until the window is closed.
+    """Show a slide and its predictions; return when the window is closed.
 
     Parameters
     ----------
-    slide, predictions : their files
-    mpp : µm per pixel in place of the slide's own
-    force : also show predictions of another slide
+    slide, predictions : files
+    mpp : µm per pixel that replaces the slide's own
+    force : also show predictions of a different slide
 
     Raises
     ------
-    SlideError, StoredFileError, UsageError : as the reader does, before a window opens
+    SlideError, StoredFileError, UsageError : as the reader, before the window opens
     """
     Slide(slide).close()
     viewer = napari.Viewer(title=TITLE, show=False)
@@ -41,7 +41,7 @@ def open_window(
         viewer.close()
         raise
     viewer.show()
-    QTimer.singleShot(0, viewer.reset_view)  # once the window has its size
+    QTimer.singleShot(0, viewer.reset_view)  # after the window has its final size
     napari.run()
 
 
@@ -53,7 +53,7 @@ def fill_viewer(
     *,
     force: bool = False,
 ) -> Panel:
-    """Put a slide, its predictions and the panel into a viewer; see `open_window`."""
+    """Add a slide, its predictions and the panel to a viewer; see `open_window`."""
     found = [read_prediction(each) for each in predictions]
     layer = Layer.create(*read_slide(slide, mpp))
     pyramid = pyramid_of(layer)

@@ -1,0 +1,101 @@
+"""Cells of a cohort file: what a person or a spreadsheet may write for a column or a value."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_CASE_NAMES = frozenset(
+    f"{who}{what}"
+    for who in (
+        "case",
+        "cases",
+        "patient",
+        "patients",
+        "subject",
+        "participant",
+        "donor",
+        "person",
+        "animal",
+    )
+    for what in ("", "id", "no", "nr", "number", "name", "code", "key", "barcode", "submitterid")
+) | {"bcrpatientbarcode", "pat", "patid", "patno", "patnr", "pid", "mrn"}
+"""Names of a column that says whose slide it is, without capitals, spaces and marks."""
+
+_FOLD_NAMES = frozenset({"fold", "folds", "foldid", "foldno", "cvfold", "kfold"})
+
+_MISSING = frozenset(
+    {"", "na", "n/a", "n.a.", "nan", "-nan", "none", "null", "<na>"}
+    | {"#n/a", "#n/a n/a", "#na", "#nv", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
+)
+"""What pandas, R and Excel write where there is no value, in small letters."""
+
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+_NUMBER = re.compile(r"[+-]?(\d{1,40}([.,]\d{0,40})?|[.,]\d{1,40})(e[+-]?\d{1,3})?", re.IGNORECASE)
+_WHOLE = re.compile(r"(\d{1,100})([.,]0*)?")
+
+
+def name_column(text: str) -> str:
+    """Return the name of a column in milpath: "Slide ID" is slide_id, "PATIENT" is case.
+
+    A name that is not known stays as it is.
+    """
+    plain = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text[:100]).casefold())
+    if plain in _CASE_NAMES:
+        return "case"
+    if plain in _FOLD_NAMES:
+        return "fold"
+    known = {"slideid": "slide_id"} | {
+        name: name for name in ("slide", "label", "mpp", "split", "site")
+    }
+    return known.get(plain, text)
+
+
+def read_value(text: str) -> str | None:
+    """Return a cell's text without spaces around it; None where it says that there is no value."""
+    text = text.strip().strip("\ufeff\u200b").strip()
+    return None if text.casefold() in _MISSING else text
+
+
+def read_number(text: str) -> float | None:
+    """Return a number written with a point or a decimal comma; None if it is not one."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    return float(text.replace(",", "."))
+
+
+def read_split(text: str) -> str | None:
+    """Return train, val or test for any usual name of it; None if it is none."""
+    return _SPLITS.get(text.casefold())
+
+
+def label_key(label: str) -> str:
+    """Return what labels have in common that differ only in writing, or are the same number."""
+    plain = _plain(label.replace("_", " "))
+    number = read_number(plain)
+    return plain if number is None else repr(number + 0.0)
+
+
+def case_key(case: str) -> str:
+    """Return what cases have in common that differ only in writing.
+
+    Other than of labels, of numbers only 7, 07 and 7.0 are the same: 7.1 and 7.10 may be two.
+    """
+    plain = _plain(case)
+    whole = _WHOLE.fullmatch(plain)
+    return (whole[1].lstrip("0") or "0") if whole else plain
+
+
+def _plain(text: str) -> str:
+    """Fold capitals, Unicode forms, dashes, quotes and invisible letters; drop most spaces."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    text = "".join("-" if unicodedata.category(one) == "Pd" else one for one in text)
+    text = "".join(one for one in text if unicodedata.category(one) != "Cf")
+    text = re.sub("[\u2018\u2019\u00b4`]", "'", text).replace("\u2212", "-")
+    text = re.sub(r"(?<=\d)\s+(?=\d)", "\0", text)  # "1 12" is not "11 2"
+    return re.sub(r"\s+", "", text).replace("\0", " ")
