@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from milpath.nn.train import TrainReport
 
 MPP = 1.0
-TILE = TileParams(grid=GridParams(mpp=MPP, patch_px=64))
+PATCH_UM = 64
+"""Side of a patch, whatever its resolution."""
 
 MARK = "demo.txt"
 """Tells the folder of a demo from any other."""
@@ -56,12 +57,24 @@ Advance = Callable[[str], None]
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How many slides a demo draws, how large, and how long it trains."""
+    """Number and size of a demo's slides, and how long it trains.
+
+    Attributes
+    ----------
+    side_px : side of a slide at `MPP`
+    patch_px : side of a patch of `PATCH_UM`
+    """
 
     training_slides: int
     unseen_slides: int
     side_px: int
+    patch_px: int
     epochs: int
+
+    @property
+    def tile(self) -> TileParams:
+        """Parameters of tiling."""
+        return TileParams(grid=GridParams(mpp=PATCH_UM / self.patch_px, patch_px=self.patch_px))
 
     @property
     def steps(self) -> int:
@@ -69,8 +82,8 @@ class DemoSize:
         return 2 * (self.training_slides + self.unseen_slides) + self.epochs
 
 
-FULL = DemoSize(training_slides=48, unseen_slides=20, side_px=2048, epochs=24)
-QUICK = DemoSize(training_slides=32, unseen_slides=10, side_px=1024, epochs=16)
+FULL = DemoSize(training_slides=48, unseen_slides=20, side_px=2048, patch_px=64, epochs=24)
+QUICK = DemoSize(training_slides=40, unseen_slides=12, side_px=1024, patch_px=32, epochs=20)
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,7 @@ def run_demo(
         [[str(entry.path.relative_to(out)), entry.label] for entry in training],
     )
     cohort = read_cohort(cohort_csv)
-    tiling = partial(tile_slide, out=out / "bags", params=TILE)
+    tiling = partial(tile_slide, out=out / "bags", params=size.tile)
     _run(tiling, cohort.entries, workers, advance, "tiled")
     report = train_cohort(
         cohort,

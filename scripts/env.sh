@@ -1,5 +1,5 @@
-# Sourced by the other scripts: go to the repository's root and have a virtual environment there
-# with all that is in pyproject.toml. Made with uv where it is installed, else with venv and pip.
+# Sourced by the other scripts: change to the repository's root and make sure that a virtual
+# environment with the packages of pyproject.toml exists. Uses uv if installed, else venv and pip.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 VENV="${MILPATH_VENV:-.venv}"
@@ -14,7 +14,7 @@ find_python() {
             return
         fi
     done
-    echo "milpath needs Python 3.11, 3.12 or 3.13; install one, or name it in PYTHON" >&2
+    echo "Python 3.11, 3.12 or 3.13 not found; install one, or set PYTHON to its path" >&2
     return 1
 }
 
@@ -26,18 +26,18 @@ make_venv() {
         return
     fi
     if ! "$python" -c 'import ensurepip' >/dev/null 2>&1; then
-        # Debian and Ubuntu keep ensurepip in a package of its own
+        # Debian and Ubuntu ship ensurepip in a separate package
         if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
             apt-get update -qq && apt-get install -y -qq python3-venv
         else
-            echo "Python has no venv module here: apt-get install python3-venv, or install uv" >&2
+            echo "Python's venv module is missing; run apt-get install python3-venv, or install uv" >&2
             return 1
         fi
     fi
     "$python" -m venv "$VENV"
 }
 
-# $1: a name for this set of packages; the rest: what pip installs
+# $1: name of this set of packages; the rest: arguments of pip install
 install_milpath() {
     local stamp wanted
     stamp="$VENV/.milpath-$1"
@@ -53,7 +53,7 @@ install_milpath() {
     echo "$wanted" >"$stamp"
 }
 
-# What windows need on Linux without a screen: Xvfb, software OpenGL, Qt's own libraries.
+# Windows on Linux without a screen need Xvfb, software OpenGL and the libraries of Qt.
 DISPLAY_PACKAGES="xvfb xauth libgl1-mesa-dri libegl1 libfontconfig1 libglib2.0-0 libdbus-1-3
     libxkbcommon0 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1
     libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 libxcb-xkb1"
@@ -71,12 +71,12 @@ have_display() {
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
             $DISPLAY_PACKAGES >/dev/null
     else
-        echo "the viewer's tests need a virtual display: apt-get install" $DISPLAY_PACKAGES >&2
+        echo "the viewer's tests need a virtual display; run apt-get install" $DISPLAY_PACKAGES >&2
         return 1
     fi
 }
 
-# $1: "run" for what users need, "dev" for tests and checks too
+# $1: "run" for using milpath, "dev" for tests and checks as well
 have_milpath() {
     [ -x "$BIN/python" ] || make_venv
     if [ "$1" = dev ]; then

@@ -20,7 +20,11 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = _OUT,
     seed: Annotated[int, typer.Option(min=0, max=_MAX, help="Random seed.")] = 0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer and smaller slides: checks an installation.")
+        bool,
+        typer.Option(
+            "--quick",
+            help="Fewer and smaller slides: about a minute.",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
