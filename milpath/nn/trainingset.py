@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
-
 from milpath.cohort.cohort import Cohort, SlideEntry
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.bag import Bag
@@ -15,6 +13,7 @@ from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
 from milpath.nn.data import Content, LabelledBag
 from milpath.nn.encoders import fingerprint_weights
+from milpath.nn.engine import keras
 from milpath.params import TileParams, compare_params
 
 
