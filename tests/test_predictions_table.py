@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import pytest
+from support.predicting import all_places, make_grid, make_prediction
+
+from milpath.formats.layout import prediction_path
+from milpath.formats.prediction import write_prediction
 from milpath.predictions_table import (
     ClassifyFacts,
     PredictionSummary,
+    add_stored,
+    summarize_prediction,
     write_predictions_table,
 )
 from milpath.runs import Outcome

@@ -112,7 +112,7 @@ def _report_os_error(error: OSError) -> int:
     except OSError:
         print("milpath: the current folder was deleted; change to another one", file=sys.stderr)
         return 2
-    print(f"milpath: {error}", file=sys.stderr)
+    print(f"milpath: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
     return 5
 
 

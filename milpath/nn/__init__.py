@@ -50,10 +50,16 @@ def import_keras() -> None:
             os.environ["KERAS_HOME"] = home
     from keras.src.backend import config
 
-    folder = Path(home) if home else Path.home() / ".keras"
+    folder = Path(home) if home else _default_home()
     config._KERAS_DIR = str(folder)  # where Keras keeps the weights that it downloads
     _set_settings()
     _report_ignored(folder / "keras.json")
+
+
+def _default_home() -> Path:
+    """Return Keras' own choice of a folder where KERAS_HOME is not set."""
+    base = os.path.expanduser("~")  # noqa: PTH111 - it raises nothing where there is no home
+    return Path(base if os.access(base, os.W_OK) else "/tmp") / ".keras"
 
 
 def _set_settings() -> None:
