@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from milpath.cohort.cohort import Cohort, SlideEntry
@@ -18,6 +17,7 @@ from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
 from milpath.nn.data import Content, LabelledBag
 from milpath.nn.encoders import fingerprint_weights
+from milpath.nn.engine import keras
 from milpath.params import TileParams, compare_params
 
 log = logging.getLogger(__name__)
