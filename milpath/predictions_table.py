@@ -1,15 +1,20 @@
-"""The predictions table: one row per slide of a run of classify."""
+"""The predictions table: one row per slide whose prediction lies in the folder of results."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from milpath.formats.prediction import Prediction
+from milpath.errors import StoredFileError
+from milpath.formats.layout import find_predictions
+from milpath.formats.prediction import Prediction, read_prediction
 from milpath.runs import Facts, Outcome
 from milpath.store import publish_csv
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,42 @@ def summarize_prediction(prediction: Prediction) -> PredictionSummary:
         unreadable=prediction.unreadable,
         status=prediction.status,
     )
+
+
+def add_stored(
+    outcomes: Sequence[Outcome], results: Path, model: str, slide_ids: Sequence[str] | None = None
+) -> list[Outcome]:
+    """Add the other predictions of the model that lie in the folder, whatever run wrote them.
+
+    How many predictions of other models, and damaged ones, are left out is logged.
+
+    Parameters
+    ----------
+    outcomes : of this run
+    results : folder of the predictions
+    model : fingerprint of the model
+    slide_ids : only these slides, those of a shard
+    """
+    done = {outcome.slide_id for outcome in outcomes}
+    stored, others, damaged = list(outcomes), 0, 0
+    for slide_id, path in find_predictions(results).items():
+        if slide_id in done or (slide_ids is not None and slide_id not in slide_ids):
+            continue
+        try:
+            prediction = read_prediction(path)
+        except StoredFileError:
+            damaged += 1
+            continue
+        if prediction.model == model:
+            facts = ClassifyFacts(summarize_prediction(prediction))
+            stored.append(Outcome(slide_id, "skipped", "", facts))
+        else:
+            others += 1
+    if others:
+        log.warning("predictions of other models left out of the table: %d", others)
+    if damaged:
+        log.warning("predictions that cannot be read left out of the table: %d", damaged)
+    return stored
 
 
 def write_predictions_table(

@@ -251,7 +251,7 @@ def test_neither_the_terminal_nor_the_log_contains_a_name(run: Run) -> None:
     # of a column that is not used the heading is said, and nothing in it
     assert find_names(run.output) == {canary("Column").lower()}
     assert b"s7: not a slide" in run.output  # the slide's id is printed
-    assert b"s1: says 1 " in run.output
+    assert b"s1: its file has 1 " in run.output
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -117,11 +118,36 @@ def main() -> None:
     except _ClickUsageError as error:
         print(_describe_usage_error(error), file=sys.stderr)
         code = 2
+    except OSError as error:
+        code = _report_os_error(error)
     except SystemExit as end:
         code = end.code
+    code = _flush_stdout(code)
     if code in _ENDINGS:
         print(f"milpath: {_ENDINGS[code]}; the files that were finished are kept", file=sys.stderr)
     sys.exit(code)
+
+
+def _report_os_error(error: OSError) -> int:
+    try:
+        Path.cwd()
+    except OSError:
+        print("milpath: the current folder was deleted; change to another one", file=sys.stderr)
+        return 2
+    print(f"milpath: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+    return 5
+
+
+def _flush_stdout(code: Any) -> Any:
+    """Write what is left for stdout; return the exit code, 5 where that fails."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at the very end
+        if code != 5:
+            print(f"milpath: stdout cannot be written ({error.strerror})", file=sys.stderr)
+        return 5
+    return code
 
 
 def _describe_usage_error(error: Any) -> str:

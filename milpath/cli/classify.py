@@ -55,14 +55,14 @@ def classify(
 ) -> None:
     """Classify slides with a trained model, and render heatmaps of its attention.
 
-    OUT receives predictions.csv, and for each slide a prediction file and a picture of the slide
-    beside its heatmap. The resolution, the patch size and all other parameters come from the
-    model.
+    OUT receives for each slide a prediction file and a picture of the slide beside its heatmap,
+    and predictions.csv: all predictions of the model in OUT, and the slides that failed. The
+    resolution, the patch size and all other parameters come from the model.
     """
     from milpath.formats.layout import model_spec_path, predictions_table_path
     from milpath.formats.model_spec import check_weights, read_bundle_spec
     from milpath.nn.jobs import ClassifyJob
-    from milpath.predictions_table import write_predictions_table
+    from milpath.predictions_table import add_stored, write_predictions_table
     from milpath.runs import Inline
 
     show_warnings(verbose=verbose)
@@ -89,8 +89,10 @@ def classify(
         )
         try:
             run.do(job, backend)
-        finally:  # also an interrupted run writes the table of the slides it has done
+        finally:  # also an interrupted run writes the table
             if not dry_run and (run.outcomes or not entries) and out.is_dir():
                 outcomes = sorted(run.outcomes, key=lambda outcome: place[outcome.slide_id])
+                shard_ids = list(place) if part else None
+                outcomes = add_stored(outcomes, out, spec.fingerprint, shard_ids)
                 write_predictions_table(table, outcomes, spec.class_names)
     run.finish()

@@ -2,7 +2,7 @@
 
 Layout: `/coords` (N, 2) int64 with TRIDENT's attribute names; `/patches`, either JPEG bytes end to
 end with `/patch_offsets` (N+1,) int64, or raw (N, P, P, 3) uint8; and after `milpath embed`
-`/features` (N, D) float16.
+`/features` (N, D) float16 or float32.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ Encoded = bytes | NDArray[np.uint8]
 _APPEND_BYTES = 1 << 20
 _MIN_CHUNK = 1 << 14
 _JPEG_RATIO = 8  # pixel bytes per JPEG byte, roughly
-_MAGNITUDE = 0x7FFF  # all bits of a float16 but its sign
-_INFINITY = 0x7C00  # as bits of a float16; NaNs are above
+_MAX_LOSS = 1e-3  # of the spread of features over patches, by rounding to float16
+_MIN_SPREAD = 1e-6  # standard deviation of features over patches
+_FEATURE_DTYPES = ("float16", "float32")
+_BITS: dict[int, tuple[Any, int]] = {2: (np.uint16, 0x7C00), 4: (np.uint32, 0x7F800000)}
+"""By bytes of a float: the integer of its bits, and infinity as bits; NaNs are above."""
 _CHECKED_NUMBERS = 1 << 18  # at a time
 
 
@@ -202,28 +205,49 @@ def write_features(
     encoder, encoder_fingerprint : name and fingerprint of the encoder
     dim : D
 
+    They are stored as float16, or as float32 where float16 loses more than `_MAX_LOSS` of their
+    spread over the patches.
+
     Raises
     ------
-    StoredFileError : features are not finite in float16, or the bag's file was replaced
+    StoredFileError : features are not finite or do not differ, or the bag's file was replaced
     OutputError : the file cannot be written; the old one is kept
     ValueError : not N rows
     """
     path = bag.path
-    with np.errstate(over="ignore"):  # overflow gives infinity, refused below
-        parts = [np.asarray(each, np.float16) for each in batches]
-    features = np.concatenate([np.zeros((0, dim), np.float16), *parts])
-    if not np.isfinite(features).all():
-        raise StoredFileError(
-            f"{path.name}: {encoder} gives features that are not finite in float16; "
-            "check its weights"
-        )
+    parts = [np.asarray(each, np.float32) for each in batches]
+    features = np.concatenate([np.zeros((0, dim), np.float32), *parts])
     if len(features) != len(bag):
         raise ValueError(f"{len(features)} rows of features for {len(bag)} patches")
+    stored = _choose_dtype(features, f"{path.name}: {encoder}")
     with publish_h5(path, "bag") as h5:
         _copy_patches(bag, h5)
-        dataset = h5.create_dataset("features", data=features)
+        dataset = h5.create_dataset("features", data=stored)
         dataset.attrs["encoder"] = encoder
         dataset.attrs["encoder_fingerprint"] = encoder_fingerprint
+
+
+def _choose_dtype(features: NDArray[np.float32], name: str) -> NDArray[np.floating[Any]]:
+    """Give features (N, D) as float16 or float32; raise `StoredFileError` if they are useless."""
+    if not np.isfinite(features).all():
+        raise StoredFileError(f"{name} gives features that are not finite; check its weights")
+    if len(features) == 0:
+        return features.astype(np.float16)
+    spread = _root_mean_square(features - features.mean(axis=0))
+    if len(features) > 1 and spread < _MIN_SPREAD:
+        raise StoredFileError(
+            f"{name} gives the same features for all {len(features)} patches (they differ by "
+            f"{spread:.1g}); check its weights"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite where float16 overflows
+        half = features.astype(np.float16)
+        loss = _root_mean_square(half.astype(np.float32) - features)
+    fits = loss <= _MAX_LOSS * (spread if len(features) > 1 else _root_mean_square(features))
+    return half if fits else features
+
+
+def _root_mean_square(values: NDArray[np.float32]) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
 def _copy_patches(bag: Bag, h5: h5py.File) -> None:
@@ -367,8 +391,8 @@ class Bag:
         """Length D of a feature vector."""
         return self._h5.shape("features")[1]
 
-    def read_features(self, rows: Any = slice(None)) -> NDArray[np.float16]:
-        """Read features, float16 array (n, D).
+    def read_features(self, rows: Any = slice(None)) -> NDArray[np.floating[Any]]:
+        """Read features, float16 or float32 array (n, D), as stored.
 
         Parameters
         ----------
@@ -378,19 +402,23 @@ class Bag:
         ------
         StoredFileError : there are none, damaged there, or not all finite
         """
-        features = self._h5.read("features", "float16", (len(self), None), rows)
+        dtype = self._h5.dtype("features")
+        expected = dtype if dtype in _FEATURE_DTYPES else "float16"
+        features = self._h5.read("features", expected, (len(self), None), rows)
         if not _all_finite(features):
             raise self._h5.refuse("'features' are not all finite")
         return features
 
-    def iter_features(self, batch: int) -> Iterator[NDArray[np.float16]]:
+    def iter_features(self, batch: int) -> Iterator[NDArray[np.floating[Any]]]:
         """Read all features in order, up to `batch` rows at a time."""
         for start in range(0, len(self), batch):
             yield self.read_features(slice(start, min(start + batch, len(self))))
 
 
-def _all_finite(values: NDArray[np.float16]) -> bool:
+def _all_finite(values: NDArray[np.floating[Any]]) -> bool:
     """Check the bits of blocks that fit in the cache, ten times as fast as `np.isfinite`."""
-    bits = values.reshape(-1).view(np.uint16)
+    kind, infinity = _BITS[values.dtype.itemsize]
+    bits = values.reshape(-1).view(kind)
+    magnitude = np.iinfo(kind).max >> 1  # all bits but the sign
     pieces = (bits[at : at + _CHECKED_NUMBERS] for at in range(0, len(bits), _CHECKED_NUMBERS))
-    return all(int((piece & _MAGNITUDE).max()) < _INFINITY for piece in pieces)
+    return all(int((piece & magnitude).max()) < infinity for piece in pieces)

@@ -59,13 +59,19 @@ def prediction_path(results: Path, slide_id: str) -> Path:
     return results / f"{slide_id}{PREDICTION_SUFFIX}"
 
 
+def find_predictions(results: Path) -> dict[str, Path]:
+    """All predictions of a folder, sorted by slide_id."""
+    found = results.glob(f"*{PREDICTION_SUFFIX}")
+    return dict(sorted((path.name.removesuffix(PREDICTION_SUFFIX), path) for path in found))
+
+
 def overlay_path(results: Path, slide_id: str) -> Path:
     """Picture of a slide beside its heatmap."""
     return results / f"{slide_id}.png"
 
 
 def predictions_table_path(results: Path, shard: tuple[int, int] | None = None) -> Path:
-    """Table of all predictions of a run, or of one shard (number, count) of it."""
+    """Table of a model's predictions in a folder, or of one shard (number, count) of a run."""
     part = "" if shard is None else f"-{shard[0]}-of-{shard[1]}"
     return results / f"predictions{part}.csv"
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-from keras import ops
+from milpath.nn.engine import keras, ops
 
 
 @keras.saving.register_keras_serializable("milpath")

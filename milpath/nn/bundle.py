@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-from keras.src.backend.common import global_state
 
 from milpath.formats.layout import (
     encoder_spec_path,
@@ -33,6 +31,7 @@ from milpath.formats.model_spec import (
     weights_paths,
 )
 from milpath.nn.encoders import fingerprint_weights, rebuild_encoder
+from milpath.nn.engine import global_state, keras
 from milpath.nn.mil import Member, build_head
 from milpath.store import discard, fingerprint, open_h5, publish_h5, publish_text
 

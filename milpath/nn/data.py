@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from milpath.errors import MilpathError
 from milpath.formats.bag import Bag
+from milpath.nn.engine import keras
 
 Augment = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 """Augments the instances (n, ...) sampled from one bag."""

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +18,7 @@ from milpath.formats.layout import list_bags
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
 from milpath.nn.encoders import OWN_ENCODERS, build_encoder, fingerprint_weights
+from milpath.nn.engine import keras
 from milpath.nn.predict import BATCH
 from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
 

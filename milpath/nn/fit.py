@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from milpath.errors import UsageError
 from milpath.nn.data import Augment, BagSequence, TrainingBag
+from milpath.nn.engine import keras
 from milpath.nn.mil import Member
 from milpath.nn.step import Step, build_or_reset_optimizer, compile_model, copy_variables
 from milpath.params import TrainParams

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-from keras import ops
-
 from milpath.nn.attention import GatedAttention
+from milpath.nn.engine import keras, ops
 from milpath.params import HeadParams
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -19,6 +18,7 @@ from milpath.errors import UsageError
 from milpath.formats.scores import BagScores
 from milpath.metrics import accuracy, auc, instance_auc, log_loss
 from milpath.nn.data import ArrayBag
+from milpath.nn.engine import keras
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member
 from milpath.nn.predict import score_bags

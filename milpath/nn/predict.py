@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
@@ -20,6 +19,7 @@ from milpath.formats.model_spec import BundleSpec
 from milpath.formats.prediction import Prediction
 from milpath.formats.scores import BagScores
 from milpath.nn.bundle import Bundle, load_bundle
+from milpath.nn.engine import keras
 from milpath.nn.mil import Member, build_evidence
 from milpath.params import compare_params
 from milpath.patches.grid import PatchGrid

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import keras
-from keras import ops
-
 from milpath.nn.data import BagSequence
 from milpath.nn.encoders import OWN_ENCODERS
+from milpath.nn.engine import keras, ops
 from milpath.nn.mil import Member, build_head, build_mil
 from milpath.params import TrainParams
 

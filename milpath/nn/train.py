@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import keras
-
 from milpath.cohort.cohort import SPLITS, Cohort
 from milpath.cohort.splits import Split, split_cohort
 from milpath.errors import UsageError
@@ -22,6 +20,7 @@ from milpath.nn.augment import augment_tissue
 from milpath.nn.bundle import assemble_bundle, save_bundle
 from milpath.nn.data import Augment, LabelledBag
 from milpath.nn.encoders import OWN_ENCODERS
+from milpath.nn.engine import keras
 from milpath.nn.evaluation import Evaluation, HeldOut, evaluate_held_out, write_held_out
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member, build_evidence

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
+import numpy as np
 
 from milpath.cohort.cohort import Cohort, SlideEntry
 from milpath.errors import StoredFileError, UsageError
@@ -15,7 +17,14 @@ from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
 from milpath.nn.data import Content, LabelledBag
 from milpath.nn.encoders import fingerprint_weights
+from milpath.nn.engine import keras
 from milpath.params import TileParams, compare_params
+
+log = logging.getLogger(__name__)
+
+_MIN_SPREAD = 1e-4  # of features over patches; below it, training makes no progress
+_SAMPLED_BAGS = 16
+_SAMPLED_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,8 @@ def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> Tr
         kept.append((entry, LabelledBag(path, entry.slide_id, case, label, size, content)))
     if first is None:
         raise UsageError(f"{cohort.name}: none of its slides has tissue")
+    if content == "features":
+        _warn_of_constant_features([bag for _, bag in kept])
     left = Cohort(cohort.name, tuple(entry for entry, _ in kept))
     _check_lost_class(cohort, left)
     return TrainingSet(
@@ -87,6 +98,22 @@ def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> Tr
         encoder=next(iter(encoders)) if len(encoders) == 1 else None,
         excluded=tuple(excluded),
     )
+
+
+def _warn_of_constant_features(bags: Sequence[LabelledBag]) -> None:
+    """Warn if the features of some bags of the cohort hardly differ, so that none can be told."""
+    sampled = []
+    for bag in bags[:: max(1, len(bags) // _SAMPLED_BAGS)]:
+        rows = np.unique(np.linspace(0, bag.size - 1, _SAMPLED_ROWS).astype(np.int64))
+        sampled.append(bag.read(rows).astype(np.float64))
+    values = np.concatenate(sampled)
+    spread = float(np.sqrt(np.mean(np.square(values - values.mean(axis=0)))))
+    if spread < _MIN_SPREAD:
+        log.warning(
+            "the features of different patches differ by only %.1g (standard deviation); a model "
+            "cannot learn from them: check the weights of the encoder",
+            spread,
+        )
 
 
 def _check_lost_class(cohort: Cohort, left: Cohort) -> None:

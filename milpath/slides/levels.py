@@ -2,10 +2,10 @@
 
 A writer may leave a level blank or damaged, or put a label or a mask there. A level is compared
 with level 0 before it is used, in a sample of places: one in each cell of a raster of 5 x 5 to
-12 x 12 (about one per 256 x 256 px of the level), at the tile of level 0 with the most bytes where
+8 x 8 (about one per 256 x 256 px of the level), at the tile of level 0 with the most bytes where
 the file says so, which is tissue if there is any. A level that is the same colour everywhere is
-compared in 20 x 20 places. Each place costs one read of about 256 x 256 px of level 0 and one of
-the level.
+compared in 20 x 20 places. Each place costs one read of level 0, of 128 x 128 px or 8 x 8 px of the
+level, and one of the level.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from milpath.slides.slide import Slide
 
 log = logging.getLogger(__name__)
 
-_MAX_DIFFERENCE = (
-    40  # grey levels between means: 25 by how scanners make small levels, 60 by tissue
-)
+_MAX_DIFFERENCE = 30  # grey levels between means: 8 by how scanners make levels, 60 by tissue
 _FLAT = 6  # grey levels between the means of all places of a level that shows nothing
 _CELL_PX = 256  # of the level, one place each
-_MIN_CELLS, _MAX_CELLS, _MANY_CELLS = 5, 12, 20  # per axis
-_SIDE_L0, _MIN_SIDE, _MAX_SIDE = 256, 8, 64  # of a place, pixels of level 0 and of the level
+_MIN_CELLS, _MAX_CELLS, _MANY_CELLS = 5, 8, 20  # per axis
+_SIDE_L0, _MIN_SIDE, _MAX_SIDE = 128, 8, 64  # of a place, pixels of level 0 and of the level
+_MAX_UNREADABLE = 8  # places; then what can be read decides: a failure costs milliseconds
 
 Place = tuple[float, float]
 Means = NDArray[np.float64]
@@ -66,21 +65,33 @@ def is_trusted(slide: Slide, level: int) -> bool:
 def _shows_level_0(slide: Slide, level: int) -> bool:
     longer = max(slide.level_dimensions[level])
     cells = min(max(-(-longer // _CELL_PX), _MIN_CELLS), _MAX_CELLS)
-    own: list[Means] = []
-    for place in _choose_places(slide, cells):
-        pair = _measure(slide, level, place)
-        if pair is not None:
-            own.append(pair[1])
-            if _differ(pair):
-                return False
-    if own and np.ptp(own, axis=0).max() > _FLAT:
+    shown: list[Means] = []
+    for full, small in _measure_all(slide, level, cells):
+        shown.append(small)
+        if _differ(full, small):
+            return False
+    if not shown or np.ptp(shown, axis=0).max() > _FLAT:
         return True
-    more = (_measure(slide, level, place) for place in _choose_places(slide, _MANY_CELLS))
-    return not any(pair is not None and _differ(pair) for pair in more)
+    return not any(_differ(*pair) for pair in _measure_all(slide, level, _MANY_CELLS))
 
 
-def _differ(pair: tuple[Means, Means]) -> bool:
-    return bool(np.abs(pair[0] - pair[1]).max() > _MAX_DIFFERENCE)
+def _differ(full: Means, small: Means) -> bool:
+    return bool(np.abs(full - small).max() > _MAX_DIFFERENCE)
+
+
+def _measure_all(slide: Slide, level: int, cells: int) -> Iterator[tuple[Means, Means]]:
+    """Yield the mean RGB of level 0 and of a level at each place where both can be read."""
+    unreadable = 0
+    for place in _choose_places(slide, cells):
+        try:
+            pair = _measure(slide, level, place)
+        except SlideReadError:
+            unreadable += 1
+            if unreadable == _MAX_UNREADABLE:
+                return
+        else:
+            if pair is not None:
+                yield pair
 
 
 def _choose_places(slide: Slide, cells: int) -> Iterator[Place]:
@@ -113,7 +124,7 @@ def _most_detailed(
 
 
 def _measure(slide: Slide, level: int, place: Place) -> tuple[Means, Means] | None:
-    """Return the mean RGB around a place on level 0 and on a level; None where not known."""
+    """Return the mean RGB around a place on level 0 and on a level; None if not all scanned."""
     factors, size = slide.level_factors[level], slide.level_dimensions[level]
     side = round(min(max(_SIDE_L0 / max(factors), _MIN_SIDE), _MAX_SIDE))
     extent = min(side, size[0]), min(side, size[1])
@@ -124,11 +135,8 @@ def _measure(slide: Slide, level: int, place: Place) -> tuple[Means, Means] | No
     corner = round(first[0] * factors[0]), round(first[1] * factors[1])
     area = max(1, round(extent[0] * factors[0])), max(1, round(extent[1] * factors[1]))
     address = [round(each * slide.level_downsamples[level]) for each in first]
-    try:
-        full = slide.read_rgba(corner, 0, area)
-        small = slide.read_level((address[0], address[1]), level, extent)
-    except SlideReadError:
-        return None
+    small = slide.read_level((address[0], address[1]), level, extent)
+    full = slide.read_rgba(corner, 0, area)
     scanned = np.asarray(full.getchannel("A")) > 0
     if scanned.mean() < 1:  # what level 0 lacks is no evidence
         return None

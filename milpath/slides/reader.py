@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from ctypes import ArgumentError
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,8 +177,9 @@ class OpenSlideReader:
         return rgba
 
     def close(self) -> None:
-        """Close the file."""
-        self._handle.close()
+        """Close the file, if it is not closed already."""
+        with suppress(ArgumentError):
+            self._handle.close()
 
 
 def _bounds(given: Mapping[str, str]) -> tuple[float, float, float, float] | None:

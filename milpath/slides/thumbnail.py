@@ -76,7 +76,7 @@ def read_thumbnail(slide: Slide, mpp: float) -> Thumbnail:
         # where a level is damaged, a finer one may be intact; only small blocks can afford it
         small = max(h, w) <= _SMALL_BLOCK_PX
         for source in range(level, -1, -1) if small else (level,):
-            if not is_trusted(slide, source):
+            if source != level and not is_trusted(slide, source):
                 continue
             try:
                 rgb[where] = slide.read_region((x, y), (width, height), (w, h), source)

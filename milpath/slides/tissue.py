@@ -41,6 +41,7 @@ _SMOOTH_INK_UM = 40.0  # side of the square that ink is smooth in; the nuclei of
 _FLAT_UM = 200.0  # artificial fill is wider than this
 _FLAT_RIM_UM = 80.0  # how far compression changes the fill beside something else
 _FLAT_FRINGE_UM = 48.0  # and how wide a false colour it may cause there
+_MIN_CANVAS = 0.15  # fraction of the picture that a filled canvas covers
 _NOISE_SIGMAS = 6.0
 _SEED_FACTOR = 2.0  # a piece must reach this many times the threshold somewhere
 _OD_BOUNDS = (0.012, 0.025)  # limits of the threshold for any noise: pale tissue has 0.04
@@ -119,12 +120,13 @@ def segment_tissue(thumbnail: Thumbnail, params: TissueParams) -> TissueMask:
         mask = _above_noise(_emission(planes, valid), valid, _DARK_BOUNDS, mpp, params)
         valid &= ~fill
     else:
-        valid &= ~fill
+        if fill.mean() > _MIN_CANVAS:  # less of it could be an even stroke of a pen
+            valid &= ~fill
         white = _choose_white(empty, planes, saturated)
         # Without colour, or under a strong cast (a wrong colour space), inks are not recognised.
         if params.exclude_pen and not grey and np.min(white) > _MIN_NEUTRAL * np.max(white):
             pen = _find_pen(planes, white, valid, mpp)
-            valid &= ~pen
+        valid &= ~(pen | fill)
         stain, bounds = (_darkness, _GREY_BOUNDS) if grey else (_stain, _OD_BOUNDS)
         if empty is None:
             bounds = bounds[:1] * 2  # noise is not measurable
@@ -452,23 +454,24 @@ def _disk(radius: int) -> Mask:
 
 
 def _find_pen(planes: Pixels, white: Pixels, valid: Mask, mpp: float) -> Mask:
-    """Find strokes of a felt-tip pen: wide, dense, and of a colour that no stain has.
+    """Find strokes of a felt-tip pen: wide, dense, of an ink's colour, and smooth.
 
-    Unlike haematoxylin, eosin and DAB, blue ink absorbs far more red than green, green ink absorbs
-    green least, red ink absorbs blue nearly as much as green but hardly red, and black ink absorbs
-    all channels equally. The faded part of a stroke touches its dense part and absorbs in the same
-    proportion.
+    Inks and stains share their colours: methyl blue and ponceau (Masson), light green, Alcian blue.
+    But the ink of a stroke lies on the glass as one layer of one dye, out of focus, while stained
+    tissue has nuclei and fibres, of more than one colour. The faded part of a stroke touches its
+    dense part and absorbs in the same proportion.
     """
     pen = np.zeros(valid.shape, np.bool_)
-    square = np.ones((max(1, round(_PEN_WIDTH_UM / mpp)),) * 2, np.bool_)
-    inks = np.zeros((_INKS, *valid.shape), np.bool_)
+    square = np.ones((_cells(_PEN_WIDTH_UM, mpp),) * 2, np.bool_)
+    inks = np.zeros((len(_SMOOTHNESS), *valid.shape), np.bool_)
     for rows, od in _strips(planes, white):
-        dense = valid[rows] & (od.max(axis=0) > 0.3)
+        dense = valid[rows] & (od.max(axis=0) > 0.22)
         inks[:, rows][:, dense] = _ink_colours(*od[:, dense])
-    for core in inks:
+    for core, limits in zip(inks, _SMOOTHNESS, strict=True):
         if core.sum() * mpp * mpp < _MIN_PEN_AREA_UM2:
             continue
-        core = ndimage.binary_opening(core, square)
+        smooth = core & _find_smooth(planes, white, mpp, limits)
+        dense, core = core, ndimage.binary_opening(smooth, square)
         if core.sum() * mpp * mpp >= _MIN_PEN_AREA_UM2:
             ink = _optical_density(planes[:, core], white).mean(axis=1)
             similar = core.copy()
@@ -477,22 +480,74 @@ def _find_pen(planes: Pixels, white: Pixels, valid: Mask, mpp: float) -> Mask:
                 faded = (norm > 0.06) | (_stain_of(od) > _OD_BOUNDS[0])
                 along = np.tensordot(ink / np.linalg.norm(ink), od, 1)
                 similar[rows] |= faded & (along > 0.98 * norm)
-            pen |= _keep_seeded(valid & similar, core)
+            pen |= _keep_strokes(valid & similar, core, dense, smooth)
     if pen.any():
-        pen = ndimage.binary_dilation(pen, _disk(max(1, round(_PEN_RIM_UM / mpp))))
+        pen = ndimage.binary_dilation(pen, _disk(_cells(_PEN_RIM_UM, mpp)))
     return pen
 
 
-_INKS = 4
+def _keep_strokes(similar: Mask, core: Mask, dense: Mask, smooth: Mask) -> Mask:
+    """Keep the pieces of one hue that have a core and are smooth in most of their dense part.
+
+    A smooth lake of mucin or collagen is not taken for ink, nor is the tissue around it.
+    """
+    labels, count = ndimage.label(similar)
+    keep = _areas(labels * smooth, count) >= _MIN_SMOOTH * _areas(labels * dense, count)
+    seeded = np.zeros(count + 1, np.bool_)
+    seeded[labels[core & similar]] = True
+    return _pick(labels, keep & seeded)
+
+
+def _find_smooth(planes: Pixels, white: Pixels, mpp: float, limits: tuple[float, float]) -> Mask:
+    """Find the cells within squares of one density and one hue.
+
+    Parameters
+    ----------
+    limits : largest SD of the optical density relative to its mean, and of its direction (radians)
+    """
+    side = max(3, _cells(_SMOOTH_INK_UM, mpp) // 2 * 2 + 1)
+    margin = side // 2
+    height = planes.shape[1]
+    smooth = np.zeros(planes.shape[1:], np.bool_)
+    for top in range(0, height, _STRIP):
+        low, high = max(0, top - margin), min(height, top + _STRIP + margin)
+        od = _optical_density(planes[:, low:high], white).astype(np.float64)
+        norm = np.sqrt((od * od).sum(axis=0))
+        mean = ndimage.uniform_filter(norm, side)
+        spread = ndimage.uniform_filter(norm * norm, side) - mean * mean
+        hues = od / np.maximum(norm, 1e-3)
+        turned = 1 - sum(ndimage.uniform_filter(hue, side) ** 2 for hue in hues)
+        even = (spread <= (limits[0] * mean) ** 2) & (turned <= limits[1] ** 2)
+        rows = slice(top, min(height, top + _STRIP))
+        smooth[rows] = even[top - low : rows.stop - low]
+    return _square_filter(smooth, side, grow=True)  # all of a square, not only its middle
+
+
+_MIN_SMOOTH = 0.5  # fraction of a stroke's dense part
+
+_SMOOTHNESS = ((0.12, 0.02),) * 4 + ((0.08, 0.014),) * 3
+"""Limits of `_find_smooth` for each ink; measured: ink 0.04 and 0.006, tissue 0.15 and 0.03."""
 
 
 def _ink_colours(red: Field, green: Field, blue: Field) -> tuple[Mask, ...]:
-    """Classify black, blue, green and red ink by each channel's optical density, all (N,)."""
+    """Classify inks by each channel's optical density, all (N,).
+
+    The first four, black, blue, green and red, are dense and pure; the last three are light and
+    dark variants of blue (and black), green and red that more stains resemble.
+    """
     mean = (red + green + blue) / 3
     spread = np.ptp(np.stack([red, green, blue]), axis=0)
+    light_blue = (red > 2.5 * green) & (red > 5 * blue)
+    dark_blue = (red > 0.65) & (red > 0.9 * green) & (red > 1.6 * blue)
+    blue_black = (mean > 0.6) & (spread < 0.3 * mean)
+    crimson = (green > 0.4) & (red < 0.1 * green) & (blue > 0.45 * green)
+    light_red = (green > 0.24) & (red < 0.25 * green) & (blue > 0.8 * green)
     return (
         (mean > 0.3) & (spread < 0.2 * mean),
         (red > 0.35) & (red > 1.4 * green) & (red > 2.5 * blue),
         (red - green > 0.2) & (blue - green > 0.1),
         (green > 0.4) & (blue > 0.75 * green) & (red < 0.4 * green),
+        light_blue | dark_blue | blue_black,
+        (red - green > 0.1) & (blue > 0.85 * green),
+        crimson | light_red,
     )

@@ -134,6 +134,10 @@ class SafeH5:
         """Return the shape of a dataset."""
         return self._dataset(name).shape
 
+    def dtype(self, name: str) -> str:
+        """Return the type of a dataset, such as "float16"."""
+        return str(np.dtype(self._dataset(name).dtype))
+
     def require(self, name: str, dtype: str, shape: tuple[int | None, ...]) -> IndexedDataset:
         """Check a dataset's type and shape as `read` does, without reading its numbers."""
         dataset = self._dataset(name)

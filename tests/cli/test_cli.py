@@ -503,3 +503,39 @@ def test_all_steps_from_slides_to_a_class_and_its_heatmap(tmp_path: Path) -> Non
     assert json.loads(repeated.stdout)["models"] == 4
     names = {path.name for path in tmp_path.rglob("*") if path.suffix == ".part"}
     assert not names
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["info"]])
+def test_a_full_stdout_is_one_line_and_a_code(words: list[str], slides: Path) -> None:
+    words = [*words, str(slides / "s0.tif")] if words == ["info"] else words
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "milpath", *words],
+            stdout=full, stderr=subprocess.PIPE, text=True, env=PLAIN, check=False,
+        )  # fmt: skip
+    assert run.returncode == 5
+    assert len(run.stderr.splitlines()) == 1
+    assert "No space left on device" in run.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems keep a folder that is in use")
+@pytest.mark.parametrize("out", ["out", "."])
+def test_a_deleted_current_folder_is_one_line_and_a_code(
+    out: str, slides: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import os, sys\n"
+        "os.chdir(sys.argv[1])\n"
+        "os.rmdir(sys.argv[1])\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'milpath', *sys.argv[2:]])"
+    )
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(gone), "tile", str(slides), "--out", out],
+        capture_output=True, text=True, env=PLAIN, check=False,
+    )  # fmt: skip
+    assert run.returncode in (2, 5)
+    assert len(run.stderr.splitlines()) == 1
+    assert run.stderr.startswith("milpath")

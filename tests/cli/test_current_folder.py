@@ -55,7 +55,7 @@ def test_no_command_executes_code_of_the_current_folder(how: str, tmp_path: Path
     marker = plant(folder)
     weights = next((folder / "model").glob("member-*.h5"))
     done = "s0.prediction.h5"
-    for words, codes in (
+    commands: tuple[tuple[str, set[int]], ...] = (
         ("tile slides --out bags --mpp 2 --patch-size 64 --workers 2", {0}),
         ("embed bags --encoder mobilenetv2 --weights random", {0}),
         (f"embed bags --encoder mobilenetv2 --weights {weights}", {2}),
@@ -67,7 +67,8 @@ def test_no_command_executes_code_of_the_current_folder(how: str, tmp_path: Path
         (f"info out/{done}", {0}),
         ("report out --table report.csv", {0}),
         ("view --help", {0}),
-    ):
+    )
+    for words, codes in commands if how == "python -m" else (commands[0], commands[4]):
         start = ["-m", "milpath"] if how == "python -m" else [str(script)]
         run = subprocess.run(
             [sys.executable, *start, *words.split()],

@@ -173,11 +173,11 @@ def test_features_are_read_back_in_float16_and_the_patches_are_kept(
 
 def test_embedding_again_replaces_the_features(tmp_path: Path) -> None:
     path = make(tmp_path)
-    embed(path, [np.zeros((7, 5))], "one", "1", 5)
-    embed(path, [np.ones((7, 3))], "two", "2", 3)
+    embed(path, [np.eye(7, 5)], "one", "1", 5)
+    embed(path, [np.eye(7, 3)], "two", "2", 3)
     with Bag(path) as bag:
         assert (bag.encoder, bag.feature_dim) == (("two", "2"), 3)
-        assert (bag.read_features() == 1).all()
+        assert np.array_equal(bag.read_features(), np.eye(7, 3))
 
 
 def test_a_bag_without_features_raises_when_they_are_read(tmp_path: Path) -> None:
@@ -187,7 +187,31 @@ def test_a_bag_without_features_raises_when_they_are_read(tmp_path: Path) -> Non
             bag.read_features()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e6])
+@pytest.mark.parametrize(("scale", "offset"), [(1e-5, 0.0), (1.0, 5000.0), (1e6, 0.0)])
+def test_features_that_float16_would_spoil_are_kept_in_float32(
+    tmp_path: Path, scale: float, offset: float
+) -> None:
+    path = make(tmp_path)
+    features = np.random.default_rng(0).normal(offset, scale, (7, 5)).astype(np.float32)
+    embed(path, [features], "net", "abc", 5)
+    with Bag(path) as bag:
+        assert bag.read_features().dtype == np.float32
+        assert np.array_equal(bag.read_features(), features)
+        assert np.array_equal(bag.read_features(np.array([1, 4])), features[[1, 4]])
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, 5e-11])
+def test_features_without_spread_raise_and_the_bag_is_kept(tmp_path: Path, value: float) -> None:
+    path = make(tmp_path)
+    before = path.read_bytes()
+    features = np.full((7, 5), value, np.float32)
+    features[0] *= 1.001 if value < 1 else 1
+    with pytest.raises(StoredFileError, match="net gives the same features for all 7 patches"):
+        embed(path, [features], "net", "abc", 5)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_features_that_are_not_finite_raise_and_the_bag_is_kept(tmp_path: Path, bad: float) -> None:
     path = make(tmp_path)
     before = path.read_bytes()
@@ -210,11 +234,11 @@ def test_features_are_not_written_to_a_bag_that_replaced_the_opened_one(
         with pytest.raises(
             StoredFileError, match="was replaced by another bag while it was embedded"
         ):
-            write_features(bag, [np.zeros((7, 5))], "net", "abc", 5)
+            write_features(bag, [np.eye(7, 5)], "net", "abc", 5)
         assert path.read_bytes() == before
         path.unlink()
         with pytest.raises(StoredFileError, match="there is no such bag file"):
-            write_features(bag, [np.zeros((7, 5))], "net", "abc", 5)
+            write_features(bag, [np.eye(7, 5)], "net", "abc", 5)
     assert not [each for each in tmp_path.rglob("*") if each.is_file()]
 
 
@@ -392,7 +416,7 @@ def test_features_that_are_not_finite_raise_when_they_are_read(
     tmp_path: Path, value: float
 ) -> None:
     path = make(tmp_path)
-    embed(path, [np.ones((7, 5))], "small", "abc", 5)
+    embed(path, [np.eye(7, 5)], "small", "abc", 5)
     with edited(path) as h5:
         h5["features"][4, 2] = value
     with Bag(path) as bag:

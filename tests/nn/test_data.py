@@ -255,7 +255,7 @@ def test_fit_takes_every_batch_of_every_epoch_once(tmp_path: Path) -> None:
     patches = random_patches(3)
     bags = [
         LabelledBag(
-            make_bag(tmp_path, f"b{n}", patches, features=np.ones((3, 2))),
+            make_bag(tmp_path, f"b{n}", patches, features=np.eye(3, 2)),
             f"b{n}",
             "",
             n % 2,

@@ -102,7 +102,7 @@ def test_a_dry_run_of_embed_says_what_happens_to_each_bag(tmp_path: Path) -> Non
     make_bundle(tmp_path / "model", tile=raw_tile(16))
     bags = tmp_path / "bags"
     make_bag(bags, "a", random_patches(2))
-    make_bag(bags, "b", random_patches(3), features=np.zeros((3, 4)))
+    make_bag(bags, "b", random_patches(3), features=np.eye(3, 4))
     make_bag(bags, "c", random_patches(3, side=32))
     before = times(tmp_path)
     done = milpath("embed", bags, "--encoder", tmp_path / "model", "--dry-run", "--json")

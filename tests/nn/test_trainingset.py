@@ -28,7 +28,7 @@ def bags(tmp_path: Path) -> Path:
 
 def embed(folder: Path, numbers: range, code: str = "code") -> None:
     for number in numbers:
-        features = np.ones((number + 1, 4))
+        features = np.eye(number + 1, 4) + 1
         with Bag(folder / f"b{number}.h5") as bag:
             write_features(bag, [features], "small", code, dim=4)
 

@@ -212,3 +212,18 @@ def test_every_tile_of_a_real_aperio_slide_equals_openslides(
                 assert own is not None
                 assert other is not None
                 assert np.array_equal(own[: other.shape[0], : other.shape[1]], other)
+
+
+def test_where_tiles_and_openslide_show_different_pictures_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_levels(tmp_path / "s.tif", [blurred(300, 300)], compression="jpeg")
+    decode = tiff.decode_jpeg
+    for change, said in ((1, 0), (64, 1)):
+        monkeypatch.setattr(
+            tiff, "decode_jpeg", lambda *a, _bits=change, **k: decode(*a, **k) ^ _bits
+        )
+        with Slide(path) as slide:
+            assert open_tiff_level(slide, 0) is None
+        assert len(caplog.messages) == said
+    assert caplog.messages[0].startswith("s: level 0: its tiles and what OpenSlide shows of them")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-import keras
-
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.encoders.applications import build_application, list_applications
 from milpath.nn.encoders.own import CENTRED, OWN_ENCODERS, SMALL
+from milpath.nn.engine import keras
 
 __all__ = [
     "CENTRED",

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from milpath.errors import UsageError
+from milpath.nn.engine import keras
 from milpath.store.untrusted import check_untrusted_hdf5
 
 

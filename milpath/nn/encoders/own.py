@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
-from keras import layers
+from milpath.nn.engine import keras, layers
 
 SMALL = "small"
 """Name of the CNN for tissue."""

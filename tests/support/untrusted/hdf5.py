@@ -42,7 +42,7 @@ def _write_bag(path: Path) -> None:
     patches = ((row, encode_patch(each, PARAMS.pixels)) for row, each in enumerate(pixels))
     write_bag(path, FACTS, _grid(), "bright", patches, PARAMS)
     with Bag(path) as bag:
-        write_features(bag, [np.ones((6, 8))], "small", "abc", 8)
+        write_features(bag, [np.eye(6, 8)], "small", "abc", 8)
 
 
 def _write_prediction(path: Path) -> None:
