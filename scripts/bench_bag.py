@@ -1,8 +1,8 @@
-"""How a bag keeps pixels and embeddings: size, speed of writing and of random reading, fidelity.
+"""Measure how a bag stores pixels and features: size, write and random-read speed, fidelity.
 
 python scripts/bench_bag.py [--slide PATH] [--patches 500] [--rows 20000] [--repeats 5]
 
-One JSON line a codec, one for the embeddings, and last a line of ratios.
+Prints one JSON line per codec, one for the features, and a last line of ratios.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Codec = tuple[Callable[[Pixels], bytes], Callable[[bytes], Pixels]]
 
 
 def main() -> None:
-    """Measure the codecs on patches of a slide, then the embeddings."""
+    """Measure the codecs on patches of a slide, then the features."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--slide", type=Path, help="a drawn one by default")
+    parser.add_argument("--slide", type=Path, help="default: a synthetic slide")
     parser.add_argument("--patches", type=int, default=500)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=5)
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def codecs() -> dict[str, Codec]:
-    """What could hold a patch: name to (encode, decode)."""
+    """Return candidate codecs for patches: name to (encode, decode)."""
 
     def jpeg(quality: int, subsampling: str) -> Codec:
         encode = partial(imagecodecs.jpeg8_encode, level=quality, subsampling=subsampling)
@@ -64,7 +64,7 @@ def codecs() -> dict[str, Codec]:
 
 
 def compare_codecs(path: Path, count: int, repeats: int) -> dict[str, float]:
-    """Size, speed and fidelity of each codec on the same patches."""
+    """Measure size, speed and fidelity of each codec on the same patches."""
     with Slide(path) as slide:
         grid = plan_slide(slide, TileParams()).grid
         grid = grid.select(np.arange(min(count, len(grid))))
@@ -97,7 +97,7 @@ def compare_codecs(path: Path, count: int, repeats: int) -> dict[str, float]:
 
 
 def read_features(path: Path, rows: int, repeats: int) -> dict[str, float]:
-    """Milliseconds to read a bag's embeddings (rows, 1024): all, and a fifth of them at random."""
+    """Measure how long a bag's features (rows, 1024) take to read: all, and 4096 random rows."""
     rng = np.random.default_rng(0)
     side = 16
     coords = np.stack([np.arange(rows) * side, np.zeros(rows)], axis=1).astype(np.int64)

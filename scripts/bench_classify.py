@@ -1,9 +1,9 @@
-"""What the stream from slide to prediction costs beside the bare network, in time and memory.
+"""Compare classification from a slide file with the bare network, in time and memory.
 
 python scripts/bench_classify.py [--slide PATH]... [--side 8000] [--encoder small] [--repeats 5]
 
-One JSON line a figure, and last a line of ratios, each the median over rounds in which all that is
-compared ran once, in turning order.
+Prints one JSON line per figure, and a last line of ratios: medians over rounds in which each task
+runs once, in rotating order.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 Floats = NDArray[np.float32]
 SMALL_PX = 32
-"""Side of the patches of the slides on which memory is measured: many of them on a small slide."""
+"""Side of patches where memory is measured: small, so that a small slide has many."""
 
 
 def main() -> None:
-    """Measure the stream, the pooling and the memory."""
+    """Measure the stream, pooling and memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slide", type=Path, action="append", default=[])
-    parser.add_argument("--side", type=int, default=8_000, help="of the drawn slide; 0: none")
-    parser.add_argument("--encoder", default="small", help="or a network of keras.applications")
-    parser.add_argument("--patches", type=int, default=512, help="at most, of each slide")
+    parser.add_argument("--side", type=int, default=8_000, help="of the synthetic slide; 0 = none")
+    parser.add_argument("--encoder", default="small", help="or one of keras.applications")
+    parser.add_argument("--patches", type=int, default=512, help="maximum per slide")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="embeddings that are pooled")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="number of pooled embeddings")
     parser.add_argument("--counts", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     parser.add_argument("--classify", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def build(encoder: str, side: int) -> object:
-    """An evidence model with random weights."""
+    """Return an evidence model with random weights."""
     from milpath.nn.encoders import SMALL, build_encoder
     from milpath.nn.mil import Member, build_evidence, build_head
 
@@ -81,7 +81,7 @@ def build(encoder: str, side: int) -> object:
 
 
 def compare_stream(path: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Patches a second from the file, and of the network on the same patches in memory."""
+    """Compare patches per second from the file with the network on the same patches in memory."""
     from milpath.formats.bag import as_kept
     from milpath.nn.predict import BATCH, collect_evidence
 
@@ -131,7 +131,7 @@ def compare_stream(path: Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def compare_pooling(rows: int, repeats: int) -> dict[str, float]:
-    """Embeddings (rows, 512) pooled as a stream, and by NumPy with all of them at once."""
+    """Compare pooling of embeddings (rows, 512) in batches with NumPy on all of them at once."""
     from milpath.nn.mil import Member, build_evidence, build_head
     from milpath.nn.predict import collect_evidence, pool_evidence
 
@@ -172,10 +172,10 @@ def compare_pooling(rows: int, repeats: int) -> dict[str, float]:
 
 
 def compare_memory(scratch: Path, counts: list[int]) -> float:
-    """Peak memory of classifying slides of ever more patches, a process each."""
+    """Measure peak memory for slides of increasing numbers of patches, one process each."""
     peaks = []
     for count in counts:
-        # a third of a drawn slide is tissue
+        # a third of a synthetic slide is tissue
         side = math.ceil(math.sqrt(count * 3) * SMALL_PX * 0.5 / MPP / BLOCK) * BLOCK
         path = draw_large(scratch / f"{count}.tif", side, side)
         command = [sys.executable, __file__, "--classify", str(path)]
@@ -187,7 +187,7 @@ def compare_memory(scratch: Path, counts: list[int]) -> float:
 
 
 def classify(path: Path) -> int:
-    """Classify one slide as `milpath classify` does; how many patches it had."""
+    """Classify one slide as `milpath classify` does; return its number of patches."""
     from milpath.cohort.cohort import SlideEntry
     from milpath.formats.model_spec import BundleSpec, EncoderSpec
     from milpath.nn.bundle import Bundle

@@ -1,12 +1,12 @@
-"""Kills, full disks, races and a soak: whether every file is whole, and what was lost.
+"""Kill commands, fill disks, race commands and run a soak test; check every file afterwards.
 
 python scripts/bench_faults.py [--kills 1000] [--full-disk 120] [--races 300] [--soak 500]
     [--vanish 20] [--only COMMAND] [--seed 0] [--out FOLDER] [--quick]
 
---quick is tiling alone, a few times, and no soak.
+--quick runs only tiling, a few times, without the soak test.
 
-A line of JSON a figure; the exit code is 1 when a fault was found. It draws its own slides.
-The long form takes more than an hour of one processor.
+Prints one JSON line per figure; the exit code is 1 if a fault was found. Slides are synthetic. The
+full run takes more than one CPU hour.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ SLIDES = 8
 
 
 class Share(NamedTuple):
-    """Of all kills, points and races, those of one command."""
+    """One command's share of all kills, full disks and races."""
 
     forks: float
-    """Kills of commands that began in a fork of this process."""
+    """Kills of commands that run in a fork of this process."""
     fresh: float
-    """Kills of commands of a Python of their own."""
+    """Kills of commands that run in a new Python process."""
     disks: float
     races: float
 
@@ -72,16 +72,16 @@ QUICK = {"kills": 6, "full_disk": 4, "races": 3, "soak": 0, "vanish": 1}
 
 
 def main() -> None:
-    """Do what is asked for; what is not given a number is done in full."""
+    """Run the tests and exit with 1 if a fault was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, number in (
         ("kills", 1000), ("full-disk", 120), ("vanish", 20), ("races", 300), ("soak", 500)
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=number)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="a folder to work in; else a temporary one")
-    parser.add_argument("--only", choices=COMMANDS, help="kills, disks and races of one command")
-    parser.add_argument("--quick", action="store_true", help="small, to see that it runs")
+    parser.add_argument("--out", type=Path, help="working folder; default: a temporary one")
+    parser.add_argument("--only", choices=COMMANDS, help="test only this command")
+    parser.add_argument("--quick", action="store_true", help="a small run, to check that it works")
     options = parser.parse_args()
     if options.quick:
         vars(options).update(QUICK)
@@ -117,11 +117,11 @@ def main() -> None:
 def kill_often(
     stage: Stage, command: str, out: Path, kills: int, rng: random.Random, *, fresh: bool
 ) -> int:
-    """Kill a command and begin it again, until it has come to its end; and so on.
+    """Kill a command and restart it until it ends, and repeat until `kills` kills.
 
-    Every time, each file under a final name must be complete, and no slide that was done may be
-    lost or done again. Whenever it ends, its results must be those of an undisturbed run, and the
-    parts that the kills left must be gone.
+    After each kill, every file with a final name must be complete, and no finished slide may be
+    lost or processed again. After each end, the results must equal those of an undisturbed run, and
+    no temporary file may be left.
     """
     start = begin_fresh if fresh else begin
     if not kills:
@@ -147,21 +147,21 @@ def kill_often(
         if code != 0:
             found.append(f"exit {code}: {said[-300:]}")
         found += unlike(stage, command, out)
-        if command != "train":  # which the next time replaces a whole model
+        if command != "train":  # the next training replaces the whole model
             stage.start(command, out)
     code, said = start(stage.words(command, out)).end()
     if code != 0:
         found.append(f"exit {code}: {said[-300:]}")
     found += unlike(stage, command, out)
-    found += ["what was done was lost or done again"] * count["lost"]
+    found += ["a finished slide was lost or processed again"] * count["lost"]
     return report_figure("kills", began, found, command=command, fresh=fresh, **count)
 
 
 def moment(command: str, child: Child, out: Path, span: float, rng: random.Random) -> float:
-    """Seconds after its beginning when a command is to be killed.
+    """Return how many seconds after its start a command is to be killed.
 
-    Three in ten come at any time; for the others its first file is waited for, and the few slides
-    after it, or for training the half second that it writes for.
+    Three in ten kills come at any time; the others come shortly after its first file appears,
+    during the next few slides or, for training, the half second in which it writes.
     """
     if rng.random() < 0.3:
         return rng.uniform(0, span)
@@ -172,7 +172,7 @@ def moment(command: str, child: Child, out: Path, span: float, rng: random.Rando
 
 
 def seen_in(folder: Path) -> set[tuple[str, int]]:
-    """The results in a folder and what is to become one, with their times."""
+    """Return the results and temporary files in a folder, with their modification times."""
     found = set()
     for path in [*files_in(folder), *parts_of(folder)]:
         with suppress(FileNotFoundError):
@@ -184,7 +184,7 @@ def seen_in(folder: Path) -> set[tuple[str, int]]:
 
 
 def race(stage: Stage, command: str, out: Path, races: int, rng: random.Random) -> int:
-    """Whatever they do, there is one result, the right one, and it is never seen in part."""
+    """Run two commands on one slide at once: one complete, correct result, never a partial one."""
     found: list[str] = []
     began = time.monotonic()
     count: Counter[str] = Counter(races=races, without_locks=0, both_did_it=0, one_skipped=0)
@@ -202,7 +202,7 @@ def race(stage: Stage, command: str, out: Path, races: int, rng: random.Random) 
         gate, opener = os.pipe()
         pair = [begin(words, partial(wait_at, gate, opener, locks)) for _ in range(2)]
         os.close(gate)
-        os.close(opener)  # both read the end of it at once
+        os.close(opener)  # both see its end at the same time
         while not all(child.ended() for child in pair):
             found += faults_of(out)
             time.sleep(0.02)
@@ -213,12 +213,16 @@ def race(stage: Stage, command: str, out: Path, races: int, rng: random.Random) 
         found += faults_of(out) + [f"{part.name} is left" for part in parts_of(out)]
         right, now = results_of(stage.right(command)), results_of(out)
         mine = [name for name in right if name.split("/")[-1].split(".")[0] == slide]
-        found += [f"{name} is not right" for name in mine if now.get(name) != right[name]]
+        found += [
+            f"{name} differs from that of an undisturbed run"
+            for name in mine
+            if now.get(name) != right[name]
+        ]
     return report_figure("races", began, found, command=command, **count)
 
 
 def wait_at(gate: int, opener: int, locks: bool) -> None:
-    """Wait until the gate opens; then, if so asked, know of no locks."""
+    """Wait until the gate opens; without `locks`, make file locks unavailable."""
     os.close(opener)
     os.read(gate, 1)
     if not locks:

@@ -1,8 +1,8 @@
-"""How tiling scales: with workers here and on Dask, with the size of a slide, with their number.
+"""Measure how tiling scales with workers (local and Dask), slide size and number of slides.
 
-One JSON line a figure; the last line holds the ratios, the one before it what 10,000 slides would
-take by these figures. Slides are drawn; every run is a `milpath tile` of its own, start-up
-included, and n workers are given n processors (on Linux), as machines of their own would have.
+Prints one JSON line per figure; the last line has the ratios, the one before it an extrapolation
+to 10,000 slides. Slides are synthetic; every run is a `milpath tile` command, start-up included,
+and n workers are restricted to n CPUs (on Linux), as separate machines would be.
 
 python scripts/bench_scale.py [--quick] [--rounds 3] [--patches 5000] [--out FOLDER]
 """
@@ -38,13 +38,13 @@ WORKERS = (1, 2)
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is run."""
+    """Amount of work."""
 
     rounds: int
     slides: int
-    """For the runs that differ in workers; enough that their start-up is a small part."""
+    """Slides per run with different workers; enough that start-up is a small part."""
     slide_px: int
-    """Side of those slides."""
+    """Side of these slides."""
     sizes: tuple[int, ...]
     counts: tuple[int, ...]
 
@@ -52,32 +52,32 @@ class Plan:
 FULL = Plan(rounds=3, slides=120, slide_px=3072, sizes=(1024, 2048, 4096), counts=(10, 100, 1000))
 QUICK = Plan(rounds=1, slides=2, slide_px=1024, sizes=(512, 2048), counts=(2, 6))
 SMALL_PX = 512
-"""Side of the slides that are many."""
+"""Side of a slide where the number of slides is varied."""
 DRAWN = 6
-"""Different slides; where there are more, they are these under other names."""
+"""Number of different slides; more are links to these under other names."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One `milpath tile`."""
+    """Figures of one `milpath tile`."""
 
     seconds: float
     cpu_seconds: float
-    """Of the command and its own processes; a Dask worker's are not in it."""
+    """Of the command and its child processes, without Dask workers."""
     peak_mb: float
-    """Of the largest of those processes."""
+    """Of the largest of these processes."""
     patches: int
     bytes: int
-    """Of the bags and their pictures."""
+    """Size of the bags and QC images."""
 
 
 def main() -> None:
     """Measure, then extrapolate."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small, to see that it runs")
-    parser.add_argument("--rounds", type=int, help="of every figure; the median is told")
-    parser.add_argument("--patches", type=int, default=5000, help="of a slide, to extrapolate to")
-    parser.add_argument("--out", type=Path, help="a folder to work in; else a temporary one")
+    parser.add_argument("--quick", action="store_true", help="a small run, to check that it works")
+    parser.add_argument("--rounds", type=int, help="rounds per figure; the median is printed")
+    parser.add_argument("--patches", type=int, default=5000, help="per slide, to extrapolate to")
+    parser.add_argument("--out", type=Path, help="working folder; default: a temporary one")
     options = parser.parse_args()
     plan = QUICK if options.quick else FULL
     rounds = options.rounds or plan.rounds
@@ -88,7 +88,7 @@ def main() -> None:
         counts = measure_counts(folder, plan, rounds)
     extrapolate(sizes, counts, options.patches)
     first, last = plan.counts[0], plan.counts[-1]
-    tell(
+    say(
         "ratios",
         local_two_workers_over_one=workers["local", 1].seconds / workers["local", 2].seconds,
         dask_two_workers_over_one=workers["dask", 1].seconds / workers["dask", 2].seconds,
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def measure_workers(folder: Path, plan: Plan, rounds: int) -> dict[tuple[str, int], Run]:
-    """The same slides by one and two workers, here and on Dask, in turn."""
+    """Tile the same slides with one and two workers, local and on Dask, in turn."""
     drawn = draw_slides(folder / "alike", min(plan.slides, DRAWN), plan.slide_px)
     slides = repeat_slides(drawn, folder / "workers", plan.slides)
     runs: dict[tuple[str, int], list[Run]] = {}
@@ -115,23 +115,23 @@ def measure_workers(folder: Path, plan: Plan, rounds: int) -> dict[tuple[str, in
             runs.setdefault(("dask", count), []).append(there)
     found = {key: middle(some) for key, some in runs.items()}
     for (where, count), run in found.items():
-        tell("workers", where=where, workers=count, slides=plan.slides, **asdict(run))
+        say("workers", where=where, workers=count, slides=plan.slides, **asdict(run))
     return found
 
 
 def measure_sizes(folder: Path, plan: Plan, rounds: int) -> dict[int, Run]:
-    """One slide, larger and larger, by one worker."""
+    """Tile one slide of increasing size with one worker."""
     found = {}
     for size in plan.sizes:
         slides = draw_slides(folder / f"size-{size}", 1, size)
         runs = [tile(slides, folder / "bags", "--workers", "1") for _ in range(rounds)]
         found[size] = middle(runs)
-        tell("size", side_px=size, **asdict(found[size]))
+        say("size", side_px=size, **asdict(found[size]))
     return found
 
 
 def measure_counts(folder: Path, plan: Plan, rounds: int) -> dict[int, Run]:
-    """More and more small slides, by one worker."""
+    """Tile increasing numbers of small slides with one worker."""
     drawn = draw_slides(folder / "small", DRAWN, SMALL_PX)
     found = {}
     for count in plan.counts:
@@ -139,16 +139,16 @@ def measure_counts(folder: Path, plan: Plan, rounds: int) -> dict[int, Run]:
         repeats = rounds if count <= 100 else 1
         runs = [tile(slides, folder / "bags", "--workers", "1") for _ in range(repeats)]
         found[count] = middle(runs)
-        tell("count", slides=count, **asdict(found[count]))
+        say("count", slides=count, **asdict(found[count]))
     return found
 
 
 def extrapolate(sizes: dict[int, Run], counts: dict[int, Run], patches: int) -> None:
-    """What `COHORT` slides would take: so much a slide, so much a patch, both as measured.
+    """Extrapolate to `COHORT` slides from the measured costs per slide and per patch.
 
-    A patch's share is the slope over the size of a slide; a slide's own is the slope over their
-    number, less its patches. A straight line is all that is assumed, and slides as these are:
-    drawn, in tiles of JPEG, on a local disk. Where the slope drowns in noise, nothing is told.
+    The cost per patch is the slope over slide size; the cost per slide is the slope over the number
+    of slides minus its patches. This assumes linear cost, and slides as measured: JPEG tiles on a
+    local disk. A figure whose slope is not positive is null.
     """
     large, many = list(sizes.values()), list(counts.values())
     each_patches = slope(list(counts), [run.patches for run in many])
@@ -159,7 +159,7 @@ def extrapolate(sizes: dict[int, Run], counts: dict[int, Run], patches: int) -> 
         shares[name] = (max(0.0, each - each_patches * a_patch), a_patch)
     whole = {name: COHORT * (own + patches * a_patch) for name, (own, a_patch) in shares.items()}
     clear = {name: a_patch > 0 for name, (_, a_patch) in shares.items()}
-    tell(
+    say(
         "extrapolation",
         slides=COHORT,
         patches_a_slide=patches,
@@ -175,17 +175,17 @@ def extrapolate(sizes: dict[int, Run], counts: dict[int, Run], patches: int) -> 
 
 
 def draw_slides(folder: Path, count: int, side: int) -> Path:
-    """A folder of drawn slides, half of them with a tumour."""
+    """Draw a folder of synthetic slides, half of them with a tumour."""
     folder.mkdir()
     entries = [SlideEntry(folder / f"s{number}.tif", str(number)) for number in range(count)]
-    # never in this process: what it holds would count as its children's peak
+    # not in this process: its memory would count towards its children's peak
     outcomes = list(run_job(partial(draw, side=side), entries, Processes(2)))
     assert all(outcome.status == "ok" for outcome in outcomes), outcomes
     return folder
 
 
 def repeat_slides(drawn: Path, folder: Path, count: int) -> Path:
-    """A folder of so many slides: a few drawn ones under many names."""
+    """Link the slides of `drawn` into a folder under `count` names."""
     folder.mkdir()
     files = sorted(drawn.iterdir())
     for number in range(count):
@@ -200,7 +200,7 @@ def draw(entry: SlideEntry, side: int) -> Outcome:
 
 
 def tile(slides: Path, out: Path, *options: str, processors: int | None = None) -> Run:
-    """Tile a folder of slides from scratch."""
+    """Tile a folder of slides into an empty folder."""
     shutil.rmtree(out, ignore_errors=True)
     words = ["tile", str(slides), "--out", str(out), "--json", "--mpp", str(MPP)]
     start = time.perf_counter()
@@ -229,7 +229,7 @@ def tile(slides: Path, out: Path, *options: str, processors: int | None = None) 
 
 @contextmanager
 def open_cluster(folder: Path, workers: int) -> Iterator[Path]:
-    """The file of a Dask scheduler with so many workers of one thread, ready for work."""
+    """Start a Dask scheduler and workers of one thread each; yield the scheduler file."""
     file = folder / "scheduler.json"
     file.unlink(missing_ok=True)
     place = ["--scheduler-file", str(file), "--no-dashboard"]
@@ -258,24 +258,24 @@ def open_cluster(folder: Path, workers: int) -> Iterator[Path]:
 
 
 def stay_on(processors: Iterable[int]) -> None:
-    """Keep this process to some of the processors it may use, where that can be done."""
+    """Restrict this process to some of its CPUs, where the system supports it."""
     if hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {usable[number % len(usable)] for number in processors})
 
 
 def middle(runs: Sequence[Run]) -> Run:
-    """Of some runs the one that took the median time."""
+    """Return the run with the median time."""
     return sorted(runs, key=lambda run: run.seconds)[(len(runs) - 1) // 2]
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Of the straight line through some points."""
+    """Return the slope of the least-squares line."""
     return float(np.polyfit(x, y, 1)[0])
 
 
-def tell(figure: str, **values: object) -> None:
-    """One line of JSON."""
+def say(figure: str, **values: object) -> None:
+    """Print a JSON line."""
     short = {
         name: float(f"{value:.4g}") if isinstance(value, float) else value
         for name, value in values.items()

@@ -1,13 +1,13 @@
-"""How fast milpath tiles, against what a user would write and against the decoder alone.
+"""Compare milpath's tiling speed with a plain script and with the decoder alone.
 
 python scripts/bench_tile.py [--slide PATH]... [--side 40000] [--repeats 5] [--whole]
 
-One JSON line a figure, and last a line of ratios, each the median over rounds in which all that is
-compared ran once, in turning order. Baselines, all on the same patches:
+Prints one JSON line per figure, and a last line of ratios: medians over rounds in which each task
+runs once, in rotating order. Baselines, all on the same patches:
 
-script   what a competent user writes: read_region, Pillow's bicubic, uint8 in HDF5
-limit 1  the native tiles decoded, each once, and nothing else
-limit 2  decoded, area-resized, JPEG-encoded and written to one HDF5 file by a plain loop
+script   a plain script: read_region, Pillow's bicubic, uint8 in HDF5
+limit 1  decode each native tile once, and nothing else
+limit 2  decode, area-resize, JPEG-encode and write to one HDF5 file in a plain loop
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ QUALITY = TileParams().pixels.quality
 
 
 def main() -> None:
-    """Measure each slide that is named, and the drawn one."""
+    """Measure each given slide, and a synthetic one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slide", type=Path, action="append", default=[])
-    parser.add_argument("--side", type=int, default=40_000, help="of the drawn slide; 0: none")
+    parser.add_argument("--side", type=int, default=40_000, help="of the synthetic slide; 0 = none")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--patches", type=int, default=600, help="at most, for the work rates")
+    parser.add_argument("--patches", type=int, default=600, help="maximum, for the rates")
     parser.add_argument("--mpp", type=float, default=0.5)
-    parser.add_argument("--whole", action="store_true", help="whole commands and their memory too")
+    parser.add_argument("--whole", action="store_true", help="also time whole commands")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch, ratios = Path(folder), {}
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def measure(path: Path, scratch: Path, options: argparse.Namespace) -> dict[str, float]:
-    """All figures of one slide; its ratios."""
+    """Print all figures of one slide; return its ratios."""
     params = TileParams(grid=GridParams(mpp=options.mpp))
     with Slide(path) as slide:
         plan = plan_slide(slide, params)
@@ -86,7 +86,7 @@ def measure(path: Path, scratch: Path, options: argparse.Namespace) -> dict[str,
 
 
 def compare_pixels(slide: Slide, grid: PatchGrid) -> dict[str, float]:
-    """Largest difference from OpenSlide's pixels with the same resampling, on every fifth patch."""
+    """Compare every fifth patch with OpenSlide's pixels after the same resampling."""
     differences = [
         int(np.abs(pixels.astype(int) - read_patch(slide, grid, row)).max())
         for row, pixels in stream_patches(slide, grid, np.array, 2)
@@ -97,7 +97,7 @@ def compare_pixels(slide: Slide, grid: PatchGrid) -> dict[str, float]:
 
 
 def count_decodes(slide: Slide, grid: PatchGrid) -> dict[str, float]:
-    """How often a native tile is decoded on average."""
+    """Count how often a native tile is decoded on average."""
     read_tile, decoded = TiffLevel.read_tile, []
 
     def counted(level: TiffLevel, row: int, col: int) -> Pixels | None:
@@ -114,7 +114,7 @@ def count_decodes(slide: Slide, grid: PatchGrid) -> dict[str, float]:
             pass
     finally:
         TiffLevel.read_tile = read_tile  # type: ignore[method-assign]
-    del decoded[:3]  # those that are compared with OpenSlide before
+    del decoded[:3]  # read to compare them with OpenSlide's
     mean = round(len(decoded) / len(set(decoded)), 4)
     say(slide=slide.slide_id, figure="decodes a tile", tiles=len(set(decoded)), mean=mean)
     return {"decodes_a_tile": mean}
@@ -123,7 +123,7 @@ def count_decodes(slide: Slide, grid: PatchGrid) -> dict[str, float]:
 def compare_rates(
     slide: Slide, grid: PatchGrid, params: TileParams, scratch: Path, repeats: int
 ) -> dict[str, float]:
-    """Patches a second of milpath and of the baselines, start-up and tissue left out."""
+    """Measure patches per second of milpath and the baselines, without start-up and tissue."""
     out = scratch / "rate.h5"
 
     def ours(threads: int) -> None:
@@ -165,7 +165,7 @@ def frame(grid: PatchGrid, slide: Slide) -> Windows:
 
 
 def decode_only(level: TiffLevel, grid: PatchGrid, slide: Slide, threads: int) -> None:
-    """Limit 1: every tile that a patch touches, once, by simplejpeg and nothing around it."""
+    """Limit 1: decode every tile that a patch touches, once, with simplejpeg alone."""
     windows = frame(grid, slide)
     low = (windows.first // level.tile).clip(0)
     high = -(-(windows.first + windows.extent) // level.tile)
@@ -188,9 +188,9 @@ def decode_only(level: TiffLevel, grid: PatchGrid, slide: Slide, threads: int) -
 
 
 def plain_loop(level: TiffLevel, grid: PatchGrid, slide: Slide, out: Path, threads: int) -> None:
-    """Limit 2: a thread takes its share of the patches, rows of them, from the first to the last.
+    """Limit 2: each thread processes its part of the patches in order.
 
-    Its tiles are shared as a cache's are; Pillow's box filter stands for the area resize.
+    Threads share a tile cache; Pillow's box filter takes the place of the area resize.
     """
     windows = frame(grid, slide)
     cache = TileCache(level, windows, slide.background)
@@ -220,7 +220,7 @@ def plain_loop(level: TiffLevel, grid: PatchGrid, slide: Slide, out: Path, threa
 
 
 def compare_commands(path: Path, scratch: Path, mpp: float, repeats: int) -> dict[str, float]:
-    """`milpath tile` and the script in two processes, each from a cold start."""
+    """Compare `milpath tile` with the script in two processes, start-up included."""
     folder = scratch / "bags"
     tile = [sys.executable, "-m", "milpath", "tile", str(path), "--out", str(folder)]
     tile += ["--mpp", str(mpp)]
@@ -229,7 +229,7 @@ def compare_commands(path: Path, scratch: Path, mpp: float, repeats: int) -> dic
 
     def run(name: str, command: list[str]) -> None:
         for each in folder.rglob("*.*"):
-            each.unlink()  # or milpath would find its work done
+            each.unlink()  # otherwise milpath skips the slide as already done
         peaks[name] = peak_mb(command)[1]
 
     runs = {"milpath": partial(run, "milpath", tile), "script": partial(run, "script", script)}
@@ -250,7 +250,7 @@ def compare_commands(path: Path, scratch: Path, mpp: float, repeats: int) -> dic
 
 
 def compare_memory(one: Path, two: Path, scratch: Path, mpp: float) -> dict[str, float]:
-    """Peak memory on a slide and on one twice as large."""
+    """Measure peak memory on a slide and on one twice as large."""
     found = []
     for path in (one, two):
         command = [sys.executable, "-m", "milpath", "tile", str(path), "--mpp", str(mpp)]

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a large drawn slide, interleaved repeats, and JSON lines."""
+"""Shared by the benchmarks: a large synthetic slide, interleaved repeats, and JSON lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tifffile import TiffFile, TiffWriter
 from milpath.synthetic import draw_slide
 
 BLOCK = 2048
-"""Pixels: a drawn slide repeats one piece of tissue of this side."""
+"""Side in pixels of the piece of tissue that a slide repeats."""
 TILE = 256
 MPP = 0.25
 
@@ -29,20 +29,20 @@ Pixels = NDArray[np.uint8]
 
 
 def say(**figures: object) -> None:
-    """One JSON line."""
+    """Print a JSON line."""
     print(json.dumps(figures), flush=True)
 
 
 @dataclass
 class Spent:
-    """What the rounds of one piece of work took."""
+    """Time of each round of one task."""
 
     seconds: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    """Of all threads, in seconds: steadier than the clock on a machine that others use."""
+    """CPU seconds of all threads: varies less than wall time on a shared machine."""
 
     def rates(self, count: int) -> dict[str, float]:
-        """Median, least and greatest per second, and processor milliseconds of each."""
+        """Return the median, least and greatest rate per second, and CPU milliseconds per item."""
         return {
             "per_s": round(count / statistics.median(self.seconds), 1),
             "least": round(count / max(self.seconds), 1),
@@ -52,9 +52,9 @@ class Spent:
 
 
 def interleave(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Spent]:
-    """Several pieces of work, all of them once a round, in turning order.
+    """Time several tasks, each once per round, with the order rotated every round.
 
-    A round before the counted ones warms the files' cache.
+    An uncounted round before the others fills the file cache.
     """
     spent = {name: Spent() for name in runs}
     names = list(runs)
@@ -70,13 +70,13 @@ def interleave(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[s
 
 
 def paired_ratio(slow: Spent, fast: Spent) -> float:
-    """Median over the rounds of how many times faster the second one was."""
+    """Return the median over the rounds of slow time / fast time."""
     pairs = zip(slow.seconds, fast.seconds, strict=True)
     return round(statistics.median(a / b for a, b in pairs), 3)
 
 
 def peak_mb(command: Sequence[str]) -> tuple[float, float, str]:
-    """(seconds, peak resident MB, what it printed) of a process of its own."""
+    """Run a command; return (seconds, peak resident MB, stdout)."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as out:
         launched = [sys.executable, "-S", "-c", _LAUNCH, *command]
@@ -90,8 +90,8 @@ def peak_mb(command: Sequence[str]) -> tuple[float, float, str]:
     return round(seconds, 2), round(int(done.stderr) / unit), printed
 
 
-# Between this process and the one that is measured: Linux counts what a process was forked from as
-# its own, and this one may be the larger of the two.
+# Runs between this process and the measured one: Linux counts the memory of the process that a
+# child was forked from as the child's, and this process may be the larger one.
 _LAUNCH = """
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[1:], stderr=subprocess.DEVNULL)
@@ -101,9 +101,9 @@ sys.exit(code)
 
 
 def draw_large(path: Path, width: int, height: int) -> Path:
-    """A slide of one drawn piece of tissue over and over, glass between, a JPEG pyramid.
+    """Write a JPEG pyramid that repeats one synthetic piece of tissue inside an ellipse.
 
-    Tiles are encoded once and written many times, so that 40,000 px square take seconds.
+    Each different tile is encoded only once, so that 40,000 x 40,000 px take seconds.
 
     Parameters
     ----------
@@ -112,14 +112,14 @@ def draw_large(path: Path, width: int, height: int) -> Path:
     """
     across, down = -(-width // BLOCK), -(-height // BLOCK)
     tissue = _draw_block()
-    glass = np.full_like(tissue, np.median(tissue[:64, :64], axis=(0, 1)).astype(np.uint8))
+    background = np.full_like(tissue, np.median(tissue[:64, :64], axis=(0, 1)).astype(np.uint8))
     rows, cols = np.mgrid[0:down, 0:across]
-    # an ellipse of tissue that fills about half of the slide
+    # the ellipse of tissue covers about half of the slide
     filled = np.hypot((rows + 0.5) / down - 0.5, (cols + 0.5) / across - 0.5) < 0.4
     with TiffWriter(path, bigtiff=True) as tiff:
         for level in range(4):
             side = BLOCK >> (2 * level)
-            blocks = [_shrink(each, side) for each in (glass, tissue)]
+            blocks = [_shrink(each, side) for each in (background, tissue)]
             shape = (down * side, across * side, 3)
             tiff.write(
                 _tiles(blocks, filled) if side >= TILE else _tiles_of(_paste(blocks, filled)),
@@ -161,7 +161,7 @@ def _encode(tile: Pixels) -> bytes:
 
 
 def _tiles(blocks: Sequence[Pixels], filled: NDArray[np.bool_]) -> Iterator[bytes]:
-    """The tiles of a level whose blocks are whole tiles, in reading order."""
+    """Yield the tiles of a level whose blocks are whole tiles, in row-major order."""
     count = len(blocks[0]) // TILE
     encoded = [
         [

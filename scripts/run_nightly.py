@@ -62,6 +62,7 @@ JOBS = {
         (*SMALL, "--patches", "64", "--rows", "20000", "--counts", "1000"),
     ),
     "bag": Job("bench_bag.py", (), ("--repeats", "1", "--patches", "20", "--rows", "3000")),
+    "intervals": Job("bench_intervals.py", (), ("--draws", "50")),
     "scale": Job("bench_scale.py", (), ("--quick",)),
     "demo": Job("bench_demo.py", ("--seeds", "3"), ("--seeds", "1")),
     "viewer": Job("bench_viewer.py", (), ("--repeats", "1"), needs="xvfb-run"),

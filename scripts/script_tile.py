@@ -1,4 +1,4 @@
-"""What a competent user writes to tile a slide; a baseline of bench_tile.py, with no milpath in it.
+"""Tile a slide without milpath, as a plain script would: a baseline of bench_tile.py.
 
 python scripts/script_tile.py SLIDE OUT PROCESSES
 """
@@ -20,7 +20,7 @@ MPP, SIDE = 0.5, 256
 
 
 def cut(path: Path, coords: NDArray[np.int64], side_l0: int, out: Path) -> int:
-    """Read patches, resize them, write them to one HDF5 file; how many."""
+    """Read patches, resize them and write them to one HDF5 file; return their number."""
     slide = openslide.OpenSlide(path)
     with h5py.File(out, "w") as h5:
         shape = (SIDE, SIDE, 3)
@@ -34,7 +34,7 @@ def cut(path: Path, coords: NDArray[np.int64], side_l0: int, out: Path) -> int:
 
 
 def find_patches(path: Path) -> tuple[NDArray[np.int64], int]:
-    """Coordinates of the patches with tissue, by Otsu's threshold of the saturation."""
+    """Return coordinates and side of the patches with tissue, by Otsu's threshold on saturation."""
     slide = openslide.OpenSlide(path)
     side = round(SIDE * MPP / float(slide.properties[openslide.PROPERTY_NAME_MPP_X]))
     width, height = slide.dimensions
@@ -51,7 +51,7 @@ def find_patches(path: Path) -> tuple[NDArray[np.int64], int]:
 
 
 def main() -> None:
-    """Cut a slide in some processes, each with a file of its own."""
+    """Tile a slide with several processes, one output file each."""
     path, out, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     out.mkdir(parents=True, exist_ok=True)
     coords, side = find_patches(path)

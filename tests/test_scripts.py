@@ -165,11 +165,11 @@ def test_extrapolation_separates_the_cost_of_a_slide_from_that_of_a_patch(
     sizes = {side: run(1, side) for side in (10, 100, 1000)}
     counts = {count: run(count, 20 * count) for count in (1, 10, 100)}
     bench.extrapolate(sizes, counts, patches=1000)
-    told = json.loads(capsys.readouterr().out)
-    assert told["ms_a_slide"] == pytest.approx(500)
-    assert told["ms_a_patch"] == pytest.approx(10)
-    assert told["hours_by_one_worker"] == pytest.approx(10_000 * 10.5 / 3600, rel=1e-3)
-    assert told["disk_gb"] == pytest.approx(10_000 * 10_100 / 1e9, rel=1e-3)
+    line = json.loads(capsys.readouterr().out)
+    assert line["ms_a_slide"] == pytest.approx(500)
+    assert line["ms_a_patch"] == pytest.approx(10)
+    assert line["hours_by_one_worker"] == pytest.approx(10_000 * 10.5 / 3600, rel=1e-3)
+    assert line["disk_gb"] == pytest.approx(10_000 * 10_100 / 1e9, rel=1e-3)
 
 
 def test_the_middle_run_is_that_of_the_median_time(load: Load) -> None:

@@ -1,7 +1,7 @@
-"""Nothing that is known to be unsafe is installed, nor allowed to be.
+"""No package version with a known advisory is installed or allowed.
 
-A row for each advisory on what milpath is made of. When one is published: a row here, and the test
-says which floor to raise.
+One row per advisory on milpath's dependencies. When a new one is published, add a row; the tests
+then name the lower bound to raise. `scripts/nightly` asks for new advisories.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ DIRECT = (
     ("CVE-2025-8747", "keras", "3.11.0", "a .keras file runs a chain of functions"),
     ("CVE-2025-9906", "keras", "3.11.0", "a .keras file turns safe_mode off"),
     ("CVE-2025-9905", "keras", "3.11.3", "safe_mode is ignored for .h5"),
-    ("CVE-2025-12058", "keras", "3.12.0", "a vocabulary reads any file"),
+    ("CVE-2025-12058", "keras", "3.12.0", "a vocabulary can read any file"),
     ("CVE-2025-12060", "keras", "3.12.0", "get_file unpacks outside its folder"),
-    ("CVE-2026-0897", "keras", "3.15.0", "weights of an endless shape (the loader: 3.15)"),
-    ("CVE-2026-1669", "keras", "3.13.2", "weights that lie in another file"),
+    ("CVE-2026-0897", "keras", "3.15.0", "weights of an unbounded shape (in the loader: 3.15)"),
+    ("CVE-2026-1669", "keras", "3.13.2", "weights stored in another file"),
     ("CVE-2026-1462", "keras", "3.13.2", "TFSMLayer loads an attacker's graph"),
     ("GHSA-hqp4-2352-xf5r", "keras", "3.14.0", "archives unpacked outside their folder"),
     ("keras#23010", "keras", "3.15.0", "zip bombs"),
@@ -45,10 +45,10 @@ DIRECT = (
     ("CVE-2026-26200", "h5py", "3.14.0", "HDF5 before 1.14.4-2 writes past its heap"),
     ("CVE-2026-23528", "distributed", "2026.1.0", "the dashboard runs scripts from a link"),
     ("CVE-2021-42343", "distributed", "2021.10.0", "local workers listen to the network"),
-    ("CVE-2024-5206", "scikit-learn", "1.5.0", "training text is kept in a vectoriser"),
-    ("CVE-2024-3772", "pydantic", "2.4.0", "an e-mail pattern that takes for ever"),
+    ("CVE-2024-5206", "scikit-learn", "1.5.0", "a vectoriser keeps training text"),
+    ("CVE-2024-3772", "pydantic", "2.4.0", "an e-mail pattern of unbounded run time"),
 )
-"""On what `pyproject.toml` names: the floor there must be at or above the mended version."""
+"""Direct dependencies: the lower bound in `pyproject.toml` must not be below the fixed version."""
 
 INDIRECT = (
     ("CVE-2026-31958", "tornado", "6.5.5"),
@@ -59,7 +59,7 @@ INDIRECT = (
     ("CVE-2025-47273", "setuptools", "78.1.1"),
     ("CVE-2020-14343", "pyyaml", "5.4"),
 )
-"""On what those bring along: what is installed, and what `constraints.txt` says, must be mended."""
+"""Indirect dependencies: the installed and the pinned version must not be below the fixed one."""
 
 BUNDLED = (
     ("CVE-2026-26200", "HDF5 in h5py", h5py.version.hdf5_version, "1.14.5"),
@@ -78,73 +78,73 @@ BUNDLED = (
         if found.startswith(f"{name}-")
     ),
 )
-"""On libraries that wheels hold: advisory, library, version found, first version without it."""
+"""Libraries inside wheels: advisory, library, version found, first fixed version."""
 
 OPEN = {
-    "CVE-2026-12479": "layers named ../ lead out of the folder of a .keras file",
-    "keras#23100": "weights of many shapes below the limit for one, together without any; only "
-    "`embed --weights FILE` lets Keras read a file, and it should be your own",
+    "CVE-2026-12479": "layers named ../ escape from the folder of a .keras file",
+    "keras#23100": "many weights, each below the limit, are unbounded in total; only "
+    "`embed --weights FILE` lets Keras read a file, which should be your own",
 }
-"""Mended nowhere: milpath must not load models by Keras' own ways, nor unpickle anything."""
+"""Fixed in no version: milpath must not load models with Keras, nor unpickle anything."""
 
 
 def requirements() -> dict[str, list[Requirement]]:
-    """What the two distributions and their extras ask for, by package."""
+    """Return the requirements of both distributions and their extras, by package."""
     found: dict[str, list[Requirement]] = {}
     for file in (ROOT / "pyproject.toml", ROOT / "plugins/napari-milpath/pyproject.toml"):
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
         for line in chain(project["dependencies"], *project["optional-dependencies"].values()):
-            asked = Requirement(line)
-            found.setdefault(canonicalize_name(asked.name), []).append(asked)
+            requirement = Requirement(line)
+            found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
     return found
 
 
-def floor(asked: Requirement) -> Version:
-    """The least version that a requirement allows."""
-    bounds = [each.version for each in asked.specifier if each.operator in {">=", "==", "~="}]
+def floor(requirement: Requirement) -> Version:
+    """Return the lowest version that a requirement allows."""
+    bounds = [each.version for each in requirement.specifier if each.operator in {">=", "==", "~="}]
     return max(map(Version, bounds), default=Version("0"))
 
 
-@pytest.mark.parametrize(("advisory", "package", "mended", "what"), DIRECT)
-def test_no_version_with_a_known_fault_is_allowed(
-    advisory: str, package: str, mended: str, what: str
+@pytest.mark.parametrize(("advisory", "package", "fixed", "what"), DIRECT)
+def test_requirements_allow_no_version_with_an_advisory(
+    advisory: str, package: str, fixed: str, what: str
 ) -> None:
-    asked = requirements()[package]
-    for each in asked:
-        assert floor(each) >= Version(mended), f"{advisory} ({what}): raise {each} to {mended}"
+    for each in requirements()[package]:
+        assert floor(each) >= Version(fixed), f"{advisory} ({what}): raise {each} to {fixed}"
 
 
 @pytest.mark.parametrize(
-    ("advisory", "package", "mended"), [*(row[:3] for row in DIRECT), *INDIRECT]
+    ("advisory", "package", "fixed"), [*(row[:3] for row in DIRECT), *INDIRECT]
 )
-def test_no_version_with_a_known_fault_is_installed(
-    advisory: str, package: str, mended: str
-) -> None:
+def test_no_version_with_an_advisory_is_installed(advisory: str, package: str, fixed: str) -> None:
     try:
         found = version(package)
     except PackageNotFoundError:
-        pytest.skip(f"{package} is not installed, so {advisory} is no matter")
-    assert Version(found) >= Version(mended), f"{advisory}: {package} {found} is installed"
+        pytest.skip(f"{package} is not installed")
+    assert Version(found) >= Version(fixed), f"{advisory}: {package} {found} is installed"
 
 
-@pytest.mark.parametrize(("advisory", "library", "found", "mended"), BUNDLED)
-def test_no_library_with_a_known_fault_is_inside_a_wheel(
-    advisory: str, library: str, found: str, mended: str
+@pytest.mark.parametrize(("advisory", "library", "found", "fixed"), BUNDLED)
+def test_no_wheel_contains_a_library_with_an_advisory(
+    advisory: str, library: str, found: str, fixed: str
 ) -> None:
-    assert Version(found) >= Version(mended), f"{advisory}: {library} is {found}"
+    assert Version(found) >= Version(fixed), f"{advisory}: {library} is {found}"
 
 
-def test_the_versions_that_scripts_install_are_above_every_floor() -> None:
+def test_the_pinned_versions_have_no_advisory() -> None:
     pinned: dict[str, list[Version]] = {}
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
-        asked = Requirement(line.partition("#")[0])
-        pinned.setdefault(canonicalize_name(asked.name), []).append(floor(asked))
-    for advisory, package, mended in [*(row[:3] for row in DIRECT), *INDIRECT]:
-        assert min(pinned[package]) >= Version(mended), f"{advisory}: {package} in constraints.txt"
+        requirement = Requirement(line.partition("#")[0])
+        pinned.setdefault(canonicalize_name(requirement.name), []).append(floor(requirement))
+    for advisory, package, fixed in [*(row[:3] for row in DIRECT), *INDIRECT]:
+        assert min(pinned[package]) >= Version(fixed), f"{advisory}: {package} in constraints.txt"
 
 
-@pytest.mark.parametrize("word", ["load_model", "enable_unsafe", "import pickle", "joblib"])
-def test_what_the_faults_that_are_open_need_is_nowhere_in_milpath(word: str) -> None:
+@pytest.mark.parametrize(
+    "word",
+    ["models.load_model", "saving.load_model", "enable_unsafe", "import pickle", "joblib"],
+)
+def test_milpath_calls_nothing_that_an_open_advisory_needs(word: str) -> None:
     sources = [*(ROOT / "milpath").rglob("*.py"), *(ROOT / "plugins").rglob("src/**/*.py")]
     assert len(sources) > 80
     assert [path.name for path in sources if word in path.read_text(encoding="utf-8")] == []

@@ -1,4 +1,4 @@
-"""Small TIFF pyramids with known contents, for several test modules."""
+"""Small TIFF pyramids with known contents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from milpath.slides.slide import SlideFacts
 Pixels = NDArray[np.uint8]
 
 FACTS = SlideFacts("süd-7", "aperio", 4000, 3000, 0.25, 0.251, "slide", 40.0, "c0ffee")
-"""Of a slide that does not exist."""
+"""The record of a slide that does not exist."""
 
 
 def write_levels(
@@ -26,9 +26,9 @@ def write_levels(
     compression: str = "zlib",
     subsampling: tuple[int, int] | None = None,
 ) -> Path:
-    """A tiled TIFF of the given levels (rows, cols, 3), `mpp` being (x, y) of level 0.
+    """Write a tiled TIFF of the given levels (rows, cols, 3); `mpp` is (x, y) of level 0.
 
-    Lossless unless `compression` is "jpeg", which is RGB unless there is a chroma `subsampling`.
+    With "jpeg" as `compression` it is RGB without `subsampling`, and YCbCr with it.
     """
     with TiffWriter(path) as tiff:
         for index, level in enumerate(levels):
@@ -50,12 +50,12 @@ def write_levels(
 
 
 def noise(rows: int, cols: int, seed: int = 0) -> Pixels:
-    """The hardest picture there is: every pixel another."""
+    """Return an image of independent random pixels, the hardest to compress and to resample."""
     return np.random.default_rng(seed).integers(0, 256, (rows, cols, 3), dtype=np.uint8)
 
 
 def damage_tile(path: Path, *tiles: int, level: int = 0) -> None:
-    """Overwrite the bytes of some tiles, counted in reading order."""
+    """Overwrite the bytes of tiles, given by their index in row-major order."""
     with TiffFile(path) as tiff:
         page = tiff.pages[level]
         spans = [(page.dataoffsets[tile], page.databytecounts[tile]) for tile in tiles]
@@ -66,7 +66,7 @@ def damage_tile(path: Path, *tiles: int, level: int = 0) -> None:
 
 
 def lose_tile(path: Path, tile: int, level: int = 0) -> None:
-    """Make a tile one that was never scanned: of no bytes."""
+    """Set a tile's byte count to 0, as scanners do for tiles that they did not scan."""
     with TiffFile(path, mode="r+b") as tiff:
         tag = tiff.pages[level].tags["TileByteCounts"]
         counts = list(tag.value)
@@ -75,7 +75,7 @@ def lose_tile(path: Path, tile: int, level: int = 0) -> None:
 
 
 def grid_of(count: int, patch_px: int = 32, across: int = 10) -> PatchGrid:
-    """The first patches of a grid that fits `FACTS`."""
+    """Return the first patches of a grid that fits `FACTS`."""
     row, col = np.divmod(np.arange(count, dtype=np.int64), across)
     coords = np.stack([col * 64 + 20, row * 64 + 40], axis=1)
     return PatchGrid(coords, patch_px, 64, 64, (20, 40), 0.5, 0)

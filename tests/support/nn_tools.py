@@ -1,4 +1,4 @@
-"""Small bags, members and bundles made of numbers, for the tests of the network."""
+"""Small generated bags, ensemble members and models."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 keras_saves = pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")
-"""For tests of Keras' own file format, whose writer is behind NumPy; milpath does not use it."""
+"""For tests that write Keras' file format: its writer uses a deprecated NumPy protocol."""
 
 HEAD = HeadParams(projection_dim=12, attention_dim=8)
 
 
 @dataclass(frozen=True)
 class TiledCohort:
-    """Twelve drawn slides, every other with a tumour, and their bags of some 40 patches."""
+    """Twelve synthetic slides, half of them with a tumour, and their bags of about 40 patches."""
 
     cohort: Cohort
     bags: Path
@@ -47,7 +47,7 @@ def random_patches(count: int, side: int = 16, seed: int = 0) -> Pixels:
 
 
 def raw_tile(side: int, mpp: float = 1.0) -> TileParams:
-    """Parameters of lossless bags."""
+    """Return tiling parameters for lossless bags."""
     grid = GridParams(mpp=mpp, patch_px=side)
     return TileParams(grid=grid, pixels=CodecParams(codec="raw"))
 
@@ -61,7 +61,7 @@ def make_bag(
     features: NDArray[Any] | None = None,
     encoder: tuple[str, str] = ("made", "code"),
 ) -> Path:
-    """A bag of these patches (N, P, P, 3), side by side on a slide that does not exist."""
+    """Write a bag of patches (N, P, P, 3), side by side on a slide that does not exist."""
     count, side = patches.shape[:2]
     width = max(1, count) * side
     slide = SlideFacts(slide_id, "made", width, side, 1.0, 1.0, "slide", None, slide_id)
@@ -80,7 +80,7 @@ def make_bag(
 def make_records(
     folder: Path, sizes: Sequence[int], labels: Sequence[int], side: int = 16
 ) -> list[LabelledBag]:
-    """Bags of random patches; the pixels of bag i are drawn with seed i."""
+    """Write bags of random patches; the pixels of bag i have seed i."""
     return [
         LabelledBag(
             make_bag(folder, f"b{number}", random_patches(size, side, seed=number)),
@@ -94,7 +94,7 @@ def make_records(
 
 
 def make_cohort(folder: Path, labels: Sequence[str | None]) -> Cohort:
-    """A cohort of slides b0, b1, ... that exist as bags only."""
+    """Return a cohort of slides b0, b1, ... that exist only as bags."""
     entries = [
         SlideEntry(folder / f"b{number}.tif", f"b{number}", label)
         for number, label in enumerate(labels)
@@ -105,7 +105,7 @@ def make_cohort(folder: Path, labels: Sequence[str | None]) -> Cohort:
 def make_member(
     classes: int = 2, side: int | None = 16, dim: int = 128, head: HeadParams = HEAD
 ) -> Member:
-    """A member with random weights: of the small CNN, or of embeddings when `side` is None."""
+    """Return a member with random weights, for pixels, or for features if `side` is None."""
     layer = build_head(classes, head, projected=side is None)
     layer.build((None, None, dim))
     rng = np.random.default_rng(len(layer.weights) + classes)
@@ -122,7 +122,7 @@ def make_bundle(
     mode: Literal["pixels", "features"] = "pixels",
     background: Literal["bright", "dark"] = "bright",
 ) -> Bundle:
-    """A model with random weights, saved and loaded again."""
+    """Return a model with random weights, saved and loaded."""
     tile = tile or raw_tile(16)
     side = tile.grid.patch_px
     keras.utils.set_random_seed(seed)
@@ -144,11 +144,11 @@ def make_bundle(
 
 
 def member_file(folder: Path, number: int = 0) -> Path:
-    """The weights file of a member of the bundle that lies there."""
+    """Return the weights file of a member of the model in `folder`."""
     return member_path(folder, number, read_bundle_spec(folder).fingerprint)
 
 
-# -- bags of numbers: a marker in one instance is all that tells a class -------------------------
+# -- generated features: one marked instance decides the class -------------------------
 
 DIM, PER_BAG = 16, 20
 HEAD_ALONE = TrainParams(
@@ -158,7 +158,7 @@ HEAD_ALONE = TrainParams(
 
 @dataclass(frozen=True)
 class Marked:
-    """Bags of embeddings; in a bag of class c > 0 one instance has the marker of c."""
+    """Bags of features; in a bag of class c > 0 one instance has the marker of c."""
 
     records: list[LabelledBag]
     features: list[NDArray[np.float16]]

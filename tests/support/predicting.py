@@ -1,4 +1,4 @@
-"""Grids and predictions made of numbers, for the tests of what is drawn of them."""
+"""Generated grids and predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FACTS = SlideFacts("S1", "generic-tiff", 1500, 1100, 0.5, 0.5, "slide", None, "0
 def make_grid(
     places: NDArray[np.int64], side: int, stride: int, origin: tuple[int, int] = (0, 0)
 ) -> PatchGrid:
-    """Patches at lattice `places` (N, 2), (column, row)."""
+    """Return a grid of patches at lattice `places` (N, 2), (column, row)."""
     coords = np.asarray(origin) + stride * np.asarray(places, np.int64)
     return PatchGrid(coords, side, side, stride, origin, 0.5, 0)
 
@@ -49,7 +49,7 @@ def make_prediction(
 
 
 def extent(hot: NDArray[np.bool_], origin: tuple[int, int] = (0, 0), cell: int = 1) -> Floats:
-    """(x0, y0, x1, y1) of the True cells of a raster."""
+    """Return (x0, y0, x1, y1) of the True cells of a raster."""
     rows, cols = (place.astype(float) for place in hot.nonzero())
     ends = [float(end) for end in (cols.min(), rows.min(), cols.max() + 1, rows.max() + 1)]
     box: Floats = np.array(ends) * cell + np.array([*origin, *origin])

@@ -48,8 +48,14 @@ def _write_bag(path: Path) -> None:
 def _write_prediction(path: Path) -> None:
     attention = np.full((2, 6), 1 / 6)
     prediction = Prediction(
-        *(FACTS, _grid(), "ok", ("normal", "tumour")),
-        *(attention, np.ones((2, 6, 2)), np.zeros((2, 2)), "abc"),
+        member_attention=attention,
+        member_contributions=np.ones((2, 6, 2)),
+        member_bias=np.zeros((2, 2)),
+        slide=FACTS,
+        grid=_grid(),
+        status="ok",
+        class_names=("normal", "tumour"),
+        model="abc",
     )
     write_prediction(path, prediction)
 
