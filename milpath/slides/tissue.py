@@ -160,7 +160,7 @@ def _measure_background(planes: Pixels, valid: Mask, fill: Mask) -> Pixels | Non
 
     It is the brightest of the frequent colours of wide flat areas. A strong colour cast (a wrong
     colour space, the illumination) must cover a large part of the picture: it could be smooth
-    tissue. An artificial fill is the background only if there is no other of the background's colour.
+    tissue. An artificial fill is the background only if no other colour could be.
     """
     flat = valid & (planes.max(axis=0) >= 100)
     flat[[0, -1]] = flat[:, [0, -1]] = False  # the outer cells may lie half outside the scan
