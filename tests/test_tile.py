@@ -145,7 +145,8 @@ def test_a_plan_reads_only_the_level_that_its_thumbnail_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rgb = np.full((4096, 4096, 3), 235, np.uint8)
-    rgb[1000:3000, 1000:3000] = (180, 90, 150)
+    stain = np.random.default_rng(0).normal((180, 90, 150), 12, (125, 125, 3)).clip(0, 255)
+    rgb[1000:3000, 1000:3000] = stain.repeat(16, axis=0).repeat(16, axis=1)
     levels = [rgb[::step, ::step] for step in (1, 4, 16)]
     read = Slide.read_level
     pixels: list[int] = []

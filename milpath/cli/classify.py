@@ -57,7 +57,8 @@ def classify(
 
     OUT receives for each slide a prediction file and a picture of the slide beside its heatmap,
     and predictions.csv: all predictions of the model in OUT, and the slides that failed. The
-    resolution, the patch size and all other parameters come from the model.
+    resolution, the patch size and all other parameters come from the model. A slide that is
+    already classified with the same model is skipped.
     """
     from milpath.formats.layout import model_spec_path, predictions_table_path
     from milpath.formats.model_spec import check_weights, read_bundle_spec

@@ -39,16 +39,17 @@ def embed(
     encoder: Annotated[
         str,
         typer.Option(
-            help="Encoder: the name of a network of keras.applications (resnet50, "
-            "efficientnetv2b0, ...), or a model folder whose encoder is used.",
+            help="Encoder: the name of a keras.applications network (resnet50, "
+            "efficientnetv2b0, ...), or a model folder made by milpath train, to use its "
+            "encoder.",
             show_default=False,
         ),
     ],
     weights: Annotated[
         str,
         typer.Option(
-            help="Weights of the network: imagenet (Keras downloads them once), a Keras weights "
-            "file without the top layers, or random (to try things out)."
+            help="Weights of a named network: imagenet (downloaded once by Keras), a Keras "
+            "weights file without the top layers, or random (for testing only)."
         ),
     ] = "imagenet",
     seed: Annotated[

@@ -27,26 +27,40 @@ class Format(StrEnum):
 
 def export(
     prediction: Annotated[
-        Path, typer.Argument(help="Prediction file.", metavar="PREDICTION", show_default=False)
+        Path,
+        typer.Argument(
+            help="Prediction file made by milpath classify.",
+            metavar="PREDICTION",
+            show_default=False,
+        ),
     ],
     to: Annotated[
         Format,
         typer.Option(
-            help="geojson: QuPath tiles with measurements. ome-tiff: raster of values, one pixel "
-            "per cell. csv: one row per patch. png: picture of the slide and its heatmap.",
+            help="geojson: QuPath tiles with measurements. ome-tiff: raster of values, one "
+            "pixel per patch position. csv: one row per patch. png: picture of the slide "
+            "and its heatmap.",
             show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.", show_default=False)],
     slide: Annotated[
-        Path | None, typer.Option(help="The slide it was made from; for png.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Slide that the prediction was made from; required for --to png.",
+            show_default=False,
+        ),
     ] = None,
     score: Annotated[
-        Score, typer.Option(help="Score to draw, and to rank patches by for --top.")
+        Score, typer.Option(help="Score to draw (png, ome-tiff) or to rank patches by (--top).")
     ] = Score.attention,
     class_name: Annotated[
         str | None,
-        typer.Option("--class", help="Class of the contributions.", show_default="predicted class"),
+        typer.Option(
+            "--class",
+            help="Class whose contributions are drawn or ranked.",
+            show_default="predicted class",
+        ),
     ] = None,
     scale: Annotated[
         Scale, typer.Option(help="ome-tiff, png: scale of the score; see milpath heatmap.")

@@ -16,9 +16,16 @@ if TYPE_CHECKING:
 
 def heatmap(
     prediction: Annotated[
-        Path, typer.Argument(help="Prediction file.", metavar="PREDICTION", show_default=False)
+        Path,
+        typer.Argument(
+            help="Prediction file made by milpath classify.",
+            metavar="PREDICTION",
+            show_default=False,
+        ),
     ],
-    slide: Annotated[Path, typer.Option(help="The slide it was made from.", show_default=False)],
+    slide: Annotated[
+        Path, typer.Option(help="Slide that the prediction was made from.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.", show_default=False)],
     score: Annotated[
         Score,
@@ -26,13 +33,16 @@ def heatmap(
     ] = Score.attention,
     class_name: Annotated[
         str | None,
-        typer.Option("--class", help="Class of the contributions.", show_default="predicted class"),
+        typer.Option(
+            "--class", help="Class whose contributions are drawn.", show_default="predicted class"
+        ),
     ] = None,
     scale: Annotated[
         Scale,
         typer.Option(
-            help="raw: as in the prediction. relative: times the number of patches, so 1 is the "
-            "slide's mean attention. percentile: rank within the slide."
+            help="raw: value stored in the prediction. relative: value times the number of "
+            "patches, so that attention 1 is the slide's mean. percentile: rank within the "
+            "slide, 0 to 100."
         ),
     ] = Scale.relative,
 ) -> None:

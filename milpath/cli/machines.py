@@ -43,8 +43,9 @@ TissueOption = Annotated[
     typer.Option(
         "--tissue-annotations",
         metavar="GEOJSON",
-        help="Tissue annotations drawn in napari or QuPath: a GeoJSON file for one slide, or a "
-        "folder with one <slide_id>.geojson per slide.",
+        help="Use tissue annotations drawn in napari or QuPath instead of detecting tissue: "
+        "a GeoJSON file for one slide, or a folder with one <slide_id>.geojson per "
+        "slide.",
         show_default="auto-detected",
     ),
 ]
@@ -52,8 +53,9 @@ IdsFromPathOption = Annotated[
     bool,
     typer.Option(
         "--ids-from-path",
-        help="Name slides by their path below the folder or CSV given (a/x.svs: a__x), not by "
-        "their file name alone. Give it to tile, train and classify alike.",
+        help="Make slide ids from the path below the given folder or CSV (a/x.svs: a__x), "
+        "not from the file name alone, for folders that repeat file names. Give it to "
+        "tile, train and classify.",
     ),
 ]
 NetworkWorkersOption = Annotated[

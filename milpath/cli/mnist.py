@@ -58,7 +58,8 @@ def mnist(
     val_bags: Annotated[
         int | None,
         typer.Option(
-            help="Validation bags for early stopping; 0 = train all epochs.", show_default="preset"
+            help="Number of validation bags, for early stopping; 0 = train all epochs.",
+            show_default="preset",
         ),
     ] = None,
     test_bags: Annotated[
@@ -103,12 +104,12 @@ def mnist(
         bool | None,
         typer.Option(
             "--gated/--plain",
-            help="Gated attention, or tanh alone.",
+            help="Gated attention, or tanh attention alone.",
             show_default="gated",
         ),
     ] = None,
     members: Annotated[
-        int | None, typer.Option(help="Members per ensemble.", show_default="1")
+        int | None, typer.Option(help="Models per ensemble; 1 = no ensemble.", show_default="1")
     ] = None,
     class_weight: Annotated[
         str | None,
@@ -119,7 +120,7 @@ def mnist(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Maximum number of epochs.", show_default="from the number of bags"),
+        typer.Option(help="Maximum number of epochs.", show_default="from --train-bags"),
     ] = None,
     seeds: Annotated[
         int | None,
@@ -131,7 +132,7 @@ def mnist(
     seed: Annotated[int, typer.Option(help="First random seed.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the MNIST-bag benchmark: does a bag contain the target digit, and which is it?
+    """Run the MNIST-bags benchmark: does a bag contain the target digit?
 
     Training, validation and test bags are drawn separately, test bags from MNIST's test images
     only. OUT receives results.jsonl and the parameters, a plot of AUC against the number of

@@ -69,11 +69,17 @@ def tile(
     ] = _GRID.min_tissue,
     sensitivity: Annotated[
         float,
-        typer.Option(help="Sensitivity to pale tissue; 1 is normal, >1 keeps paler tissue."),
+        typer.Option(
+            help="Sensitivity to pale tissue, 0.2 to 5; 1 is normal, above 1 keeps paler tissue."
+        ),
     ] = _TISSUE.sensitivity,
     keep_pen: Annotated[
         bool,
-        typer.Option("--keep-pen", help="Keep marker-pen regions (for green or blue stains)."),
+        typer.Option(
+            "--keep-pen",
+            help="Do not remove regions that look like marker pen, as some green or blue stains "
+            "do.",
+        ),
     ] = not _TISSUE.exclude_pen,
     codec: Annotated[
         str,

@@ -49,7 +49,10 @@ def train(
         Path, typer.Option(help="Folder of bags made by milpath tile.", show_default=False)
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the model.", show_default=False)
+        Path,
+        typer.Option(
+            "--out", "-o", help="Output folder, for the model and its metrics.", show_default=False
+        ),
     ],
     source: Annotated[
         str,
@@ -62,8 +65,8 @@ def train(
     encoder: Annotated[
         str,
         typer.Option(
-            help="CNN to train on pixels. small: for tissue. centred: for patches centred on "
-            "one object, such as a nucleus.",
+            help="CNN to train (--from pixels). small: for tissue. centred: for patches centred "
+            "on one object, such as a nucleus.",
         ),
     ] = _TRAIN.encoder,
     negative: Annotated[
@@ -71,22 +74,30 @@ def train(
         typer.Option(
             metavar="CLASS",
             help="Name of the negative class (normal, benign): all patches of its slides are "
-            "assumed negative. Set this whenever it applies.",
+            "assumed negative. Set it whenever the cohort has such a class.",
             show_default="none",
         ),
     ] = _TRAIN.negative,
     instance_loss: Annotated[
         float,
-        typer.Option(help="Weight of an attention-weighted instance-level loss; 0 = off."),
+        typer.Option(
+            help="Weight of an extra, attention-weighted loss on single patches; 0 = off."
+        ),
     ] = _TRAIN.instance_loss,
     folds: Annotated[
         int,
-        typer.Option(help="Cross-validation folds; 0 = one train, validation and test split."),
+        typer.Option(
+            help="Number of cross-validation folds; 0 = a single split into training, "
+            "validation and test cases."
+        ),
     ] = _TRAIN.folds,
-    members: Annotated[int, typer.Option(help="Ensemble members per fold.")] = _TRAIN.members,
+    members: Annotated[
+        int, typer.Option(help="Models per ensemble (per fold with --folds); 1 = no ensemble.")
+    ] = _TRAIN.members,
     epochs: Annotated[int, typer.Option(help="Maximum number of epochs.")] = _TRAIN.epochs,
     patience: Annotated[
-        int, typer.Option(help="Early-stopping patience, in epochs.")
+        int,
+        typer.Option(help="Stop after this many epochs without improvement on the validation set."),
     ] = _TRAIN.patience,
     patches_per_bag: Annotated[
         int, typer.Option(help="Patches sampled per bag and epoch (--from pixels).")
@@ -128,8 +139,8 @@ def train(
 ) -> None:
     """Train a model on labelled slides and test it on held-out cases.
 
-    All slides of a case stay on one side of every split. OUT receives the model, metrics.json (with
-    95 % intervals), held_out.csv and the training curves.
+    All slides of a case stay on one side of every split. OUT receives the model, metrics.json (test
+    metrics with 95 % intervals), held_out.csv (predictions of held-out slides) and training curves.
     """
     params = merge_params(TrainParams, "train", params_file, given_options(context, _NAMES))
     _check_unused_options(context, params.mode)

@@ -26,7 +26,7 @@ def view(
         list[Path] | None,
         typer.Argument(
             exists=True,
-            help="Predictions of the slide; several are compared.",
+            help="Prediction files of the slide, made by milpath classify; several are compared.",
             metavar="[PREDICTION]...",
             show_default=False,
         ),

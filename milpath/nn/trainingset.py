@@ -101,7 +101,7 @@ def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> Tr
 
 
 def _warn_of_constant_features(bags: Sequence[LabelledBag]) -> None:
-    """Warn if the features of some bags of the cohort hardly differ, so that none can be told."""
+    """Warn if the features of some bags of the cohort hardly differ."""
     sampled = []
     for bag in bags[:: max(1, len(bags) // _SAMPLED_BAGS)]:
         rows = np.unique(np.linspace(0, bag.size - 1, _SAMPLED_ROWS).astype(np.int64))

@@ -23,7 +23,8 @@ from milpath.slides.slide import Slide
 
 log = logging.getLogger(__name__)
 
-_MAX_DIFFERENCE = 30  # grey levels between means: 8 by how scanners make levels, 60 by tissue
+_MAX_DIFFERENCE = 30  # grey levels between means, in two places: scanners' levels reach 15
+_MAX_ONCE = 45  # in one place: tissue differs from background by 60 and more
 _FLAT = 6  # grey levels between the means of all places of a level that shows nothing
 _CELL_PX = 256  # of the level, one place each
 _MIN_CELLS, _MAX_CELLS, _MANY_CELLS = 5, 8, 20  # per axis
@@ -65,18 +66,12 @@ def is_trusted(slide: Slide, level: int) -> bool:
 def _shows_level_0(slide: Slide, level: int) -> bool:
     longer = max(slide.level_dimensions[level])
     cells = min(max(-(-longer // _CELL_PX), _MIN_CELLS), _MAX_CELLS)
-    shown: list[Means] = []
-    for full, small in _measure_all(slide, level, cells):
-        shown.append(small)
-        if _differ(full, small):
-            return False
-    if not shown or np.ptp(shown, axis=0).max() > _FLAT:
-        return True
-    return not any(_differ(*pair) for pair in _measure_all(slide, level, _MANY_CELLS))
-
-
-def _differ(full: Means, small: Means) -> bool:
-    return bool(np.abs(full - small).max() > _MAX_DIFFERENCE)
+    pairs = list(_measure_all(slide, level, cells))
+    if pairs and np.ptp([small for _, small in pairs], axis=0).max() <= _FLAT:
+        pairs += _measure_all(slide, level, _MANY_CELLS)
+    differences = sorted(float(np.abs(full - small).max()) for full, small in pairs)
+    once, twice = [0.0, 0.0, *differences][-1:-3:-1]
+    return once <= _MAX_ONCE and twice <= _MAX_DIFFERENCE
 
 
 def _measure_all(slide: Slide, level: int, cells: int) -> Iterator[tuple[Means, Means]]:

@@ -177,7 +177,7 @@ class Slide:
 
         Raises
         ------
-        SlideReadError : the file is gone, or is another one
+        SlideReadError : the file is gone, or was replaced
         """
         other = copy.copy(self)
         other._reader = other._open_again()

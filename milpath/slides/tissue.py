@@ -160,7 +160,7 @@ def _measure_background(planes: Pixels, valid: Mask, fill: Mask) -> Pixels | Non
 
     It is the brightest of the frequent colours of wide flat areas. A strong colour cast (a wrong
     colour space, the illumination) must cover a large part of the picture: it could be smooth
-    tissue. An artificial fill is the background only if there is no other of glass's colour.
+    tissue. An artificial fill is the background only if there is no other of the background's colour.
     """
     flat = valid & (planes.max(axis=0) >= 100)
     flat[[0, -1]] = flat[:, [0, -1]] = False  # the outer cells may lie half outside the scan
@@ -214,10 +214,10 @@ def _is_grey(planes: Pixels) -> bool:
 
 
 def _find_flat(planes: Pixels, valid: Mask, mpp: float) -> Mask:
-    """Find wide areas of exactly one colour: canvas that was filled, or blank glass.
+    """Find wide areas of exactly one colour: canvas that was filled, or blank background.
 
     Whatever a camera sees has noise: a cell of tissue and its neighbours are never all equal over
-    200 µm, though those of bright glass may be.
+    200 µm, though those of bright background may be.
     """
     equal = valid.copy()
     equal[1:-1, 1:-1] &= _has_equal_neighbours(planes)
@@ -242,7 +242,7 @@ def _grow_fill(planes: Pixels, flat: Mask, empty: Pixels | None, mpp: float) -> 
 
 
 def _could_be_tissue(rgb: Pixels, empty: Pixels | None) -> bool:
-    """Return whether a flat colour would count as tissue; glass and shadows need no care."""
+    """Return whether a flat colour would count as tissue; background and shadows do not matter."""
     if empty is None:
         return bool(rgb.max() > 255 * _MAX_BLACK)
     od = _optical_density(rgb[:, None], empty)
@@ -457,7 +457,7 @@ def _find_pen(planes: Pixels, white: Pixels, valid: Mask, mpp: float) -> Mask:
     """Find strokes of a felt-tip pen: wide, dense, of an ink's colour, and smooth.
 
     Inks and stains share their colours: methyl blue and ponceau (Masson), light green, Alcian blue.
-    But the ink of a stroke lies on the glass as one layer of one dye, out of focus, while stained
+    But the ink of a stroke is one layer of one dye, out of focus, while stained
     tissue has nuclei and fibres, of more than one colour. The faded part of a stroke touches its
     dense part and absorbs in the same proportion.
     """

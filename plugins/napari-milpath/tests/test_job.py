@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from napari_milpath.tissue import annotation_of, find_tissue, tissue_layer
 STUB = """#!{python}
 import json, shutil, sys, time
 arguments = sys.argv[1:]
-assert arguments[:3] == ["-m", "milpath", "classify"]
+assert arguments[:4] == ["-P", "-m", "milpath", "classify"]
 out = arguments[arguments.index("--out") + 1]
 print("warming up", file=sys.stderr, flush=True)
 for done in (64, 128):
@@ -211,6 +212,19 @@ def test_a_request_becomes_the_arguments_of_the_command() -> None:
         "-P", "-m", "milpath", "classify", "/s/a.svs", "--model", "m", "--out", "o", "--json",
         "--verbose", "--slide-mpp", "0.25", "--tissue-annotations", "t.geojson",
     ]  # fmt: skip
+
+
+def test_the_child_executes_no_code_of_the_current_folder(tmp_path: Path) -> None:
+    for name in ("numpy", "h5py", "typer", "pathlib", "json", "typing", "signal"):
+        (tmp_path / f"{name}.py").write_text("open('executed.txt', 'a').write(__name__)\n")
+    (tmp_path / "slide.tif").touch()
+    request = ClassifyRequest(tmp_path / "slide.tif", tmp_path / "none", tmp_path / "out")
+    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONSAFEPATH"}
+    command = [sys.executable, *request.arguments()]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert not (tmp_path / "executed.txt").exists()
+    assert run.returncode == 2
+    assert "not a model folder" in run.stderr
 
 
 def test_reports_a_missing_python(
