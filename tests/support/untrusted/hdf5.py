@@ -327,7 +327,7 @@ BAG_FAULTS: Faults = {
     **GEOMETRY_FAULTS,
     "features NaN": (_data("features", np.full((6, 8), np.nan, "f2")), "features"),
     "features inf": (_data("features", np.full((6, 8), np.inf, "f2")), "features"),
-    "features float": (_data("features", np.ones((6, 8), "f4")), "features"),
+    "features double": (_data("features", np.ones((6, 8), "f8")), "features"),
     "features few": (_data("features", np.ones((5, 8), "f2")), "features"),
     "features flat": (_data("features", np.ones(6, "f2")), "features"),
     "offsets back": (_data("patch_offsets", np.arange(7)[::-1].copy()), "patch_offsets"),
