@@ -41,6 +41,11 @@ class Plan:
     tissue: TissueMask
     grid: PatchGrid
 
+    @property
+    def pen_mm2(self) -> float:
+        """Area that was left out as marker pen."""
+        return float(self.tissue.pen.sum()) * self.thumbnail.mpp**2 / 1e6
+
 
 @dataclass(frozen=True)
 class TileFacts(Facts):
@@ -56,6 +61,10 @@ class TileFacts(Facts):
     """Whether the tissue is an annotation's."""
     bag: str
     """File name."""
+    pen_mm2: float = 0.0
+    """Area that was left out as marker pen."""
+    grey: bool = False
+    """Whether the slide has no colour."""
 
 
 def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None = None) -> Plan:
@@ -79,12 +88,14 @@ def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None =
             tissue = rasterize_annotation(thumbnail, tissue, annotation.polygons)
         except AnnotationError as error:
             raise AnnotationError(f"{slide.name}: {error}") from None
-    for warning in _warnings(slide, thumbnail, tissue):
+    for warning in _warnings(slide, thumbnail, tissue, annotated=annotation is not None):
         log.warning("%s: %s", slide.slide_id, warning)
     return Plan(thumbnail, tissue, plan_grid(slide, tissue, params.grid))
 
 
-def _warnings(slide: Slide, thumbnail: Thumbnail, tissue: TissueMask) -> Iterator[str]:
+def _warnings(
+    slide: Slide, thumbnail: Thumbnail, tissue: TissueMask, *, annotated: bool
+) -> Iterator[str]:
     """Find what is suspicious about a slide, but does not prevent tiling."""
     yield from slide.mpp_notes
     own, used = slide.mpp_of_file[0], slide.mpp_mean
@@ -97,6 +108,16 @@ def _warnings(slide: Slide, thumbnail: Thumbnail, tissue: TissueMask) -> Iterato
         yield (
             f"its background has the colour {tissue.background_rgb}, unlikely for brightfield: the "
             "file's colours are probably wrong (YCbCr labelled RGB?), which a model would see"
+        )
+    if tissue.is_mostly_pen and not annotated:
+        yield (
+            "more of it was taken for marker pen than for tissue; if that is a stain, tile with "
+            "--keep-pen, or draw the tissue and give it with --tissue-annotations"
+        )
+    if tissue.is_grey:
+        yield (
+            "it has no colour: marker pen cannot be distinguished from tissue, and models trained on "
+            "stained slides are not valid for it"
         )
     if thumbnail.unreadable.any():
         yield f"{thumbnail.unreadable.mean():.2%} of its area cannot be read"
@@ -149,7 +170,17 @@ def _write_results(
     with ThreadPoolExecutor(1) as pool:  # draws while patches are read
         picture = pool.submit(_draw_png, plan, slide.slide_id)
         background = plan.tissue.background
-        header = write_bag(path, slide.facts, plan.grid, background, patches, params, annotation)
+        header = write_bag(
+            path,
+            slide.facts,
+            plan.grid,
+            background,
+            patches,
+            params,
+            annotation,
+            pen_mm2=round(plan.pen_mm2, 4) if annotation is None else 0.0,
+            grey=plan.tissue.is_grey,
+        )
     publish_bytes(qc, picture.result())
     return header
 
@@ -200,6 +231,8 @@ def _collect_facts(
         background=header.background,
         annotated=header.annotation is not None,
         bag=bag_path(Path(), slide.slide_id).name,
+        pen_mm2=header.pen_mm2,
+        grey=header.grey,
     )
 
 
@@ -219,4 +252,8 @@ def _describe(facts: TileFacts) -> str:
         parts.append(f"{facts.unreadable} unreadable patches left out")
     if facts.background == "dark":
         parts.append("dark background, treated as fluorescence")
+    if facts.pen_mm2:
+        parts.append(f"{facts.pen_mm2:.2g} mm² of marker pen excluded")
+    if facts.grey:
+        parts.append("no colour" if facts.annotated else "no colour, all that is dark is tissue")
     return ", ".join(parts)

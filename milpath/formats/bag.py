@@ -54,6 +54,8 @@ class BagHeader:
     fingerprint : see `bag_fingerprint`
     params : parameters the bag was made with
     annotation : fingerprint of the tissue annotation; None if the tissue was detected
+    pen_mm2 : area that was left out as marker pen
+    grey : whether the slide has no colour
     """
 
     status: BagStatus
@@ -62,8 +64,11 @@ class BagHeader:
     fingerprint: str
     params: TileParams
     annotation: str | None = None
+    pen_mm2: float = 0.0
+    grey: bool = False
 
 
+_OPTIONAL = ("annotation", "pen_mm2", "grey")
 _HEADER = TypeAdapter(BagHeader)
 
 
@@ -76,7 +81,7 @@ def bag_fingerprint(slide: SlideFacts, params: TileParams, annotation: str | Non
     return fingerprint("bag", *source)
 
 
-def write_bag(
+def write_bag(  # noqa: PLR0913 (each keyword is one thing that is stored)
     path: Path,
     slide: SlideFacts,
     grid: PatchGrid,
@@ -84,6 +89,9 @@ def write_bag(
     patches: Iterable[tuple[int, Encoded]],
     params: TileParams,
     annotation: str | None = None,
+    *,
+    pen_mm2: float = 0.0,
+    grey: bool = False,
 ) -> BagHeader:
     """Write a bag, complete or not at all.
 
@@ -97,6 +105,7 @@ def write_bag(
         not be read and are left out of the bag
     params : parameters the grid and the patches were made with
     annotation : fingerprint of the tissue annotation, None without one
+    pen_mm2, grey : see `BagHeader`
 
     Returns
     -------
@@ -118,6 +127,8 @@ def write_bag(
             fingerprint=bag_fingerprint(slide, params, annotation),
             params=params,
             annotation=annotation,
+            pen_mm2=pen_mm2,
+            grey=grey,
         )
         for field in fields(header):
             value = getattr(header, field.name)
@@ -304,11 +315,12 @@ class Bag:
         return len(self.grid)
 
     def _read_header(self) -> BagHeader:
-        needed = [field.name for field in fields(BagHeader) if field.name != "annotation"]
+        needed = [field.name for field in fields(BagHeader) if field.name not in _OPTIONAL]
         values = {name: self._h5.require_attr(name) for name in needed}
         try:
             values["params"] = TileParams.model_validate_json(values["params"])
-            values["annotation"] = self._h5.attr("annotation")
+            given = {name: self._h5.attr(name) for name in _OPTIONAL}
+            values |= {name: value for name, value in given.items() if value is not None}
             header = _HEADER.validate_python(values)
         except ValueError:
             raise StoredFileError(

@@ -41,11 +41,11 @@ _SMOOTH_INK_UM = 40.0  # side of the square that ink is smooth in; the nuclei of
 _FLAT_UM = 200.0  # artificial fill is wider than this
 _FLAT_RIM_UM = 80.0  # how far compression changes the fill beside something else
 _FLAT_FRINGE_UM = 48.0  # and how wide a false colour it may cause there
-_MIN_CANVAS = 0.15  # fraction of the picture that a filled canvas covers
+_MIN_CANVAS = 0.3  # fraction of the picture that a filled canvas covers
 _NOISE_SIGMAS = 6.0
 _SEED_FACTOR = 2.0  # a piece must reach this many times the threshold somewhere
 _OD_BOUNDS = (0.012, 0.025)  # limits of the threshold for any noise: pale tissue has 0.04
-_GREY_BOUNDS = (0.03, 0.06)  # the same for a grey slide, where all that is dark is tissue
+_GREY_BOUNDS = (0.012, 0.04)  # the same for a grey slide, where all that is dark is tissue
 _DARK_BOUNDS = (0.03, 0.06)  # the same for fluorescence, as a fraction of full scale
 _MAX_BLACK = 0.2  # greatest level of a dark background: camera offset and autofluorescence
 _GREY = 0.15  # chroma over darkness; shadows, dust and carbon have less, every stain has more
@@ -217,10 +217,13 @@ def _find_flat(planes: Pixels, valid: Mask, mpp: float) -> Mask:
     """Find wide areas of exactly one colour: canvas that was filled, or blank background.
 
     Whatever a camera sees has noise: a cell of tissue and its neighbours are never all equal over
-    200 µm, though those of bright background may be.
+    200 µm, though those of bright background may be. A picture that has noise nowhere was drawn,
+    and evenness says nothing about it.
     """
     equal = valid.copy()
     equal[1:-1, 1:-1] &= _has_equal_neighbours(planes)
+    if not _square_filter(valid & ~equal, _NOISY_CELLS, grow=False).any():
+        return np.zeros(valid.shape, np.bool_)
     # the outer cells of an area have other neighbours
     return _open_square(equal, max(_MIN_FLAT_CELLS, _cells(_FLAT_UM, mpp)) - 2)
 
@@ -258,6 +261,7 @@ def _widen(mask: Mask, by_um: float, mpp: float) -> Mask:
 
 
 _MIN_FLAT_CELLS = 8
+_NOISY_CELLS = 7  # side of a square without two equal cells, wider than an edge
 _MAX_FILLS = 8  # colours
 _FILL_RINGING = 12  # grey levels by which compression changes a fill beside something else
 

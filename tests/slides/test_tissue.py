@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -196,6 +197,76 @@ def test_pen_detection_can_be_turned_off(two_pieces: Thumbnail) -> None:
     assert found.mask[:, where].all()
 
 
+INKS = {
+    "blue": [(20, 30, 90), (0, 0, 128), (90, 140, 220), (135, 206, 235), (40, 35, 85)],
+    "green": [(10, 60, 40), (45, 115, 100), (0, 128, 128), (144, 238, 144), (120, 180, 160)],
+    "red": [(120, 20, 30), (220, 20, 60), (240, 128, 128), (230, 100, 110)],
+    "black": [(10, 10, 10), (70, 70, 75), (110, 112, 115), (40, 40, 60)],
+}
+
+
+def streaks(rows: int, cols: int) -> NDArray[np.float64]:
+    """How much ink a felt-tip leaves: streaks along the stroke, each out of focus."""
+    rng = np.random.default_rng(3)
+    along = ndimage.gaussian_filter(rng.normal(0, 1, (rows, cols)), (30, 3))
+    ink: NDArray[np.float64] = 1 + 0.12 * along / along.std()
+    return ink
+
+
+@pytest.mark.parametrize("colour", [each for ink in INKS.values() for each in ink])
+@pytest.mark.parametrize("streaky", [True, False])
+def test_light_and_dark_inks_of_every_usual_colour_are_pen(
+    two_pieces: Thumbnail, colour: Colour, streaky: bool
+) -> None:
+    marked, where = stroke(two_pieces, EMPTY, width=30)
+    ink = streaks(240, 30)[..., None] if streaky else np.ones((240, 30, 1))
+    marked.rgb[:, where] = (243 * (np.array(colour) / 243) ** ink).round()
+    found = segment_tissue(marked, DEFAULT)
+    assert found.pen[:, where].mean() > 0.9
+    assert not found.mask[:, where].any()
+    assert disagreement(found.mask, segment_tissue(two_pieces, DEFAULT).mask) < 0.01
+
+
+STAINS = {  # optical density of nuclei and of the rest
+    "haematoxylin_eosin": ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11)),
+    "haematoxylin_dab": ((0.65, 0.70, 0.29), (0.27, 0.57, 0.78)),
+    "haematoxylin_aec": ((0.65, 0.70, 0.29), (0.27, 0.68, 0.68)),
+    "haematoxylin_fast_red": ((0.65, 0.70, 0.29), (0.21, 0.85, 0.48)),
+    "masson_collagen": ((0.62, 0.56, 0.55), (0.80, 0.59, 0.11)),
+    "masson_muscle": ((0.62, 0.56, 0.55), (0.10, 0.74, 0.67)),
+    "goldner": ((0.62, 0.56, 0.55), (0.94, 0.26, 0.18)),
+    "azan": ((0.07, 0.98, 0.20), (0.85, 0.51, 0.11)),
+    "giemsa": ((0.83, 0.51, 0.20), (0.09, 0.95, 0.28)),
+    "alcian_blue": ((0.21, 0.85, 0.48), (0.87, 0.46, 0.16)),
+    "papanicolaou": ((0.65, 0.70, 0.29), (0.90, 0.35, 0.35)),
+    "silver": ((0.58, 0.58, 0.57), (0.94, 0.26, 0.18)),
+}
+
+
+@pytest.mark.parametrize("stain", STAINS)
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_no_stained_tissue_is_pen(stain: str, strength: float) -> None:
+    rng = np.random.default_rng(4)
+    nuclei, rest = (np.array(each) for each in STAINS[stain])
+    shape = (240, 240)
+    cells = ndimage.gaussian_filter(rng.gamma(0.6, 1, shape), 0.7)[..., None]
+    fibres = ndimage.gaussian_filter(rng.gamma(1.5, 1, shape), 1.2)[..., None]
+    body = ellipse((40, 40, 200, 200))[..., None]
+    density = strength * body * (0.5 * cells * nuclei + 0.4 * fibres * rest)
+    rgb = 243 * 10**-density + rng.normal(0, 0.5, (*shape, 3))
+    found = segment_tissue(thumbnail_of(rgb.clip(0, 255).round().astype(np.uint8)), DEFAULT)
+    assert not found.pen.any()
+    assert share_of(found.mask, body[..., 0]) > 0.95
+
+
+def test_more_pen_than_tissue_is_noticed(two_pieces: Thumbnail) -> None:
+    few, _ = stroke(two_pieces, PENS["green"])
+    blank = replace(two_pieces, rgb=np.full_like(two_pieces.rgb, 243))
+    many, _ = stroke(blank, PENS["green"])
+    assert not segment_tissue(few, DEFAULT).is_mostly_pen
+    assert segment_tissue(many, DEFAULT).is_mostly_pen
+
+
 @pytest.mark.parametrize("ink", [1.0, 0.6])
 def test_the_faded_end_of_a_stroke_is_pen_too(two_pieces: Thumbnail, ink: float) -> None:
     marked, where = stroke(two_pieces, EMPTY)
@@ -240,6 +311,82 @@ def test_unreadable_areas_are_not_tissue(two_pieces: Thumbnail) -> None:
     found = segment_tissue(replace(two_pieces, unreadable=unreadable), DEFAULT)
     assert not found.mask[unreadable].any()
     assert found.mask.any()
+
+
+# -- artificial fill and grey slides ---------------------------------------------------------------
+
+
+FILLS = [
+    (220, 225, 245),
+    (128, 128, 128),
+    (255, 250, 240),
+    (236, 219, 229),
+    (200, 160, 190),
+    (90, 60, 120),
+    (120, 90, 40),
+    (0, 128, 0),
+    (255, 0, 255),
+    (60, 60, 60),
+]
+
+
+def fill_around(piece: Thumbnail, colour: Colour, quality: int) -> tuple[Thumbnail, Box]:
+    """A piece on a canvas of one colour, compressed as a slide's level is."""
+    rgb = np.full((560, 600, 3), colour, np.uint8)
+    rgb[100:340, 120:360] = piece.rgb
+    fine = rgb.repeat(2, axis=0).repeat(2, axis=1)
+    packed = imagecodecs.jpeg8_encode(fine, level=quality, subsampling="420")
+    seen = np.asarray(imagecodecs.jpeg8_decode(packed)).astype(np.float64)
+    binned = seen.reshape(560, 2, 600, 2, 3).mean(axis=(1, 3))
+    return thumbnail_of(binned.round().astype(np.uint8)), (100, 120, 340, 360)
+
+
+@pytest.mark.parametrize("colour", FILLS)
+@pytest.mark.parametrize("quality", [40, 90])
+def test_a_fill_of_any_colour_is_no_tissue(
+    two_pieces: Thumbnail, colour: Colour, quality: int
+) -> None:
+    filled, (top, left, bottom, right) = fill_around(two_pieces, colour, quality)
+    found = segment_tissue(filled, DEFAULT)
+    inside = np.s_[top:bottom, left:right]
+    plain = segment_tissue(two_pieces, DEFAULT).mask
+    assert found.background == "bright"
+    outside = found.mask.sum() - found.mask[inside].sum()
+    assert outside < 0.01 * found.mask.size
+    assert disagreement(found.mask[inside], plain) < 0.1
+
+
+@pytest.mark.parametrize("texture", [0.4, 1.0])
+def test_homogeneous_tissue_is_no_fill(texture: float) -> None:
+    """Colloid, mucin, necrosis, blood: even, but with the noise that each scanned cell has."""
+    rng = np.random.default_rng(6)
+    rgb = np.full((240, 240, 3), 243.0)
+    lake = ellipse((40, 40, 200, 200))
+    rgb[lake] = (225, 165, 195)
+    rgb += rng.normal(0, texture, rgb.shape)
+    found = segment_tissue(thumbnail_of(rgb.round().astype(np.uint8)), DEFAULT)
+    assert share_of(found.mask, lake) > 0.97
+
+
+def test_a_fill_beside_fluorescence_is_no_tissue() -> None:
+    box = (60, 50, 190, 200)
+    cells = draw((box, (10, 20, 120)), background=(2, 2, 6))
+    rgb = np.full((240, 480, 3), 128, np.uint8)
+    rgb[:, :240] = cells.rgb
+    found = segment_tissue(thumbnail_of(rgb), DEFAULT)
+    assert found.background == "dark"
+    assert share_of(found.mask[:, :240], ellipse(box)) > 0.95
+    assert not found.mask[:, 245:].any()
+
+
+def test_a_grey_slide_has_the_tissue_of_its_colour_version(two_pieces: Thumbnail) -> None:
+    grey = (two_pieces.rgb @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)
+    found = segment_tissue(thumbnail_of(np.repeat(grey[..., None], 3, axis=2)), DEFAULT)
+    colour = segment_tissue(two_pieces, DEFAULT)
+    assert found.is_grey
+    assert not colour.is_grey
+    assert not found.pen.any()
+    assert disagreement(found.mask, colour.mask) < 0.05
 
 
 # -- other backgrounds -----------------------------------------------------------------------------
