@@ -116,8 +116,8 @@ def _warnings(
         )
     if tissue.is_grey:
         yield (
-            "it has no colour: marker pen cannot be distinguished from tissue, and models trained on "
-            "stained slides are not valid for it"
+            "it has no colour: marker pen cannot be distinguished from tissue, and models trained "
+            "on stained slides are not valid for it"
         )
     if thumbnail.unreadable.any():
         yield f"{thumbnail.unreadable.mean():.2%} of its area cannot be read"
