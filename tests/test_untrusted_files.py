@@ -36,7 +36,7 @@ def read_all(cases: Iterable[Case], folder: Path) -> tuple[CaseResult, list[Case
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("generate", "every", "relative_time", "mib"),
-    [(hdf5_cases, 1, 3, 300), (text_cases, 1, 3, 300), (slide_cases, 61, 20, 1024)],
+    [(hdf5_cases, 1, 3, 300), (text_cases, 1, 10, 300), (slide_cases, 61, 20, 1024)],
     ids=["hdf5", "texts", "slides"],
 )
 def test_every_untrusted_file_is_accepted_or_refused_in_one_line_with_bounded_time_and_memory(
