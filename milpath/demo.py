@@ -114,6 +114,14 @@ class Tested:
         return self.entry.label == CLASSES[1]
 
 
+def require_demo_folder(out: Path) -> None:
+    """Raise `UsageError` unless a folder is new, empty, or of an earlier demo."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is not a folder; give another --out")
+    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
+        raise UsageError(f"{out}: is neither empty nor of an earlier demo; give another --out")
+
+
 def run_demo(
     out: Path, seed: int, advance: Advance, workers: int, size: DemoSize = FULL
 ) -> DemoResult:
@@ -138,8 +146,7 @@ def run_demo(
     from milpath.nn.train import train_cohort
 
     start = time.perf_counter()
-    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
-        raise UsageError(f"{out}: not empty, and no earlier demo; give another --out")
+    require_demo_folder(out)
     publish_text(out / MARK, "Made by milpath demo, which may replace all of it.\n")
     training = _plan(out / "slides" / "training", size.training_slides, first=0)
     unseen = _plan(out / "slides" / "unseen", size.unseen_slides, first=len(training))

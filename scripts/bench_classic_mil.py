@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from repeated_cv import cross_validate, measure, print_line, summarize
 
-from milpath.nn.data import ArrayBag
+from milpath.nn.bags import ArrayBag
 from milpath.params import HeadParams, TrainParams
 
 RECIPE = TrainParams(

@@ -39,7 +39,7 @@ from sklearn.preprocessing import StandardScaler
 from milpath.formats.scores import BagScores
 from milpath.metrics import instance_auc
 from milpath.nn.augment import augment_tissue
-from milpath.nn.data import ArrayBag
+from milpath.nn.bags import ArrayBag
 from milpath.params import TrainParams
 
 SIDE = 27

@@ -12,7 +12,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from milpath.formats.scores import BagScores
 from milpath.metrics import accuracy, auc
-from milpath.nn.data import ArrayBag, Augment
+from milpath.nn.bags import ArrayBag
+from milpath.nn.data import Augment
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.predict import score_bags
 from milpath.params import TrainParams

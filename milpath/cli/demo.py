@@ -34,11 +34,11 @@ def demo(
     slides, and measures whether attention finds the tumour. Open OUT/index.html afterwards. Takes a
     few minutes on two CPUs.
     """
+    from milpath.demo import FULL, QUICK, require_demo_folder, run_demo
 
     show_warnings()
+    require_demo_folder(out)
     load_network()
-    from milpath.demo import FULL, QUICK, run_demo
-
     size = QUICK if quick else FULL
     with progress("demo", size.steps) as advance:
         result = run_demo(out, seed, advance, processors(), size)

@@ -18,7 +18,8 @@ from milpath.params import HeadParams, TrainParams
 
 if TYPE_CHECKING:
     from milpath.metrics import Figure, FoldFigure
-    from milpath.nn.train import TrainingPlan, TrainReport
+    from milpath.nn.train import TrainReport
+    from milpath.nn.trainingset import TrainingPlan
 
 _TRAIN = TrainParams()
 _HEAD = HeadParams()
@@ -144,31 +145,31 @@ def train(
     """
     params = merge_params(TrainParams, "train", params_file, given_options(context, _NAMES))
     _check_unused_options(context, params.mode)
-    negative, epochs = params.negative, params.epochs
+    epochs = params.epochs
     if (out / "model.json").exists() and not overwrite:
         raise UsageError(
             f"{out}: already contains a model; give another --out, or --overwrite to replace it"
         )
     from milpath.cohort.cohort import read_cohort
+    from milpath.nn.trainingset import plan_training
+    from milpath.runs.runlog import open_runlog
+    from milpath.store import require_permission, require_writable
 
     show_warnings()
     rows = read_cohort(cohort, ids_from_path=ids_from_path)
     rows.require_labels()
     rows.report_cases()
-    if negative is not None and negative not in rows.class_names:
-        raise UsageError(
-            f"--negative {negative}: {rows.name} has no such class; "
-            f"it has {', '.join(rows.class_names)}"
-        )
-    load_network()
-    from milpath.nn.train import plan_training, run_training
-    from milpath.runs.runlog import open_runlog
-    from milpath.store import require_permission, require_writable
-
     plan = plan_training(rows, bags, params)
     models = max(1, params.folds) * params.members
+    require_permission(out)
+    if dry_run and params.mode == "pixels":
+        _show_plan(plan, models, as_json)
+        return
+    load_network()
+    from milpath.nn.train import load_instances, run_training
+
+    instances = load_instances(plan)
     if dry_run:
-        require_permission(out)
         _show_plan(plan, models, as_json)
         return
     require_writable(out)
@@ -185,7 +186,7 @@ def train(
             advance(word, at - done)
             done = at
 
-        report = run_training(plan, out, tell)
+        report = run_training(plan, instances, out, tell)
     _show(report, out, as_json)
 
 

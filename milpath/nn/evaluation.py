@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from milpath.formats.layout import held_out_path
 from milpath.metrics import INTERVALS, Figure, FoldFigure, evaluate, evaluate_folds
-from milpath.nn.data import LabelledBag
+from milpath.nn.bags import LabelledBag
 from milpath.store import publish_csv
 
 _SAME = 1e-3  # probabilities of different slides that differ less than this are the same

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.errors import UsageError
-from milpath.nn.data import Augment, BagSequence, TrainingBag
+from milpath.nn.bags import TrainingBag
+from milpath.nn.data import Augment, BagSequence
 from milpath.nn.engine import keras
 from milpath.nn.mil import Member
 from milpath.nn.step import Step, build_or_reset_optimizer, compile_model, copy_variables

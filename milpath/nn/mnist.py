@@ -17,7 +17,7 @@ from scipy import ndimage
 from milpath.errors import UsageError
 from milpath.formats.scores import BagScores
 from milpath.metrics import accuracy, auc, instance_auc, log_loss
-from milpath.nn.data import ArrayBag
+from milpath.nn.bags import ArrayBag
 from milpath.nn.engine import keras
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member

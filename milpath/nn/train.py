@@ -10,22 +10,26 @@ from functools import partial
 from pathlib import Path
 
 from milpath.cohort.cohort import SPLITS, Cohort
-from milpath.cohort.splits import Split, split_cohort
-from milpath.errors import UsageError
 from milpath.figures.curves import write_curves
 from milpath.formats.bag import Bag
 from milpath.formats.layout import curves_path, metrics_path
 from milpath.formats.model_spec import BundleSpec, EncoderSpec
 from milpath.nn.augment import augment_tissue
+from milpath.nn.bags import LabelledBag
 from milpath.nn.bundle import assemble_bundle, save_bundle
-from milpath.nn.data import Augment, LabelledBag
+from milpath.nn.data import Augment
 from milpath.nn.encoders import OWN_ENCODERS
 from milpath.nn.engine import keras
 from milpath.nn.evaluation import Evaluation, HeldOut, evaluate_held_out, write_held_out
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member, build_evidence
 from milpath.nn.predict import BATCH, score_bag, stack_bias
-from milpath.nn.trainingset import TrainingSet, frozen_encoder, gather_bags
+from milpath.nn.trainingset import (
+    TrainingPlan,
+    TrainingSet,
+    frozen_encoder,
+    plan_training,
+)
 from milpath.params import TrainParams
 from milpath.store import publish_json, require_writable
 
@@ -52,32 +56,19 @@ class TrainReport:
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
-    """What will be trained on which bags; everything has been checked."""
+class Instances:
+    """What the instances of a bag are to a model.
 
-    cohort: Cohort
-    params: TrainParams
-    data: TrainingSet
-    splits: Sequence[Split]
-    encoder: keras.Model | None
-    """The frozen encoder, if there is one."""
-    encoder_spec: EncoderSpec
-    shape: tuple[int, ...]
-    """Shape of an instance."""
-
-
-def plan_training(cohort: Cohort, bags: Path, params: TrainParams) -> TrainingPlan:
-    """Check a cohort and its bags, and split them; see `train_cohort`. Writes nothing.
-
-    Raises
-    ------
-    UsageError : the cohort or its bags do not allow it
-    StoredFileError : a bag is damaged
+    Attributes
+    ----------
+    shape : (P, P, 3) of a patch, or (D,) of features
+    encoder : the frozen encoder of the features; None for patches
+    encoder_spec : record of the encoder, frozen or to be trained
     """
-    _index_negative(cohort, params)
-    data = gather_bags(cohort, bags, params.mode)
-    splits = split_cohort(data.cohort, params)
-    return TrainingPlan(cohort, params, data, splits, *_instances(data, bags, params))
+
+    shape: tuple[int, ...]
+    encoder: keras.Model | None
+    encoder_spec: EncoderSpec
 
 
 def train_cohort(
@@ -104,15 +95,35 @@ def train_cohort(
     UsageError : the cohort or its bags do not allow it
     OutputError : `out` cannot be written
     """
-    return run_training(plan_training(cohort, bags, params), out, on_epoch)
+    plan = plan_training(cohort, bags, params)
+    return run_training(plan, load_instances(plan), out, on_epoch)
 
 
-def run_training(plan: TrainingPlan, out: Path, on_epoch: OnEpoch) -> TrainReport:
+def load_instances(plan: TrainingPlan) -> Instances:
+    """Load the frozen encoder, if features are to be trained on.
+
+    Raises
+    ------
+    UsageError : it is not available, or did not make the features
+    """
+    if plan.params.mode == "features":
+        encoder, spec = frozen_encoder(plan.folder, plan.data.encoder)
+        return Instances((spec.dim,), encoder, spec)
+    side, name = plan.data.patch_px, plan.params.encoder
+    shape = (side, side, 3)
+    dim = OWN_ENCODERS[name](shape).output_shape[-1]
+    spec = EncoderSpec(name=name, patch_px=side, dim=dim, weights="trained")
+    return Instances(shape, None, spec)
+
+
+def run_training(
+    plan: TrainingPlan, instances: Instances, out: Path, on_epoch: OnEpoch
+) -> TrainReport:
     """Train, test and save; see `train_cohort`."""
     start = time.perf_counter()
     require_writable(out)
-    cohort, params, data, shape = plan.cohort, plan.params, plan.data, plan.shape
-    task = Task(shape, len(cohort.class_names), _index_negative(cohort, params), _augment(params))
+    cohort, params, data, shape = plan.cohort, plan.params, plan.data, instances.shape
+    task = Task(shape, len(cohort.class_names), plan.negative, _augment(params))
     members: list[Member] = []
     histories: list[dict[str, list[float]]] = []
     held_out: list[HeldOut] = []
@@ -144,7 +155,7 @@ def run_training(plan: TrainingPlan, out: Path, on_epoch: OnEpoch) -> TrainRepor
         {
             "class_names": cohort.class_names,
             "mode": params.mode,
-            "encoder": plan.encoder_spec,
+            "encoder": instances.encoder_spec,
             "head": params.head,
             "tile": data.tile,
             "background": data.background,
@@ -157,7 +168,7 @@ def run_training(plan: TrainingPlan, out: Path, on_epoch: OnEpoch) -> TrainRepor
             },
         },
         members,
-        plan.encoder,
+        instances.encoder,
     )
     seconds = time.perf_counter() - start
     _write_results(out, bundle.spec, plan, evaluation, histories, seconds)
@@ -165,34 +176,10 @@ def run_training(plan: TrainingPlan, out: Path, on_epoch: OnEpoch) -> TrainRepor
     return TrainReport(bundle.spec, evaluation, data.excluded)
 
 
-def _instances(
-    data: TrainingSet, bags: Path, params: TrainParams
-) -> tuple[keras.Model | None, EncoderSpec, tuple[int, ...]]:
-    """Find the frozen encoder, if there is one, its record, and the shape of an instance."""
-    if params.mode == "features":
-        encoder, spec = frozen_encoder(bags, data.encoder)
-        return encoder, spec, (spec.dim,)
-    shape = (data.patch_px, data.patch_px, 3)
-    dim = OWN_ENCODERS[params.encoder](shape).output_shape[-1]
-    spec = EncoderSpec(name=params.encoder, patch_px=data.patch_px, dim=dim, weights="trained")
-    return None, spec, shape
-
-
 def _augment(params: TrainParams) -> Augment | None:
     if params.mode == "features":
         return None
     return partial(augment_tissue, stain_jitter=params.stain_jitter)
-
-
-def _index_negative(cohort: Cohort, params: TrainParams) -> int | None:
-    if params.negative is None:
-        return None
-    if params.negative not in cohort.class_names:
-        raise UsageError(
-            f"--negative {params.negative}: {cohort.name} has no such class; "
-            f"it has {', '.join(cohort.class_names)}"
-        )
-    return cohort.class_names.index(params.negative)
 
 
 def _pick(data: TrainingSet, rows: Sequence[int]) -> list[LabelledBag]:

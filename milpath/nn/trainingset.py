@@ -1,4 +1,7 @@
-"""TrainingSet: the bags of a labelled cohort, checked for equal parameters."""
+"""TrainingSet and TrainingPlan: which bags of a labelled cohort are trained on, all checked.
+
+Importing this module imports no Keras, so that wrong input is reported within a second.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,21 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from milpath.cohort.cohort import Cohort, SlideEntry
+from milpath.cohort.splits import Split, split_cohort
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.bag import Bag
 from milpath.formats.layout import bag_path
 from milpath.formats.model_spec import EncoderSpec
-from milpath.nn.bundle import load_encoder
-from milpath.nn.data import Content, LabelledBag
-from milpath.nn.encoders import fingerprint_weights
-from milpath.nn.engine import keras
-from milpath.params import TileParams, compare_params
+from milpath.nn.bags import Content, LabelledBag
+from milpath.params import TileParams, TrainParams, compare_params
+
+if TYPE_CHECKING:
+    from milpath.nn.engine import keras
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +46,67 @@ class TrainingSet:
     """Name and fingerprint, if all bags have features of one encoder."""
     excluded: tuple[str, ...]
     """Ids of slides left out because they have no tissue."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What will be trained on which bags.
+
+    Attributes
+    ----------
+    cohort : all its slides
+    folder : of the bags
+    params : how to train
+    data : the bags
+    splits : one per fold, rows of `data`
+    negative : index of the negative class, if there is one
+    """
+
+    cohort: Cohort
+    folder: Path
+    params: TrainParams
+    data: TrainingSet
+    splits: Sequence[Split]
+    negative: int | None
+
+
+def plan_training(cohort: Cohort, bags: Path, params: TrainParams) -> TrainingPlan:
+    """Check a cohort and its bags, and split them. Writes nothing.
+
+    Parameters
+    ----------
+    cohort : with labels
+    bags : folder that holds a bag for each of its slides
+    params : how to train
+
+    Raises
+    ------
+    UsageError : the cohort or its bags do not allow it
+    StoredFileError : a bag is damaged
+    """
+    negative = find_negative(cohort, params.negative)
+    data = gather_bags(cohort, bags, params.mode)
+    if params.mode == "features":
+        _require_features(bags, data.encoder)
+        _warn_of_constant_features(data.bags)
+    return TrainingPlan(cohort, bags, params, data, split_cohort(data.cohort, params), negative)
+
+
+def find_negative(cohort: Cohort, name: str | None) -> int | None:
+    """Return the index of the negative class; None if there is none.
+
+    Raises
+    ------
+    UsageError : the cohort has no such class
+    """
+    if name is None:
+        return None
+    if name not in cohort.class_names:
+        raise UsageError(
+            f"--negative {name}: {cohort.name} has no such class; "
+            f"it has {', '.join(cohort.class_names)}"
+        )
+    return cohort.class_names.index(name)
 
 
 def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> TrainingSet:
@@ -85,8 +151,6 @@ def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> Tr
         kept.append((entry, LabelledBag(path, entry.slide_id, case, label, size, content)))
     if first is None:
         raise UsageError(f"{cohort.name}: none of its slides has tissue")
-    if content == "features":
-        _warn_of_constant_features([bag for _, bag in kept])
     left = Cohort(cohort.name, tuple(entry for entry, _ in kept))
     _check_lost_class(cohort, left)
     return TrainingSet(
@@ -101,7 +165,7 @@ def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> Tr
 
 
 def _warn_of_constant_features(bags: Sequence[LabelledBag]) -> None:
-    """Warn if the features of some bags of the cohort hardly differ."""
+    """Warn if the features in a sample of the bags hardly differ."""
     sampled = []
     for bag in bags[:: max(1, len(bags) // _SAMPLED_BAGS)]:
         rows = np.unique(np.linspace(0, bag.size - 1, _SAMPLED_ROWS).astype(np.int64))
@@ -150,23 +214,31 @@ def _check_params(
     )
 
 
+def _require_features(folder: Path, encoder: tuple[str, str] | None) -> tuple[str, str]:
+    if encoder is None:
+        raise UsageError(
+            f"the bags in {folder} do not all have features of one encoder; "
+            f"run milpath embed {folder} first"
+        )
+    return encoder
+
+
 def frozen_encoder(folder: Path, found: tuple[str, str] | None) -> tuple[keras.Model, EncoderSpec]:
-    """Load the encoder that made the features in the bags of a folder.
+    """Load the encoder that made the features in the bags of a folder. Imports Keras.
 
     Raises
     ------
     UsageError : the bags have no features, or not all of one encoder
     """
-    if found is None:
-        raise UsageError(
-            f"the bags in {folder} do not all have features of one encoder; "
-            f"run milpath embed {folder} first"
-        )
+    from milpath.nn.bundle import load_encoder
+    from milpath.nn.encoders import fingerprint_weights
+
+    _, fingerprint = _require_features(folder, found)
     try:
         encoder, spec = load_encoder(folder / "encoder")
     except StoredFileError as error:
         raise UsageError(f"the encoder of these features is not available: {error}") from None
-    if fingerprint_weights(encoder) != found[1]:
+    if fingerprint_weights(encoder) != fingerprint:
         raise UsageError(
             f"the features in {folder} were made by a different encoder than {folder / 'encoder'}; "
             "run milpath embed again"

@@ -180,7 +180,7 @@ def _measure_background(planes: Pixels, valid: Mask, fill: Mask) -> Pixels | Non
         scanned, others = _brightest(colours[:, ~filled], counted)
         if scanned is not None and _is_neutral(scanned, 0.95) and others.sum() > 0.02 * counted:
             apart = np.abs(scanned.astype(int) - colour.astype(int)).max()
-            return scanned if apart > _FLAT else colour  # glass may be even in parts
+            return scanned if apart > _FLAT else colour  # background may be even in parts
         rest = planes[:, *sampled][:, (valid & ~fill)[sampled]]
         if not _is_neutral(colour) and rest.size and np.median(rest.max(axis=0)) < _MAX_DIM:
             return None  # a fill beside fluorescence

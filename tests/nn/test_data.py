@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from support.nn_tools import make_bag, make_records, random_patches
 
 from milpath.nn.augment import augment_tissue, turn_patches
-from milpath.nn.data import ArrayBag, BagSequence, LabelledBag
+from milpath.nn.bags import ArrayBag, LabelledBag
+from milpath.nn.data import BagSequence
 
 SIZES, LABELS = (5, 2, 9, 1, 4), (0, 1, 0, 1, 0)
 PAIRS = tuple(zip(SIZES, LABELS, strict=True))

@@ -24,7 +24,7 @@ from support.untrusted.tamper import edited
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.metrics import auc
-from milpath.nn.data import ArrayBag
+from milpath.nn.bags import ArrayBag
 from milpath.nn.fit import Task, class_weights, train_member
 from milpath.nn.mil import Member, build_evidence
 from milpath.nn.predict import collect_evidence, pool_evidence

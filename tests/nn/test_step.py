@@ -9,7 +9,8 @@ import pytest
 from support.nn_tools import DIM, HEAD_ALONE
 
 from milpath.nn.attention import GatedAttention
-from milpath.nn.data import ArrayBag, BagSequence
+from milpath.nn.bags import ArrayBag
+from milpath.nn.data import BagSequence
 from milpath.nn.fit import Task, train_member
 from milpath.nn.step import Step, WarmupCosine, compile_model, negative_log_likelihood
 from milpath.params import TrainParams

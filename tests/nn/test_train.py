@@ -33,9 +33,10 @@ from milpath.formats.bag import Bag
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn import fit
 from milpath.nn import train as training
+from milpath.nn.bags import LabelledBag
 from milpath.nn.bundle import load_bundle, save_encoder
 from milpath.nn.classify import Classifier
-from milpath.nn.data import BagSequence, LabelledBag
+from milpath.nn.data import BagSequence
 from milpath.nn.embed import Embedder
 from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
 from milpath.nn.predict import prepare_model

@@ -77,7 +77,7 @@ def test_embeddings_of_some_bags_or_of_two_encoders_do_not_count(
 
 
 def test_a_slide_without_a_label_is_refused(bags: Path) -> None:
-    with pytest.raises(UsageError, match="made: slide 'b1' has no label"):
+    with pytest.raises(UsageError, match=r"made: 1 slide has no label .*: b1; expected one"):
         gather_bags(make_cohort(bags, ("a", None, "b", "b", "b")), bags)
 
 

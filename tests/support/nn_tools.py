@@ -16,8 +16,8 @@ from milpath.cohort.cohort import Cohort, SlideEntry
 from milpath.formats.bag import Bag, encode_patch, write_bag, write_features
 from milpath.formats.layout import member_path
 from milpath.formats.model_spec import EncoderSpec, read_bundle_spec
+from milpath.nn.bags import LabelledBag
 from milpath.nn.bundle import Bundle, assemble_bundle, load_bundle, save_bundle
-from milpath.nn.data import LabelledBag
 from milpath.nn.encoders import SMALL, build_encoder
 from milpath.nn.mil import Member, build_head
 from milpath.params import CodecParams, GridParams, HeadParams, TileParams, TrainParams
