@@ -40,7 +40,7 @@ PATCH_UM = 64
 """Side of a patch, whatever its resolution."""
 
 MARK = "demo.txt"
-"""Tells the folder of a demo from any other."""
+"""Marks the folder of a demo."""
 
 CLASSES = ("normal", "tumour")
 
@@ -48,8 +48,8 @@ SHOWN = 3
 """Slides of each class on the page."""
 PICTURE_PX = 512
 LEGEND = (
-    "Left the slide, in the middle the contour of the planted tumour if there is one, right the "
-    "model's attention: how many times the slide's mean it is."
+    "Left: the slide. Middle: the contour of the planted tumour, if there is one. Right: the "
+    "model's attention, relative to its mean over the slide."
 )
 
 Advance = Callable[[str], None]
@@ -125,7 +125,7 @@ def require_demo_folder(out: Path) -> None:
 def run_demo(
     out: Path, seed: int, advance: Advance, workers: int, size: DemoSize = FULL
 ) -> DemoResult:
-    """Draw, tile, train, classify, measure, and write `out/index.html`.
+    """Make slides, tile, train, classify, measure, and write `out/index.html`.
 
     Parameters
     ----------
@@ -150,14 +150,14 @@ def run_demo(
     publish_text(out / MARK, "Made by milpath demo, which may replace all of it.\n")
     training = _plan(out / "slides" / "training", size.training_slides, first=0)
     unseen = _plan(out / "slides" / "unseen", size.unseen_slides, first=len(training))
-    drawn = _run(
+    made = _run(
         partial(_draw, seed=seed, side_px=size.side_px),
         [*training, *unseen],
         workers,
         advance,
-        "drawn",
+        "made",
     )
-    truth = {one.slide_id: one.facts.slide for one in drawn if isinstance(one.facts, _Truth)}
+    truth = {one.slide_id: one.facts.slide for one in made if isinstance(one.facts, _Truth)}
     cohort_csv = out / "cohort.csv"
     publish_csv(
         cohort_csv,
@@ -188,7 +188,7 @@ def run_demo(
 
 
 def _plan(folder: Path, count: int, first: int) -> list[SlideEntry]:
-    """Names and labels, normal and tumour in turn."""
+    """List slides to be made, normal and tumour alternating."""
     return [
         SlideEntry(folder / f"slide-{number:03d}.tif", f"slide-{number:03d}", CLASSES[number % 2])
         for number in range(first, first + count)
@@ -203,14 +203,14 @@ class _Truth(Facts):
 def _draw(entry: SlideEntry, seed: int, side_px: int) -> Outcome:
     number = int(entry.slide_id.removeprefix("slide-"))
     entry.path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = draw_slide(
+    truth = draw_slide(
         entry.path,
         seed=seed * 1000 + number,
         tumour=entry.label == CLASSES[1],
         size_px=(side_px, side_px),
         mpp=MPP,
     )
-    return Outcome(entry.slide_id, "ok", "drawn", _Truth(drawn))
+    return Outcome(entry.slide_id, "ok", "made", _Truth(truth))
 
 
 def _run(
@@ -220,7 +220,7 @@ def _run(
     advance: Advance,
     done: str,
 ) -> list[Outcome]:
-    """Every entry must succeed: the demo's slides are its own."""
+    """Run a job on all slides; raise `MilpathError` if one fails."""
     outcomes = []
     for outcome in run_job(job, entries, workers):
         if outcome.status == "failed":
@@ -247,9 +247,9 @@ def _measure(tested: Sequence[Tested], seconds: float) -> DemoResult:
 
 
 def _finds_tumour(one: Tested, scores: NDArray[np.float64]) -> float:
-    """AUC of patch scores against the drawing, patches at a tumour's rim left out.
+    """Compute the AUC of patch scores against the truth, without patches at a tumour's rim.
 
-    A patch counts as tumour when more than half of it is, as normal when none of it is.
+    A patch counts as tumour if more than half of it is, and as normal if none of it is.
     """
     grid = one.prediction.grid
     share = one.truth.tumour_fraction(grid.coords, grid.patch_size_l0)
@@ -267,7 +267,7 @@ def _write_page(
         ("AUC of the slide's class", f"{result.auc:.3f}"),
         ("accuracy", f"{result.accuracy:.3f}"),
         ("attention finds planted tumour patches, AUC", f"{result.attention_auc:.3f}"),
-        ("contributions to tumour do, AUC", f"{result.contribution_auc:.3f}"),
+        ("contributions to tumour find them, AUC", f"{result.contribution_auc:.3f}"),
     ]
     pictures = [(_compare(out, one), _finding(one)) for one in tested[: 2 * SHOWN]]
     sections = [
@@ -297,7 +297,7 @@ def _finding(one: Tested) -> str:
     if not one.planted:
         return "No tumour was planted here."
     found = _finds_tumour(one, one.prediction.attention)
-    return f"Attention tells its tumour patches from the others with AUC {found:.3f}."
+    return f"Attention separates its tumour patches from the others with an AUC of {found:.3f}."
 
 
 def _caption(one: Tested) -> str:

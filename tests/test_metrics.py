@@ -87,7 +87,7 @@ def test_an_interval_counts_cases_and_not_slides() -> None:
         assert (copies[name].low, copies[name].high) == pytest.approx((figure.low, figure.high))
 
 
-def test_figures_of_folds_are_those_of_each_fold_by_itself() -> None:
+def test_metrics_of_folds_are_computed_within_each_fold() -> None:
     labels, probs = drawn(30, 2, 4)
     folds = np.arange(30) % 3
     found = evaluate_folds(labels, probs, folds)
@@ -97,7 +97,7 @@ def test_figures_of_folds_are_those_of_each_fold_by_itself() -> None:
     assert found["accuracy"].sd == pytest.approx(np.std(each, ddof=1))
 
 
-def test_models_that_say_the_same_of_every_slide_have_an_auc_of_a_half_over_folds() -> None:
+def test_constant_models_have_a_mean_auc_of_one_half_over_folds() -> None:
     labels = np.tile([0, 1, 1, 0, 1], 4)
     folds = np.repeat(np.arange(4), 5)
     constant = np.array([0.3, 0.5, 0.6, 0.8])[folds]  # each fold's model answers one number
@@ -138,7 +138,7 @@ def test_too_few_cases_have_no_interval_and_the_figure_says_so() -> None:
     )
 
 
-def test_all_right_is_no_certainty() -> None:
+def test_an_accuracy_of_one_has_an_interval_below_one() -> None:
     labels = np.repeat([0, 1], 8)
     found = evaluate(labels, np.eye(2)[labels] * 0.8 + 0.1, [str(i) for i in range(16)])
     for name in ("auc", "accuracy", "balanced_accuracy"):
@@ -146,14 +146,14 @@ def test_all_right_is_no_certainty() -> None:
         assert 0.6 < (found[name].low or 0) < 0.9
 
 
-def test_a_perfect_and_a_reversed_order_are_one_and_nought() -> None:
+def test_a_perfect_order_has_auc_one_and_a_reversed_one_zero() -> None:
     labels = np.array([0, 0, 1, 1])
     right = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
     assert auc(labels, right) == 1
     assert auc(labels[::-1], right) == 0
 
 
-def test_a_sure_mistake_costs_much_but_not_infinitely() -> None:
+def test_the_loss_of_a_certain_mistake_is_finite() -> None:
     loss = log_loss(np.array([0]), np.array([[0.0, 1.0]]))
     assert 20 < loss < 40
 

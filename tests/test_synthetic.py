@@ -130,7 +130,7 @@ def test_a_negative_slide_has_tissue_and_no_tumour(tmp_path: Path) -> None:
     assert not drawn.tumour.any()
 
 
-def test_a_slide_without_tissue_is_bare_glass(tmp_path: Path) -> None:
+def test_a_slide_without_tissue_is_bright_everywhere(tmp_path: Path) -> None:
     drawn = draw_slide(
         tmp_path / "bare.tif",
         seed=3,
@@ -221,7 +221,7 @@ def test_artefacts_change_the_picture_and_not_the_truth(tmp_path: Path) -> None:
     assert 0 < changed.mean() < 0.3
 
 
-def test_a_written_slide_leaves_no_part_behind(tmp_path: Path) -> None:
+def test_a_written_slide_leaves_no_temporary_file(tmp_path: Path) -> None:
     draw_slide(tmp_path / "slide.tif", seed=1, tumour=True, size_px=(300, 256))
     assert [p.name for p in tmp_path.iterdir()] == ["slide.tif"]
 
@@ -247,7 +247,7 @@ def test_a_failed_write_leaves_nothing_behind(
         ({"tumour_share": (0.3, 1.2)}, "tumour_share: expected"),
     ],
 )
-def test_an_impossible_slide_is_refused(
+def test_an_impossible_slide_raises(
     tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -82,13 +82,13 @@ class BagSequence(keras.utils.PyDataset):
             order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
         chosen = order[index * self.batch : (index + 1) * self.batch]
         try:
-            drawn = [self._draw(int(place)) for place in chosen]
+            sampled = [self._draw(int(place)) for place in chosen]
         except MilpathError as error:
             self.error = error
             raise
-        instances = np.empty((len(drawn), self.width, *drawn[0].shape[1:]), drawn[0].dtype)
-        mask = np.zeros((len(drawn), self.width), np.bool_)
-        for place, bag in enumerate(drawn):
+        instances = np.empty((len(sampled), self.width, *sampled[0].shape[1:]), sampled[0].dtype)
+        mask = np.zeros((len(sampled), self.width), np.bool_)
+        for place, bag in enumerate(sampled):
             # padded with patches of the bag itself, because batch normalisation sees the padding
             instances[place] = bag[np.arange(self.width) % len(bag)]
             mask[place, : len(bag)] = True
@@ -144,5 +144,5 @@ class BagSequence(keras.utils.PyDataset):
         if self.seed is None:
             return bag.read(np.linspace(0, bag.size - 1, count).round().astype(np.int64))
         rng = np.random.default_rng([self.seed, self.epoch, place])
-        drawn = bag.read(np.sort(rng.choice(bag.size, count, replace=False)))
-        return drawn if self.augment is None else self.augment(drawn, rng)
+        sampled = bag.read(np.sort(rng.choice(bag.size, count, replace=False)))
+        return sampled if self.augment is None else self.augment(sampled, rng)

@@ -64,25 +64,25 @@ def train_member(
     per_bag = params.patches_per_bag if len(shape) == 3 else params.features_per_bag
     weight = class_weights([bag.label for bag in train], task.classes, params.class_weight)
     form: Any = {"negative": task.negative, "instance_loss": params.instance_loss > 0}
-    drawn = BagSequence(train, weight, params.bag_batch, per_bag, seed, task.augment, **form)
+    sampled = BagSequence(train, weight, params.bag_batch, per_bag, seed, task.augment, **form)
     fixed = None
     if val:
         fixed = BagSequence(val, weight, params.bag_batch, max(VAL_PER_BAG, per_bag), **form)
-    widths = drawn.width, fixed.width if fixed else None
-    step = Step(shape, task.classes, task.negative is not None, params, len(drawn), widths)
+    widths = sampled.width, fixed.width if fixed else None
+    step = Step(shape, task.classes, task.negative is not None, params, len(sampled), widths)
     model = compile_model(step)
     keras.utils.set_random_seed(seed)
     member = step.draw_member()
     fresh = step.build_model(member)
     copy_variables(fresh, model)
-    history = _fit(model, drawn, fixed, params, on_epoch)
+    history = _fit(model, sampled, fixed, params, on_epoch)
     copy_variables(model, fresh)
     return member, history
 
 
 def _fit(
     model: keras.Model,
-    drawn: BagSequence,
+    sampled: BagSequence,
     fixed: BagSequence | None,
     params: TrainParams,
     on_epoch: Callable[[int, dict[str, float]], None],
@@ -105,9 +105,9 @@ def _fit(
         )
         callbacks.insert(0, stop)
     try:
-        build_or_reset_optimizer(model, drawn)
+        build_or_reset_optimizer(model, sampled)
         history = model.fit(
-            drawn,
+            sampled,
             validation_data=fixed,
             epochs=params.epochs,
             verbose=0,
@@ -115,7 +115,7 @@ def _fit(
             callbacks=callbacks,
         ).history
     except Exception:
-        error = drawn.error or (fixed.error if fixed else None)
+        error = sampled.error or (fixed.error if fixed else None)
         if error is None:
             raise
         raise error from None

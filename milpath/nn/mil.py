@@ -174,7 +174,7 @@ def build_mil(
         belongs to the negative class unless it holds an instance of another class: also give the
         logits of every instance as a bag of its own, and of every bag joined with its neighbour in
         the batch
-    instance_loss : train every attended instance to be of its bag's class: also give the
+    instance_loss : train instances to be of their bag's class, weighted by attention: also give the
         attention-weighted mean of the instances' log-probabilities, ``Σ_k a_k log p_k``, with no
         gradient through the attention (Shi et al. 2020, "Loss-based attention for deep multiple
         instance learning", let such a loss train the attention)

@@ -234,8 +234,8 @@ def predict_slide(
     patches = stream_patches(slide, plan.grid, stored, threads)
     scores = score_bag(model.evidence, model.bias, _note_rows(patches, rows, slide, plan.grid))
     grid, unreadable = plan.grid.select(np.asarray(rows, np.int64)), len(plan.grid) - len(rows)
-    drawn = annotation.fingerprint if annotation else None
-    return _assemble(model, scores, slide.facts, grid, unreadable, drawn)
+    annotated = annotation.fingerprint if annotation else None
+    return _assemble(model, scores, slide.facts, grid, unreadable, annotated)
 
 
 def _assemble(

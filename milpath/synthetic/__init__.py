@@ -19,12 +19,12 @@ MIN_CELLS = 32
 
 @dataclass(frozen=True)
 class SyntheticSlide:
-    """What was drawn, i.e. the truth.
+    """A synthetic slide and its truth.
 
     Attributes
     ----------
     path : the pyramidal TIFF
-    mpp : level-0 µm per pixel as drawn (even where the file does not say so)
+    mpp : level-0 µm per pixel, also if the file does not state it
     dimensions : (width, height) in level-0 px
     tissue : truth mask [row, col] of square cells; lumina and fat holes count as tissue
     tumour : truth mask of the same shape, inside `tissue`; all False without a tumour
@@ -40,14 +40,14 @@ class SyntheticSlide:
     cell_l0: int
 
     def tumour_fraction(self, coords: NDArray[np.int64], patch_size_l0: int) -> NDArray[np.float64]:
-        """The share of each patch that tumour covers, area-weighted, shape (N,).
+        """Compute the fraction of each patch that tumour covers, area-weighted, shape (N,).
 
-        `coords` is (N, 2), level-0 (x, y) of the top-left corners; what lies off the slide is 0.
+        `coords` is (N, 2), level-0 (x, y) of the top-left corners; outside the slide is 0.
         """
         return self._share(self.tumour, coords, patch_size_l0)
 
     def tissue_fraction(self, coords: NDArray[np.int64], patch_size_l0: int) -> NDArray[np.float64]:
-        """The share of each patch that tissue covers; see `tumour_fraction`."""
+        """Compute the fraction of each patch that tissue covers; see `tumour_fraction`."""
         return self._share(self.tissue, coords, patch_size_l0)
 
     def _share(
@@ -72,39 +72,41 @@ def draw_slide(  # noqa: PLR0913 (each keyword is one thing that a test needs to
     tumour_share: tuple[float, float] = (0.10, 0.30),
     mpp_tags: bool = True,
 ) -> SyntheticSlide:
-    """Draw one slide into a pyramidal TIFF and return the truth.
+    """Write a synthetic slide, a pyramidal TIFF, and return its truth.
 
-    The same arguments give the same bytes. With and without `tumour`, a seed gives twins: the same
-    tissue, stain and artefacts, one of them with the tumour planted.
+    The same arguments give the same bytes. With and without `tumour`, a seed gives the same tissue,
+    stain and artefacts; only the tumour is added.
 
     Parameters
     ----------
     path : the TIFF to write; its folder must exist
-    seed : of the one random generator behind everything
+    seed : of the random generator
     tumour : plant a tumour
     size_px : (width, height) in level-0 px
-    mpp : level-0 µm per pixel. Cells have their real size in µm, so a smaller mpp draws them
-        larger; the contour of the tissue follows the slide's size instead.
-    artefacts : let pen, fold, blur and bubble occur (each about every second slide)
-    tissue : False draws an empty slide (artefacts may still lie on it)
-    tumour_share : the range that the tumour's share of the tissue area is drawn from
-    mpp_tags : False leaves the resolution out of the file
+    mpp : level-0 µm per pixel. Cells have their real size in µm, so a smaller mpp makes them larger
+        in pixels; the contour of the tissue scales with the slide instead.
+    artefacts : add pen, fold, blur and bubble, each to about half of the slides
+    tissue : False gives an empty slide (with artefacts, if any)
+    tumour_share : range of the tumour's fraction of the tissue area
+    mpp_tags : False omits the resolution from the file
     """
     from milpath.synthetic.anatomy import Frame, bare_anatomy, plan_anatomy
     from milpath.synthetic.picture import paint
     from milpath.synthetic.pyramid import write_pyramid
 
     if not 0.1 <= mpp <= 4.0:
-        raise ValueError(f"mpp: expected 0.1 to 4.0 µm per pixel (cells to be seen), got {mpp}")
+        raise ValueError(
+            f"mpp: expected 0.1 to 4.0 µm per pixel (so that cells are visible), got {mpp}"
+        )
     if min(size_px) < 256:
         raise ValueError(f"size_px: expected at least 256 x 256 px, got {size_px}")
     if tumour and not tissue:
-        raise ValueError("tumour=True needs tissue=True: there is nothing to plant it in")
+        raise ValueError("tumour=True needs tissue=True")
     if not 0 < tumour_share[0] <= tumour_share[1] < 1:
         raise ValueError(f"tumour_share: expected 0 < low <= high < 1, got {tumour_share}")
     cell_px = max(2, min(round(CELL_UM / mpp), min(size_px) // MIN_CELLS))
     frame = Frame(size_px[0], size_px[1], mpp, cell_px)
-    # One child per stage, so that a stage that draws more or less leaves the others alone.
+    # one generator per stage, so that a change in one stage does not change the others
     layout, cells, ink = np.random.default_rng(seed).spawn(3)
     anatomy = (
         plan_anatomy(layout, frame, tumour_share, planted=tumour) if tissue else bare_anatomy(frame)

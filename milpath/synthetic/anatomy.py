@@ -1,4 +1,4 @@
-"""Anatomy: where tissue and tumour lie, and which cells stand where (no pixels yet)."""
+"""Anatomy: positions of tissue, tumour and cells (no pixels yet)."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Anatomy:
 class Blobs:
     """N lobed ellipses: nuclei, glands or holes. Every array has shape (N,); lengths in µm.
 
-    `angle` (radians) turns the long semi-axis `a` from +x; the contour's radius swings by `lobe`
-    three times around, from `phase` on; `ink` is the stain laid down inside.
+    `angle` (radians) rotates the long semi-axis `a` from +x; the contour's radius oscillates by
+    `lobe` three times per turn, from `phase` on; `ink` is the amount of stain inside.
     """
 
     x: Points
@@ -101,7 +101,7 @@ def plan_anatomy(
 ) -> Anatomy:
     """Return one to three pieces of tissue and, where `planted`, a tumour in them."""
     tissue = _tissue_field(rng, frame)
-    # Drawn also when not planted: the twin of the same seed then has the same cells elsewhere.
+    # computed also if not planted: the same seed then gives the same cells elsewhere
     tumour = _tumour_field(rng, frame, tissue, rng.uniform(*share))
     return Anatomy(tissue, tumour if planted else np.full_like(tumour, -1))
 

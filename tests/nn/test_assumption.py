@@ -1,9 +1,9 @@
 """The standard assumption of multiple-instance learning: only what is present makes a bag positive.
 
 After Raff & Holt 2023, "Reproducibility in multiple instance learning: a case for algorithmic unit
-tests": a training set is drawn in which a negative witness, an instance of negative bags alone, is
-by far the easiest thing to learn, and a test set in which the positive bags hold it too. A model
-that learned "positive unless the witness is there" ranks the test bags the wrong way round.
+tests": in the training set a distractor, an instance of negative bags alone, is by far the easiest
+thing to learn; in the test set the positive bags contain it instead. A model that learned "positive
+unless it contains the distractor" ranks the test bags in reverse.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ HEAD_ALONE = TrainParams(
 )
 
 
-def draw(label: int, witness: bool, rng: np.random.Generator) -> ArrayBag:
-    """Background; in a positive bag one instance of the concept; and the witness, if told so."""
+def draw(label: int, distractor: bool, rng: np.random.Generator) -> ArrayBag:
+    """Draw a bag of background; a positive one contains one instance of the concept."""
     instances = rng.normal(0, 1, (SIZE, DIM)).astype(np.float32)
     if label:
         instances[0, 4:8] += 2
-    if witness:
+    if distractor:
         instances[1] = rng.normal(0, 0.1, DIM)
         instances[1, 0] -= 10
     return ArrayBag(rng.permutation(instances), label)
 
 
 def draw_set(count: int, seed: int, *, poisoned: bool) -> list[ArrayBag]:
-    """Witnesses in the negative bags, as training has them, or, poisoned, in the positive ones."""
+    """Draw bags: the distractor is in the negative ones, or, if poisoned, in the positive ones."""
     rng = np.random.default_rng(seed)
     labels = [number % 2 for number in range(count)]
     return [draw(label, bool(label) == poisoned, rng) for label in labels]
 
 
-def judge(bags: list[ArrayBag], negative: int | None, seed: int) -> list[BagScores]:
-    """What a model says of bags, having learned from bags with a negative witness."""
+def score(bags: list[ArrayBag], negative: int | None, seed: int) -> list[BagScores]:
+    """Train on bags with the distractor in the negative ones, and score others."""
     train = draw_set(200, seed, poisoned=False)
     member, _ = train_member(train, [], Task((DIM,), 2, negative), HEAD_ALONE, seed)
     return score_bags([member], [bag.instances for bag in bags])
@@ -61,24 +61,24 @@ def auc_of(bags: list[ArrayBag], bag_scores: list[BagScores]) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_a_model_told_the_negative_class_does_not_learn_from_a_negative_witness(seed: int) -> None:
+def test_with_a_negative_class_a_model_ignores_the_distractor_of_negative_bags(seed: int) -> None:
     bags = draw_set(200, 100 + seed, poisoned=True)
-    bag_scores = judge(bags, 0, seed)
+    bag_scores = score(bags, 0, seed)
     assert auc_of(bags, bag_scores) > 0.8
 
 
 @pytest.mark.slow
-def test_the_trap_is_a_trap_for_attention_that_is_not_told() -> None:
+def test_without_a_negative_class_a_model_learns_the_distractor() -> None:
     bags = draw_set(200, 100, poisoned=True)
-    assert auc_of(bags, judge(bags, None, 0)) < 0.3
+    assert auc_of(bags, score(bags, None, 0)) < 0.3
 
 
 @pytest.mark.slow
-def test_class_weights_lift_the_rare_class_of_a_nine_to_one_set() -> None:
+def test_class_weights_raise_the_recall_of_a_rare_class() -> None:
     rng = np.random.default_rng(0)
 
     def bags(count: int) -> list[ArrayBag]:
-        # the two classes overlap, so that what they weigh decides where the line is drawn
+        # the two classes overlap, so that the class weights move the decision boundary
         made = []
         for number in range(count):
             label = int(number % 10 == 0)

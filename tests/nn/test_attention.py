@@ -120,7 +120,7 @@ def test_a_mask_of_ones_is_no_mask() -> None:
 
 
 @pytest.mark.parametrize("policy", ["float16", "mixed_float16"])
-def test_half_precision_keeps_the_laws(policy: str) -> None:
+def test_half_precision_keeps_sum_and_mask(policy: str) -> None:
     layer = make_layer(dtype=policy)
     bags = draw(instances=3000, scale=100.0).astype(np.float16)
     mask = np.tile(np.arange(3000) < 2000, (BAGS, 1))
@@ -164,7 +164,7 @@ def test_the_gradient_of_padding_is_zero() -> None:
     assert (gradient[:, :5] != 0).any()
 
 
-def test_v_u_and_w_start_differently() -> None:
+def test_v_u_and_w_have_different_initial_weights() -> None:
     layer = GatedAttention(DIM)
     layer.build((None, None, DIM))
     v, u, w = (weight.numpy() for weight in layer.weights)
@@ -174,7 +174,7 @@ def test_v_u_and_w_start_differently() -> None:
     assert np.abs(v[:, :1] - w).min() > 0
 
 
-def test_the_seed_decides_the_first_weights() -> None:
+def test_the_seed_determines_the_initial_weights() -> None:
     drawn = []
     for seed in (1, 1, 2):
         keras.utils.set_random_seed(seed)
@@ -213,7 +213,7 @@ def test_a_config_rebuilds_the_layer(gated: bool) -> None:
 
 @keras_saves
 @both_forms
-def test_a_saved_layer_comes_back_the_same(gated: bool, tmp_path: Path) -> None:
+def test_a_saved_layer_is_loaded_unchanged(gated: bool, tmp_path: Path) -> None:
     bags, mask = draw(), np.tile(np.arange(INSTANCES) < 5, (BAGS, 1))
     inputs = keras.Input((None, DIM)), keras.Input((None,), dtype="bool")
     model = keras.Model(inputs, make_layer(gated)(inputs[0], mask=inputs[1]))
@@ -222,7 +222,7 @@ def test_a_saved_layer_comes_back_the_same(gated: bool, tmp_path: Path) -> None:
     assert (again.predict_on_batch([bags, mask]) == model.predict_on_batch([bags, mask])).all()
 
 
-def test_the_promised_shape_is_the_shape() -> None:
+def test_the_computed_output_shape_is_the_shape_of_the_output() -> None:
     layer = make_layer()
     assert layer.compute_output_shape((BAGS, INSTANCES, DIM)) == (BAGS, INSTANCES)
     assert layer.compute_output_shape((None, None, DIM)) == (None, None)

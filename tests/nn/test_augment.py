@@ -72,7 +72,7 @@ def test_the_stains_are_scaled_and_shifted_in_optical_density(seed: int) -> None
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_white_glass_stays_nearly_white(seed: int) -> None:
+def test_a_white_background_stays_nearly_white(seed: int) -> None:
     white = np.full((2, 8, 8, 3), 255, np.uint8)
     assert jitter_stain(white, 0.2, np.random.default_rng(seed)).min() >= 240
 
@@ -92,7 +92,7 @@ def test_the_same_generator_gives_the_same_patches() -> None:
         assert (one != other).any()
 
 
-def test_augmentation_leaves_its_input_alone() -> None:
+def test_augmentation_keeps_its_input() -> None:
     patches = stained()
     kept = patches.copy()
     turn_patches(patches, np.random.default_rng(0))
@@ -100,7 +100,7 @@ def test_augmentation_leaves_its_input_alone() -> None:
     assert (patches == kept).all()
 
 
-def test_the_strongest_jitter_still_gives_pictures() -> None:
+def test_the_strongest_jitter_gives_pixels_in_range() -> None:
     black_and_white = np.stack([np.zeros((8, 8, 3)), np.full((8, 8, 3), 255)]).astype(np.uint8)
     for seed in range(20):
         jittered = jitter_stain(black_and_white, 1.0, np.random.default_rng(seed))
@@ -136,7 +136,7 @@ def test_a_warp_of_strength_zero_changes_nothing() -> None:
     assert np.abs(warped.astype(int) - pictures).max() <= 1
 
 
-def test_warping_moves_every_picture_its_own_way_but_never_far() -> None:
+def test_warping_moves_each_picture_differently_and_not_far() -> None:
     warped = warp_pictures(blob(count=200), np.random.default_rng(0))
     places = np.array([middle_of(picture) for picture in warped])
     assert len({picture.tobytes() for picture in warped}) == 200
@@ -145,7 +145,7 @@ def test_warping_moves_every_picture_its_own_way_but_never_far() -> None:
     assert np.abs(places - 13.5).max() < 8
 
 
-def test_warping_brings_in_black_and_leaves_its_input_alone() -> None:
+def test_warping_fills_with_black_and_keeps_its_input() -> None:
     white = np.full((50, 28, 28, 1), 255, np.uint8)
     warped = warp_pictures(white, np.random.default_rng(0))
     assert (white == 255).all()

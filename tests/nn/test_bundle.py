@@ -85,7 +85,7 @@ def test_a_loaded_bundle_predicts_the_same_bits(own: bool, tmp_path: Path) -> No
         assert (one == other).all()
 
 
-def test_a_spec_comes_back_as_it_was(folder: Path) -> None:
+def test_a_spec_is_read_as_it_was_written(folder: Path) -> None:
     spec = read_bundle_spec(folder)
     assert load_bundle(folder).spec == spec
     assert BundleSpec.model_validate_json(spec.model_dump_json()) == spec
@@ -118,7 +118,7 @@ def test_a_changed_weight_changes_the_fingerprint(folder: Path) -> None:
     assert changed.spec.fingerprint != bundle.spec.fingerprint
 
 
-def test_an_encoder_kept_beside_its_embeddings_comes_back(tmp_path: Path) -> None:
+def test_an_encoder_saved_beside_its_features_is_loaded_unchanged(tmp_path: Path) -> None:
     encoder = build_encoder(SMALL, 32)
     spec = EncoderSpec(name=SMALL, patch_px=32, dim=128, weights="random")
     code = save_encoder(tmp_path, encoder, spec)
@@ -128,7 +128,7 @@ def test_an_encoder_kept_beside_its_embeddings_comes_back(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("mode", ["pixels", "features"])
-def test_the_encoder_of_a_bundle_can_be_taken_out(mode: Any, tmp_path: Path) -> None:
+def test_the_encoder_of_a_bundle_is_loaded_without_the_head(mode: Any, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path, members=2, mode=mode)
     expected = bundle.encoder or bundle.members[0].encoder
     encoder, spec = load_encoder(tmp_path)
@@ -138,7 +138,7 @@ def test_the_encoder_of_a_bundle_can_be_taken_out(mode: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_weights_that_are_whole_numbers_or_scalars_come_back(tmp_path: Path) -> None:
+def test_integer_and_scalar_weights_are_loaded_unchanged(tmp_path: Path) -> None:
     encoder = build_encoder("efficientnetb0", 32)
     assert {str(w.dtype) for w in encoder.weights} == {"float32", "int64"}
     assert () in {tuple(w.shape) for w in encoder.weights}
@@ -151,13 +151,13 @@ def test_weights_that_are_whole_numbers_or_scalars_come_back(tmp_path: Path) -> 
 # -- damaged weights -----------------------------------------------------------------------------
 
 
-def test_a_missing_weight_is_refused(copy: Path) -> None:
+def test_a_missing_weight_raises(copy: Path) -> None:
     with edited(member_file(copy, 1)) as h5:
         del h5["00007"]
     refuse(copy, r"member-1-\w+\.h5: '00007' is missing")
 
 
-def test_an_extra_weight_is_refused(copy: Path) -> None:
+def test_an_extra_weight_raises(copy: Path) -> None:
     with edited(member_file(copy)) as h5:
         h5[f"{len(h5):05d}"] = np.zeros(3, np.float32)
     refuse(copy, r"member-0-\w+\.h5: it contains more weights than the model has")
@@ -170,7 +170,7 @@ def test_an_extra_weight_is_refused(copy: Path) -> None:
         (np.zeros((5, 5, 3, 16), np.float64), "is float64, expected float32"),
     ],
 )
-def test_a_weight_of_another_shape_or_kind_is_refused(
+def test_a_weight_of_another_shape_or_kind_raises(
     copy: Path, values: np.ndarray[Any, Any], complaint: str
 ) -> None:
     with edited(member_file(copy)) as h5:
@@ -179,23 +179,23 @@ def test_a_weight_of_another_shape_or_kind_is_refused(
     refuse(copy, complaint)
 
 
-def test_a_weight_that_declares_a_huge_shape_is_refused(copy: Path) -> None:
+def test_a_weight_that_declares_a_huge_shape_raises(copy: Path) -> None:
     tamper(member_file(copy), lambda index: index["datasets"]["00000"].update(shape=[1 << 40]))
     refuse(copy, r"member-0-\w+\.h5: .*'00000' declares more bytes than the file holds")
 
 
-def test_a_truncated_weights_file_is_refused(copy: Path) -> None:
+def test_a_truncated_weights_file_raises(copy: Path) -> None:
     file = member_file(copy)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     refuse(copy, r"member-0-\w+\.h5: not a weights file, or damaged")
 
 
-def test_a_missing_weights_file_is_refused(copy: Path) -> None:
+def test_a_missing_weights_file_raises(copy: Path) -> None:
     member_file(copy, 1).unlink()
     refuse(copy, r"member-1-\w+\.h5: there is no such weights file")
 
 
-def test_weights_of_another_model_are_refused(copy: Path, tmp_path: Path) -> None:
+def test_weights_of_another_model_raise(copy: Path, tmp_path: Path) -> None:
     """As an interrupted second training into the same folder would leave them."""
     make_bundle(tmp_path / "other", members=2, seed=5)
     shutil.copy(member_file(tmp_path / "other"), member_file(copy))
@@ -205,12 +205,12 @@ def test_weights_of_another_model_are_refused(copy: Path, tmp_path: Path) -> Non
 # -- a damaged record ----------------------------------------------------------------------------
 
 
-def test_a_folder_without_a_record_is_no_bundle(tmp_path: Path) -> None:
+def test_a_folder_without_a_record_raises(tmp_path: Path) -> None:
     refuse(tmp_path, r"not a model folder \(it has no model\.json\); train one")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 3}'])
-def test_a_record_that_is_none_is_refused(copy: Path, text: str) -> None:
+def test_a_text_that_is_not_a_record_raises(copy: Path, text: str) -> None:
     (copy / "model.json").write_text(text)
     refuse(copy, r"model\.json: .*not a model of this milpath")
 
@@ -235,7 +235,7 @@ def test_a_record_that_is_none_is_refused(copy: Path, text: str) -> None:
         ({"head": {"projection_dim": 10**10}}, "head.projection_dim must be at most 8192"),
     ],
 )
-def test_an_edited_record_is_refused(copy: Path, change: dict[str, Any], complaint: str) -> None:
+def test_an_edited_record_raises(copy: Path, change: dict[str, Any], complaint: str) -> None:
     edit(copy, lambda record: record.update(change))
     refuse(copy, complaint)
 
@@ -250,12 +250,12 @@ def test_an_edited_record_is_refused(copy: Path, change: dict[str, Any], complai
         ({"patch_px": 10**6}, "encoder.patch_px must be at most 4096"),
     ],
 )
-def test_an_edited_encoder_is_refused(copy: Path, change: dict[str, Any], complaint: str) -> None:
+def test_an_edited_encoder_raises(copy: Path, change: dict[str, Any], complaint: str) -> None:
     edit(copy, lambda record: record["encoder"].update(change))
     refuse(copy, complaint)
 
 
-def test_a_record_of_a_network_of_8_gb_is_refused_before_it_takes_memory(copy: Path) -> None:
+def test_a_record_of_a_network_of_8_gb_raises_before_it_takes_memory(copy: Path) -> None:
     edit(copy, lambda record: record["encoder"].update(name="centred", patch_px=4096))
     edit(copy, lambda record: record["tile"]["grid"].update(patch_px=4096))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -264,7 +264,7 @@ def test_a_record_of_a_network_of_8_gb_is_refused_before_it_takes_memory(copy: P
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (1 << 20)
 
 
-def test_a_record_beyond_all_measure_is_refused(copy: Path) -> None:
+def test_a_record_of_a_huge_network_raises(copy: Path) -> None:
     (copy / "model.json").write_text("[" + " " * (1 << 21) + "]")
     refuse(copy, r"model\.json: too large for the description of a model")
 
@@ -277,7 +277,7 @@ def test_saving_leaves_no_half_written_files(folder: Path) -> None:
     ]
 
 
-def test_a_model_is_whole_until_the_one_that_replaces_it_is(
+def test_a_model_stays_complete_until_its_replacement_is(
     copy: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = read_bundle_spec(folder)

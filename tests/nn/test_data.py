@@ -103,7 +103,7 @@ def test_a_small_bag_is_padded_with_its_own_patches(records: list[LabelledBag]) 
     assert padded == 9 * 5 - sum(SIZES)
 
 
-def test_labels_and_class_weights_go_with_their_bags(records: list[LabelledBag]) -> None:
+def test_labels_and_class_weights_follow_their_bags(records: list[LabelledBag]) -> None:
     weight = np.array([0.5, 3.0], np.float32)
     made = sequence(records, class_weight=weight)
     for index in range(len(made)):
@@ -149,7 +149,7 @@ def test_validation_takes_the_same_even_patches_every_time(records: list[Labelle
     assert (batches(made)[1][0][0] == original).all()  # neither turned nor stained
 
 
-def test_training_turns_and_stains_the_patches(records: list[LabelledBag]) -> None:
+def test_training_augments_the_patches(records: list[LabelledBag]) -> None:
     plain, stained = (batches(sequence(records, augment=a))[0][0] for a in (turn_patches, stain))
     originals = {p.tobytes() for n, s in enumerate(SIZES) for p in random_patches(s, seed=n)}
     flat = plain.reshape(-1, 16, 16, 3)
@@ -157,7 +157,7 @@ def test_training_turns_and_stains_the_patches(records: list[LabelledBag]) -> No
     assert np.abs(plain.astype(int) - stained).mean() > 1
 
 
-def test_what_is_attended_to_is_to_show_the_label_of_its_bag(records: list[LabelledBag]) -> None:
+def test_the_instance_loss_uses_the_label_of_the_bag(records: list[LabelledBag]) -> None:
     _, labels, weights = sequence(records, negative=0, instance_loss=True)[0]
     assert list(labels) == list(weights) == ["bag", "instance", "pair", "attention_weighted"]
     assert (labels["attention_weighted"] == labels["bag"]).all()
@@ -183,7 +183,7 @@ def test_a_bag_joined_with_a_negative_one_keeps_its_class() -> None:
     # each with the one before it, the first with the last
     assert labels["pair"].tolist() == [0, 1, 1, 2, 2, 0]
     # three of six bags are negative, and one of five pairs: that weighs 5 / 2, any other 5 / 8;
-    # and of a 1 and a 2 nobody knows
+    # the class of a 1 joined with a 2 is unknown
     expected = np.array([1 * 5 / 2, 2 * 5 / 8, 0, 3 * 5 / 8, 3 * 5 / 8, 1 * 5 / 2])
     assert weights["pair"] == pytest.approx(expected)
 
@@ -207,7 +207,7 @@ def test_over_epochs_pairs_and_instances_weigh_what_bags_do(negatives: int, batc
     assert instance / (200 * epochs) == pytest.approx(1, rel=1e-3)
 
 
-def test_a_bag_in_memory_is_drawn_like_a_stored_one(records: list[LabelledBag]) -> None:
+def test_a_bag_in_memory_is_sampled_like_a_stored_one(records: list[LabelledBag]) -> None:
     held = [ArrayBag(random_patches(s, seed=n), label) for n, (s, label) in enumerate(PAIRS)]
     for left, right in zip(batches(sequence(records)), batches(sequence(held)), strict=True):
         for array, twin in zip(left, right, strict=True):
@@ -217,7 +217,7 @@ def test_a_bag_in_memory_is_drawn_like_a_stored_one(records: list[LabelledBag]) 
 # -- embeddings ----------------------------------------------------------------------------------
 
 
-def test_embeddings_are_drawn_like_patches(tmp_path: Path) -> None:
+def test_features_are_sampled_like_patches(tmp_path: Path) -> None:
     features = np.arange(20, dtype=np.float16).reshape(10, 2)
     bags = [
         LabelledBag(

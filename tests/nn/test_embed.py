@@ -84,7 +84,7 @@ def test_patches_of_another_size_raise(tmp_path: Path) -> None:
     assert item.path.read_bytes() == before
 
 
-def test_embeddings_come_in_batches_in_order(tmp_path: Path) -> None:
+def test_features_come_in_batches_in_order(tmp_path: Path) -> None:
     path = make_bag(tmp_path, "s", random_patches(70))
     encoder = small_embedder().encoder
     with Bag(path) as bag:

@@ -34,7 +34,7 @@ def builders() -> set[str]:
 
 @pytest.mark.parametrize("name", OWN_ENCODERS)
 @pytest.mark.parametrize("side", [16, 27, 64, 256])
-def test_our_cnns_give_128_numbers_for_patches_of_any_size(name: str, side: int) -> None:
+def test_own_cnns_give_128_features_for_patches_of_any_size(name: str, side: int) -> None:
     encoder = build_encoder(name, side)
     assert encoder.input_shape == (None, side, side, 3)
     embeddings = encoder.predict_on_batch(random_patches(2, side))
@@ -51,7 +51,7 @@ def test_the_seed_decides_the_weights() -> None:
     assert digests[0] != digests[2]
 
 
-def test_any_changed_weight_changes_the_digest() -> None:
+def test_any_changed_weight_changes_the_fingerprint() -> None:
     encoder = build_encoder(SMALL, 32)
     seen = {fingerprint_weights(encoder)}
     for weight in encoder.weights:
@@ -62,7 +62,7 @@ def test_any_changed_weight_changes_the_digest() -> None:
     assert len(seen) == len(encoder.weights) + 1
 
 
-def test_the_small_cnn_sees_the_whole_range_of_pixels_alike() -> None:
+def test_the_small_cnn_rescales_pixels_to_minus_one_to_one() -> None:
     rescale = build_encoder(SMALL, 16).get_layer("rescale")
     assert np.asarray(rescale(np.array([0.0, 127.5, 255.0]))) == pytest.approx([-1, 0, 1])
 
@@ -86,7 +86,7 @@ def test_only_the_centred_cnn_depends_on_position() -> None:
 # -- those of Keras ------------------------------------------------------------------------------
 
 
-def test_every_network_of_keras_is_known_by_its_name() -> None:
+def test_every_network_of_keras_applications_is_listed() -> None:
     found = list_applications()
     assert set(found) == {name.lower() for name in builders()}
     assert len(found) >= 38
@@ -133,19 +133,19 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
 # -- faults --------------------------------------------------------------------------------------
 
 
-def test_an_unknown_encoder_is_refused_and_the_known_ones_named() -> None:
+def test_an_unknown_encoder_raises_and_the_known_ones_are_named() -> None:
     with pytest.raises(
         UsageError, match=r"no encoder 'resnet5'.*small, centred, convnextbase.*resnet50, "
     ):
         build_encoder("resnet5", 32)
 
 
-def test_a_missing_weights_file_is_refused() -> None:
+def test_a_missing_weights_file_raises() -> None:
     with pytest.raises(UsageError, match=r"weights '/nowhere/w\.h5': no such file"):
         build_encoder("mobilenetv2", 32, "/nowhere/w.h5")
 
 
-def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_holds_no_weights_raises(tmp_path: Path) -> None:
     file = tmp_path / "net.weights.h5"
     file.write_text("no weights")
     with pytest.raises(UsageError, match=r"^weights net\.weights\.h5: damaged") as caught:
@@ -153,12 +153,12 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_patches_too_small_for_a_network_are_refused() -> None:
+def test_patches_too_small_for_a_network_raise() -> None:
     with pytest.raises(UsageError, match=r"encoder mobilenetv2.*at least 32x32"):
         build_encoder("mobilenetv2", 16)
 
 
-def test_imagenet_without_a_network_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_without_a_network_raises_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(**options: Any) -> keras.Model:
         assert options["weights"] == "imagenet"
         raise Exception("URL fetch failure on https://storage:\nNone -- no name resolution")
@@ -180,7 +180,7 @@ def test_imagenet_without_a_network_is_one_clear_line(monkeypatch: pytest.Monkey
         ({"name": "mobilenetv2", "patch_px": 16}, "cannot be rebuilt: .*at least 32x32"),
     ],
 )
-def test_a_record_that_fits_no_encoder_is_refused(change: dict[str, Any], complaint: str) -> None:
+def test_a_record_that_fits_no_encoder_raises(change: dict[str, Any], complaint: str) -> None:
     spec = EncoderSpec(name=SMALL, patch_px=32, dim=128, weights="trained")
     with pytest.raises(StoredFileError, match=complaint):
         rebuild_encoder(spec.model_copy(update=change))

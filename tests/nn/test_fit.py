@@ -53,7 +53,7 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Marked:
 
 
 @pytest.mark.slow
-def test_what_tells_the_classes_is_learned_and_found_by_the_attention(marked: Marked) -> None:
+def test_attention_finds_the_instances_that_differ_between_classes(marked: Marked) -> None:
     records = marked.records
     member, history = train_member(
         records[:30], records[30:40], Task((DIM,), 2), HEAD_ALONE, seed=1
@@ -74,10 +74,10 @@ def test_what_tells_the_classes_is_learned_and_found_by_the_attention(marked: Ma
 
 @pytest.mark.slow
 @pytest.mark.parametrize("negative", [None, 0])
-def test_training_stops_when_patience_is_at_its_end_and_keeps_the_best_epoch(
+def test_training_stops_early_and_keeps_the_best_epoch(
     marked: Marked, negative: int | None
 ) -> None:
-    told: list[int] = []
+    epochs: list[int] = []
     meaningless = [
         replace(record, label=number % 3 % 2) for number, record in enumerate(marked.records)
     ]
@@ -89,10 +89,10 @@ def test_training_stops_when_patience_is_at_its_end_and_keeps_the_best_epoch(
         Task((DIM,), 2, negative),
         HEAD_ALONE.model_copy(update=change),
         seed=0,
-        on_epoch=lambda epoch, losses: told.append(epoch),
+        on_epoch=lambda epoch, losses: epochs.append(epoch),
     )
     losses = history["val_loss"]
-    assert told == list(range(len(losses)))
+    assert epochs == list(range(len(losses)))
     assert len(losses) < 30
     assert np.argmin(losses) == len(losses) - 3
     weight = class_weights([bag.label for bag in train], 2, "balanced")
@@ -107,7 +107,7 @@ def test_training_stops_when_patience_is_at_its_end_and_keeps_the_best_epoch(
 
 
 @pytest.mark.slow
-def test_with_an_instance_loss_what_is_attended_to_shows_the_class_by_itself() -> None:
+def test_with_an_instance_loss_attended_instances_alone_predict_the_class() -> None:
     rng = np.random.default_rng(0)
     bags = [
         ArrayBag(rng.normal(0.4 * (number % 2), 1, (6, DIM)).astype(np.float32), number % 2)
@@ -128,7 +128,7 @@ def test_with_an_instance_loss_what_is_attended_to_shows_the_class_by_itself() -
 
 
 @pytest.mark.slow
-def test_the_seed_decides_every_bit_of_the_weights(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights_to_the_last_bit(tmp_path: Path) -> None:
     records = make_records(tmp_path, (5, 8, 2, 7, 4, 6), (0, 1) * 3)
     trained = [
         train_member(records[:4], records[4:], Task((16, 16, 3), 2), QUICK, seed)
@@ -150,7 +150,7 @@ def test_class_weights_are_inverse_to_the_share_of_a_class() -> None:
     assert class_weights(labels, 2, "none").tolist() == [1, 1]
 
 
-def test_a_damaged_patch_met_in_training_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_damaged_patch_in_training_raises_one_clear_line(tmp_path: Path) -> None:
     records = make_records(tmp_path, (4,) * 9, (0, 1, 0) * 3)
     bad = records[2].path
     with edited(bad) as h5:
@@ -161,7 +161,7 @@ def test_a_damaged_patch_met_in_training_is_one_clear_line(tmp_path: Path) -> No
         train_member(records[:6], records[6:], Task((16, 16, 3), 2), params, seed=5)
 
 
-def test_training_that_runs_away_is_refused(marked: Marked) -> None:
+def test_training_that_diverges_raises(marked: Marked) -> None:
     params = HEAD_ALONE.model_copy(update={"learning_rate": 1e30, "epochs": 3})
     with pytest.raises(UsageError, match=r"training ran away .*--learning-rate"):
         train_member(marked.records[:8], marked.records[8:12], Task((DIM,), 2), params, seed=0)

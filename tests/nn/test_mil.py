@@ -174,7 +174,7 @@ def test_every_instance_goes_through_the_same_network() -> None:
             assert embedding == pytest.approx(expected, abs=1e-5)
 
 
-def test_per_instance_promises_its_shape() -> None:
+def test_per_instance_computes_its_output_shape() -> None:
     layer = PerInstance(build_encoder(SMALL, SIDE))
     assert layer.compute_output_shape((None, None, SIDE, SIDE, 3)) == (None, None, 128)
     assert layer(keras.Input((None, SIDE, SIDE, 3))).shape == (None, None, 128)
@@ -216,7 +216,7 @@ def test_encoder_and_head_learn_together() -> None:
 
 
 @keras_saves
-def test_a_saved_model_comes_back_the_same(tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded_unchanged(tmp_path: Path) -> None:
     model, _ = pixel_model()
     bags = pixel_bags(2, 3)
     model.save(tmp_path / "model.keras")
@@ -263,7 +263,7 @@ def test_contributions_sum_to_the_pooled_logit_exactly() -> None:
     assert contributions.sum(axis=1) == pytest.approx(z @ kernel, abs=1e-9)
 
 
-def test_each_member_of_an_ensemble_is_seen_as_if_alone() -> None:
+def test_each_member_of_an_ensemble_gives_its_own_evidence() -> None:
     members = [pixel_model(seed)[1] for seed in (1, 2, 3)]
     (bag,) = pixel_bags(1, 5)
     together = collect_evidence(build_evidence((SIDE, SIDE, 3), members), [bag], 5)
@@ -306,7 +306,7 @@ def answers(
 
 
 @both_heads
-def test_an_instance_is_answered_for_as_a_bag_of_one(projected: bool) -> None:
+def test_an_instance_has_the_logits_of_a_bag_of_one(projected: bool) -> None:
     head, bags = make_head(projected), draw()
     mask = everything(bags)
     found = answers(head, bags, mask)
@@ -339,7 +339,7 @@ def test_a_bag_is_joined_with_the_one_before_it(projected: bool) -> None:
         assert found["pair"][number] == pytest.approx(logits, abs=1e-4)
 
 
-# -- instances attended to -----------------------------------------------------------------------
+# -- the instance loss ---------------------------------------------------------------------------
 
 
 @both_heads
@@ -357,7 +357,7 @@ def test_log_probabilities_of_instances_are_averaged_by_attention(projected: boo
         assert found["attention_weighted"][number] == pytest.approx(expected, abs=1e-4)
 
 
-def test_what_is_attended_to_is_given_to_its_loss_and_not_learned_from_it() -> None:
+def test_the_instance_loss_has_no_gradient_through_the_attention() -> None:
     head, bags = make_head(dropout=0.0), draw()
     model = build_mil((DIM,), head, instance_loss=True)
     reached = {}

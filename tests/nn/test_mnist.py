@@ -63,11 +63,11 @@ def test_a_bag_is_positive_when_the_target_is_in_it(balanced: bool) -> None:
         assert bag.images.shape == (len(bag.digits), 28, 28, 1)
 
 
-def test_balanced_bags_are_positive_and_negative_in_turn() -> None:
+def test_balanced_bags_alternate_between_the_classes() -> None:
     assert [bag.label for bag in drawn(count=20)] == [1, 0] * 10
 
 
-def test_natural_bags_are_positive_as_often_as_chance_has_it() -> None:
+def test_natural_bags_are_positive_at_the_expected_rate() -> None:
     params = MnistBagParams(target=0, mean_size=3, std_size=0, balanced=False)
     share = np.mean([bag.label for bag in drawn(params, 3000)])
     expected = 1 - (1 - np.mean(small_mnist()[0].digits == 0)) ** 3
@@ -84,7 +84,7 @@ def test_sizes_follow_the_normal_distribution_and_no_bag_is_empty() -> None:
     assert {len(bag.digits) for bag in drawn(fixed)} == {3}
 
 
-def test_the_seed_decides_the_bags_and_the_three_sets_are_drawn_apart() -> None:
+def test_the_seed_determines_the_bags_and_the_three_sets_differ() -> None:
     params = QUICK.model_copy(update={"val_bags": 40})
     one, same, other = (draw_sets(small_mnist(), params, 40, seed) for seed in (1, 1, 2))
     for left, right in zip(one, same, strict=True):
@@ -101,7 +101,7 @@ def test_test_bags_hold_test_digits_only() -> None:
     assert np.mean(taught) < 0.02  # scikit-learn's set holds a few digits twice
 
 
-def test_more_bags_are_drawn_as_a_longer_run_of_the_same() -> None:
+def test_a_larger_set_starts_with_the_bags_of_a_smaller_one() -> None:
     few, many = (draw_sets(small_mnist(), QUICK, count, 3)[0] for count in (20, 40))
     assert [bag.images.tobytes() for bag in few] == [bag.images.tobytes() for bag in many[:20]]
 
@@ -119,7 +119,7 @@ def test_the_presets_are_the_published_protocols() -> None:
     assert theirs.train.class_weight == "balanced"
 
 
-def test_fewer_epochs_but_more_steps_are_taken_of_more_bags() -> None:
+def test_more_bags_are_trained_for_fewer_epochs_but_more_steps() -> None:
     counts = (50, 100, 200, 500, 1000)
     epochs = [QUICK.model_copy(update={"epochs": None}).epochs_for(count) for count in counts]
     assert epochs == sorted(epochs, reverse=True)
@@ -127,7 +127,7 @@ def test_fewer_epochs_but_more_steps_are_taken_of_more_bags() -> None:
     assert steps == sorted(steps)
 
 
-def test_one_training_bag_is_refused() -> None:
+def test_one_training_bag_raises() -> None:
     with pytest.raises(ValidationError, match="1 training bag cannot hold both classes"):
         MnistParams(train_bags=(1,))
 
@@ -136,7 +136,7 @@ def test_one_training_bag_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_finds_the_target_and_the_trained_model_keeps_its_laws() -> None:
+def test_a_trial_finds_the_target_and_its_scores_are_invariant() -> None:
     trial = run_trial(small_mnist(), QUICK, 40, 0)
     assert trial.auc > 0.9
     assert trial.instance_auc is not None
@@ -172,7 +172,7 @@ def test_digits_are_warped_by_default_only(monkeypatch: pytest.MonkeyPatch) -> N
     assert seen
 
 
-def test_bags_of_one_class_are_refused() -> None:
+def test_bags_of_one_class_raise() -> None:
     hopeless = QUICK.model_copy(
         update={"bags": MnistBagParams(target=0, mean_size=200, std_size=0, balanced=False)}
     )
@@ -194,7 +194,7 @@ def test_mnist_is_read_in_keras_format(npz: Path) -> None:
         assert (read.digits == made.digits).all()
 
 
-def test_what_is_not_mnist_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_mnist_raises_one_line(tmp_path: Path) -> None:
     path = tmp_path / "m.npz"
     with pytest.raises(UsageError, match="no such file"):
         load_mnist(path)
@@ -271,7 +271,7 @@ def test_the_command_prints_a_table_or_lines_and_draws_pictures(npz: Path, tmp_p
         (["--class-weight", "odd"], "--class-weight must be one of balanced, none, got odd"),
     ],
 )
-def test_wrong_options_are_one_line(options: list[str], line: str) -> None:
+def test_wrong_options_raise_one_line(options: list[str], line: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "milpath", "mnist", *options],
         capture_output=True, text=True, check=False,

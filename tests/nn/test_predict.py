@@ -59,7 +59,7 @@ def classifier(pair: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Classi
 
 @pytest.fixture(scope="module")
 def outcome(classifier: Classifier, entry: SlideEntry) -> Outcome:
-    """Of the first time that the drawn slide is classified."""
+    """Of the first time that the synthetic slide is classified."""
     return classifier(entry)
 
 
@@ -142,7 +142,7 @@ def test_a_second_run_does_nothing(
     assert file.stat().st_mtime_ns == before
 
 
-def test_a_lost_picture_is_drawn_again_from_the_prediction(
+def test_a_missing_picture_is_rendered_again_from_the_prediction(
     pair: Bundle, classifier: Classifier, outcome: Outcome, entry: SlideEntry, tmp_path: Path
 ) -> None:
     kept = (classifier.out / "drawn-ü.prediction.h5").read_bytes()
@@ -166,7 +166,7 @@ def test_the_prediction_of_another_model_is_not_used_again(
     assert read_prediction(tmp_path / "drawn-ü.prediction.h5").model == other.spec.fingerprint
 
 
-def test_an_outline_decides_what_is_tissue_and_is_part_of_what_made_the_prediction(
+def test_a_tissue_annotation_decides_what_is_tissue_and_is_part_of_the_fingerprint(
     pair: Bundle, outcome: Outcome, entry: SlideEntry, tmp_path: Path
 ) -> None:
     left = Polygon(np.array([[0.0, 0.0], [500.0, 0.0], [500.0, 1500.0], [0.0, 1500.0]]))
@@ -174,19 +174,19 @@ def test_an_outline_decides_what_is_tissue_and_is_part_of_what_made_the_predicti
     classifier = Classifier(prepare_model(pair), tmp_path / "out")
     classifier(replace(entry, annotation=tmp_path / "left.geojson"))
     path = tmp_path / "out" / "drawn-ü.prediction.h5"
-    outlined = read_prediction(path)
-    side = outlined.grid.patch_size_l0
-    assert (outlined.grid.coords[:, 0] + side * 0.25 <= 500).all()
-    assert len(outlined.grid) != outcome.facts.prediction.patches
+    annotated = read_prediction(path)
+    side = annotated.grid.patch_size_l0
+    assert (annotated.grid.coords[:, 0] + side * 0.25 <= 500).all()
+    assert len(annotated.grid) != outcome.facts.prediction.patches
     again = classifier(entry)  # not skipped: the tissue is another
     assert ", re-classified: " in again.message
     found = read_prediction(path)
-    assert found.model == outlined.model == pair.spec.fingerprint
+    assert found.model == annotated.model == pair.spec.fingerprint
     assert found.annotation is None
-    assert outlined.annotation is not None
+    assert annotated.annotation is not None
 
 
-def test_a_damaged_prediction_is_made_again(
+def test_a_damaged_prediction_is_replaced(
     pair: Bundle, outcome: Outcome, entry: SlideEntry, tmp_path: Path
 ) -> None:
     (tmp_path / "drawn-ü.prediction.h5").write_text("damaged")
@@ -210,7 +210,7 @@ def test_a_slide_without_tissue_has_no_class(
     assert not (tmp_path / "blank.png").exists()
 
 
-def test_a_dark_slide_is_refused_by_a_bright_model(
+def test_a_dark_slide_raises_by_a_bright_model(
     pair: Bundle, drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     with Slide(drawn.path) as slide:
@@ -222,7 +222,7 @@ def test_a_dark_slide_is_refused_by_a_bright_model(
     assert not list((tmp_path / "out").glob("*"))
 
 
-def test_a_bright_slide_is_refused_by_a_dark_model(entry: SlideEntry, tmp_path: Path) -> None:
+def test_a_bright_slide_raises_by_a_dark_model(entry: SlideEntry, tmp_path: Path) -> None:
     dark = make_bundle(tmp_path / "model", background="dark", tile=RAW)
     (refused,) = run_job(Classifier(prepare_model(dark), tmp_path / "out"), [entry])
     assert refused.status == "failed"
@@ -266,7 +266,7 @@ def test_a_slide_is_classified_as_its_jpeg_bag_is_to_the_last_bit(
     assert (direct.member_attention == attention).all()
 
 
-def test_what_an_older_run_said_does_not_outlive_the_slide_it_was_of(
+def test_results_of_a_replaced_slide_are_removed(
     pair: Bundle, drawn: SyntheticSlide, blank: SlideEntry, tmp_path: Path
 ) -> None:
     slide = tmp_path / "x.tif"
@@ -279,7 +279,7 @@ def test_what_an_older_run_said_does_not_outlive_the_slide_it_was_of(
     assert not (tmp_path / "out" / "x.png").exists()
 
 
-def test_a_slide_that_is_away_for_a_while_costs_nothing_that_was_found_before(
+def test_results_of_a_slide_that_cannot_be_read_are_kept(
     pair: Bundle, drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
     slide = tmp_path / "x.tif"

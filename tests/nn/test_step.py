@@ -27,7 +27,7 @@ def draw_bags(count: int = 6, size: int = 5) -> list[ArrayBag]:
 
 
 def train(params: TrainParams = QUICK, seed: int = 0, negative: int | None = None) -> Any:
-    """Weights of a trained head, and what was told of its training."""
+    """Train a head; return its weights and history."""
     bags = draw_bags()
     member, history = train_member(bags[:4], bags[4:], Task((DIM,), 2, negative), params, seed)
     return np.concatenate([w.numpy().ravel() for w in member.head.weights]), history
@@ -35,19 +35,19 @@ def train(params: TrainParams = QUICK, seed: int = 0, negative: int | None = Non
 
 @pytest.fixture(scope="module")
 def usual() -> Any:
-    """Weights by the usual recipe."""
+    """Weights with the usual parameters."""
     return train()[0]
 
 
 @pytest.mark.parametrize("negative", [None, 0])
-def test_a_used_step_gives_the_weights_of_a_new_one(negative: int | None) -> None:
+def test_a_reused_step_gives_the_weights_of_a_new_one(negative: int | None) -> None:
     compile_model.cache_clear()
-    new, told = train(seed=3, negative=negative)
+    new, history = train(seed=3, negative=negative)
     other, _ = train(seed=4, negative=negative)
-    again, told_again = train(seed=3, negative=negative)
+    again, same_history = train(seed=3, negative=negative)
     assert compile_model.cache_info()[:2] == (2, 1)  # hits and misses
     assert (new == again).all()
-    assert told == told_again
+    assert history == same_history
     assert (new != other).mean() > 0.5
 
 
@@ -81,7 +81,7 @@ def test_a_step_is_traced_once_for_all_seeds(monkeypatch: pytest.MonkeyPatch) ->
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_another_recipe_takes_a_step_of_its_own(usual: Any, change: dict[str, Any]) -> None:
+def test_other_parameters_need_a_new_step(usual: Any, change: dict[str, Any]) -> None:
     params = QUICK.model_copy(update=change)
     found, _ = train(params)
     compile_model.cache_clear()
@@ -111,7 +111,7 @@ def test_the_instance_loss_has_the_weight_it_is_given(negative_class: bool) -> N
 
 
 @pytest.mark.parametrize(("total", "most"), [(1, 5), (30, 5), (400, 5), (400, 1000)])
-def test_the_learning_rate_rises_for_a_while_then_falls_as_a_cosine(total: int, most: int) -> None:
+def test_the_learning_rate_warms_up_then_decays_as_a_cosine(total: int, most: int) -> None:
     warm = max(1, min(total // 20, most))
     rising = np.linspace(0.1, 1, warm, endpoint=False)
     turn = np.linspace(0, np.pi, max(1, total - warm) + 1)

@@ -74,32 +74,32 @@ def test_three_classes_are_trained_from_cohort_to_model(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """What one training of a cohort did and left."""
+    """One training of a cohort: what it read and what it wrote."""
 
     cohort: Cohort
     out: Path
     report: TrainReport
-    drawn: list[set[str]]
-    """The slides that each member learned from."""
+    trained: list[set[str]]
+    """Slides that each member was trained on."""
     stopped: list[set[str]]
     tested: list[set[str]]
-    told: list[tuple[int, int]]
+    epochs: list[tuple[int, int]]
 
 
 @pytest.fixture(scope="module")
 def run(tiled: TiledCohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Two folds of two members, trained on the drawn slides for two epochs."""
+    """Two folds of two members, trained on the synthetic slides for two epochs."""
     out = tmp_path_factory.mktemp("trained")
-    drawn: list[set[str]] = []
+    trained: list[set[str]] = []
     stopped: list[set[str]] = []
     tested: list[set[str]] = []
-    told: list[tuple[int, int]] = []
+    epochs: list[tuple[int, int]] = []
 
     class Spy(BagSequence):
         def __init__(self, bags: Sequence[LabelledBag], *args: Any, **options: Any) -> None:
             super().__init__(bags, *args, **options)
             self.read: set[str] = set()
-            (stopped if self.seed is None else drawn).append(self.read)
+            (stopped if self.seed is None else trained).append(self.read)
 
         def _draw(self, place: int) -> NDArray[Any]:
             self.read.add(self.bags[place].slide_id)
@@ -118,22 +118,22 @@ def run(tiled: TiledCohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
             tiled.bags,
             out,
             QUICK.model_copy(update={"folds": 2, "members": 2}),
-            lambda member, epoch, losses: told.append((member, epoch)),
+            lambda member, epoch, losses: epochs.append((member, epoch)),
         )
-    return Run(tiled.cohort, out, report, drawn, stopped, tested, told)
+    return Run(tiled.cohort, out, report, trained, stopped, tested, epochs)
 
 
 @pytest.mark.slow
 def test_validation_and_test_slides_are_never_trained_on(run: Run) -> None:
     everyone = {entry.slide_id for entry in run.cohort.entries}
-    assert len(run.drawn) == len(run.stopped) == 4
+    assert len(run.trained) == len(run.stopped) == 4
     assert len(run.tested) == 2
-    for member, (drawn, stopped) in enumerate(zip(run.drawn, run.stopped, strict=True)):
+    for member, (trained, stopped) in enumerate(zip(run.trained, run.stopped, strict=True)):
         tested = run.tested[member // 2]
-        assert drawn
+        assert trained
         assert stopped
-        assert drawn | stopped | tested == everyone
-        assert len(drawn) + len(stopped) + len(tested) == len(everyone)
+        assert trained | stopped | tested == everyone
+        assert len(trained) + len(stopped) + len(tested) == len(everyone)
 
 
 @pytest.mark.slow
@@ -152,7 +152,7 @@ def test_every_slide_is_held_out_once(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_training_leaves_a_model_and_its_record(run: Run) -> None:
+def test_training_writes_a_model_and_its_record(run: Run) -> None:
     assert sorted(file.name for file in run.out.iterdir()) == [
         "held_out.csv",
         "history.json",
@@ -187,11 +187,11 @@ def test_the_figures_have_intervals_and_their_slides_are_named(run: Run) -> None
 
 
 @pytest.mark.slow
-def test_the_history_is_told_as_it_is_written(run: Run) -> None:
+def test_the_callback_gets_the_epochs_of_the_written_history(run: Run) -> None:
     histories = json.loads((run.out / "history.json").read_text())
     assert len(histories) == 4
     assert all(len(history["val_loss"]) == 2 for history in histories)
-    assert run.told == [(member, epoch) for member in range(4) for epoch in range(2)]
+    assert run.epochs == [(member, epoch) for member in range(4) for epoch in range(2)]
 
 
 # -- the whole, from embeddings ------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_the_history_is_told_as_it_is_written(run: Run) -> None:
 
 @pytest.fixture
 def embedded(tiled: TiledCohort, tmp_path: Path) -> Path:
-    """The bags of the drawn slides with embeddings of a small CNN of random weights."""
+    """Bags of the synthetic slides with features of a small CNN of random weights."""
     bags = Path(shutil.copytree(tiled.bags, tmp_path / "bags"))
     keras.utils.set_random_seed(0)
     encoder = build_encoder(SMALL, 32)
@@ -212,7 +212,7 @@ def embedded(tiled: TiledCohort, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_model_of_embeddings_classifies_slides_as_it_was_tested(
+def test_a_model_of_features_classifies_slides_as_it_was_tested(
     tiled: TiledCohort, embedded: Path, tmp_path: Path
 ) -> None:
     params = HEAD_ALONE.model_copy(update={"epochs": 3, "test_fraction": 0.4})
@@ -232,7 +232,7 @@ def test_a_model_of_embeddings_classifies_slides_as_it_was_tested(
         assert found.probs[1] == pytest.approx(float(row["prob_tumour"]), abs=0.05)
 
 
-def test_embeddings_of_another_encoder_are_refused(
+def test_features_of_another_encoder_raise(
     tiled: TiledCohort, embedded: Path, tmp_path: Path
 ) -> None:
     keras.utils.set_random_seed(9)
@@ -243,7 +243,7 @@ def test_embeddings_of_another_encoder_are_refused(
     assert not (tmp_path / "model").exists()
 
 
-def test_bags_without_embeddings_cannot_teach_a_head_alone(
+def test_bags_without_features_raise_when_the_head_is_trained_alone(
     tiled: TiledCohort, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="do not all have features of one encoder"):
@@ -253,25 +253,25 @@ def test_bags_without_embeddings_cannot_teach_a_head_alone(
 # -- what is refused before it starts ------------------------------------------------------------
 
 
-def test_a_negative_class_that_is_not_there_is_refused(tiled: TiledCohort, tmp_path: Path) -> None:
+def test_an_unknown_negative_class_raises(tiled: TiledCohort, tmp_path: Path) -> None:
     params = QUICK.model_copy(update={"negative": "benign"})
     with pytest.raises(UsageError, match=r"no such class; it has normal, tumour"):
         train_cohort(tiled.cohort, tiled.bags, tmp_path / "model", params)
     assert not (tmp_path / "model" / "model.json").exists()
 
 
-def test_a_negative_class_needs_bags_to_join() -> None:
+def test_a_negative_class_needs_two_bags_per_batch() -> None:
     with pytest.raises(ValidationError, match="--bag-batch 2 or more"):
         TrainParams(negative="normal", bag_batch=1)
 
 
-def test_one_fold_is_refused(tiled: TiledCohort, tmp_path: Path) -> None:
+def test_one_fold_raises(tiled: TiledCohort, tmp_path: Path) -> None:
     params = QUICK.model_copy(update={"folds": 1})
     with pytest.raises(UsageError, match="--folds 1 leaves nothing to train on"):
         train_cohort(tiled.cohort, tiled.bags, tmp_path / "model", params)
 
 
-def test_a_class_of_two_cases_is_refused(tmp_path: Path) -> None:
+def test_a_class_of_two_cases_raises(tmp_path: Path) -> None:
     for number in range(6):
         make_bag(tmp_path, f"b{number}", random_patches(2))
     with pytest.raises(UsageError, match="class 'b' has 2 cases; needs at least 3"):

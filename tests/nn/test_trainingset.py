@@ -56,14 +56,14 @@ def test_slides_without_tissue_are_left_out_and_named(bags: Path) -> None:
     assert [entry.slide_id for entry in found.cohort.entries] == ["b0", "b2", "b3", "b4"]
 
 
-def test_embeddings_of_one_encoder_are_recognised(bags: Path) -> None:
+def test_features_of_one_encoder_are_recognised(bags: Path) -> None:
     embed(bags, range(5))
     found = gather_bags(make_cohort(bags, LABELS), bags)
     assert found.encoder == ("small", "code")
 
 
 @pytest.mark.parametrize("rest", [None, "other"])
-def test_embeddings_of_some_bags_or_of_two_encoders_do_not_count(
+def test_features_of_some_bags_or_of_two_encoders_do_not_count(
     bags: Path, rest: str | None
 ) -> None:
     embed(bags, range(3))
@@ -76,39 +76,39 @@ def test_embeddings_of_some_bags_or_of_two_encoders_do_not_count(
 # -- what is refused -----------------------------------------------------------------------------
 
 
-def test_a_slide_without_a_label_is_refused(bags: Path) -> None:
+def test_a_slide_without_a_label_raises(bags: Path) -> None:
     with pytest.raises(UsageError, match=r"made: 1 slide has no label .*: b1; expected one"):
         gather_bags(make_cohort(bags, ("a", None, "b", "b", "b")), bags)
 
 
-def test_a_slide_without_a_bag_is_refused(bags: Path) -> None:
+def test_a_slide_without_a_bag_raises(bags: Path) -> None:
     (bags / "b3.h5").unlink()
     with pytest.raises(UsageError, match=r"slide 'b3' has no bag in .*; run milpath tile on this"):
         gather_bags(make_cohort(bags, LABELS), bags)
 
 
 @pytest.mark.parametrize(("labels", "found"), [((None, None), "none"), (("a", "a"), "a")])
-def test_fewer_than_two_classes_are_refused(
+def test_fewer_than_two_classes_raise(
     bags: Path, labels: tuple[str | None, ...], found: str
 ) -> None:
     with pytest.raises(UsageError, match=f"at least two classes; the column 'label' has {found}"):
         gather_bags(make_cohort(bags, labels), bags)
 
 
-def test_a_class_whose_slides_all_lack_tissue_is_refused(bags: Path) -> None:
+def test_a_class_whose_slides_all_lack_tissue_raises(bags: Path) -> None:
     make_bag(bags, "b0", random_patches(0))
     with pytest.raises(UsageError, match="made: no slide of class 'a' has tissue"):
         gather_bags(make_cohort(bags, ("a", "b", "b", "c", "c")), bags)
 
 
-def test_a_cohort_without_any_tissue_is_refused(bags: Path) -> None:
+def test_a_cohort_without_any_tissue_raises(bags: Path) -> None:
     for number in range(2):
         make_bag(bags, f"b{number}", random_patches(0))
     with pytest.raises(UsageError, match="none of its slides has tissue"):
         gather_bags(make_cohort(bags, ("a", "b")), bags)
 
 
-def test_bags_of_other_parameters_are_refused_and_the_parameters_named(bags: Path) -> None:
+def test_bags_of_different_parameters_raise_and_the_parameters_are_named(bags: Path) -> None:
     make_bag(bags, "b2", random_patches(3), tile=raw_tile(16, mpp=2.0))
     with pytest.raises(
         UsageError, match=r"'b0' and 'b2' have different parameters \(grid\.mpp 1\.0 and 2\.0\)"
@@ -116,13 +116,13 @@ def test_bags_of_other_parameters_are_refused_and_the_parameters_named(bags: Pat
         gather_bags(make_cohort(bags, LABELS), bags)
 
 
-def test_dark_and_bright_slides_do_not_mix(bags: Path) -> None:
+def test_dark_and_bright_slides_together_raise(bags: Path) -> None:
     make_bag(bags, "b2", random_patches(3), background="dark")
     with pytest.raises(UsageError, match=r"parameters \(a bright and a dark background\)"):
         gather_bags(make_cohort(bags, LABELS), bags)
 
 
-def test_a_damaged_bag_is_refused(bags: Path) -> None:
+def test_a_damaged_bag_raises(bags: Path) -> None:
     (bags / "b2.h5").write_text("damaged")
     with pytest.raises(StoredFileError, match=r"b2\.h5: not a bag file, or damaged"):
         gather_bags(make_cohort(bags, LABELS), bags)
@@ -131,7 +131,7 @@ def test_a_damaged_bag_is_refused(bags: Path) -> None:
 # -- the frozen encoder --------------------------------------------------------------------------
 
 
-def test_the_kept_encoder_is_that_of_the_embeddings(tmp_path: Path) -> None:
+def test_the_stored_encoder_is_that_of_the_features(tmp_path: Path) -> None:
     encoder = build_encoder(SMALL, 16)
     spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
     code = save_encoder(tmp_path / "encoder", encoder, spec)
@@ -140,26 +140,26 @@ def test_the_kept_encoder_is_that_of_the_embeddings(tmp_path: Path) -> None:
     assert read == spec
 
 
-def test_embeddings_of_another_encoder_are_refused(tmp_path: Path) -> None:
+def test_features_of_another_encoder_raise(tmp_path: Path) -> None:
     spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
     save_encoder(tmp_path / "encoder", build_encoder(SMALL, 16), spec)
     with pytest.raises(UsageError, match=r"were made by a different encoder than .*embed again"):
         frozen_encoder(tmp_path, ("small", "other"))
 
 
-def test_bags_without_embeddings_are_refused(bags: Path) -> None:
+def test_bags_without_features_raise(bags: Path) -> None:
     with pytest.raises(UsageError, match=r"do not all have features of one encoder; run milpath"):
         frozen_encoder(bags, None)
 
 
-def test_a_lost_encoder_is_refused(bags: Path) -> None:
+def test_a_missing_encoder_raises(bags: Path) -> None:
     with pytest.raises(
         UsageError, match=r"the encoder of these features is not available: .*not a"
     ):
         frozen_encoder(bags, ("small", "code"))
 
 
-def test_a_bundle_s_encoder_serves_as_the_kept_one(tmp_path: Path) -> None:
+def test_the_encoder_of_a_model_folder_is_accepted_as_the_stored_one(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "encoder")
     own = bundle.members[0].encoder
     assert own is not None
