@@ -1,14 +1,14 @@
 """MUSK1 and Elephant, the classic sets of bags: repeated 10-fold cross-validation.
 
-As in Ilse, Tomczak & Welling 2018, section 4.1: embeddings are given, the head alone learns. Each
-fold standardizes by its own training instances. The two recipes were chosen on these bags, for want
-of others, with folds drawn by the seeds 0 to 9, Elephant's with a look at 100 to 104; give
---first-seed 200 for other folds. The figures are a little too good even so. One JSON line a repeat,
-and last the means with 95 % bootstrap intervals over bags.
+As in Ilse, Tomczak & Welling 2018, section 4.1: features are given, only the head is trained. Each
+fold standardizes by its own training instances. The parameters were chosen on these bags, as there
+are no others, with folds of the seeds 0 to 9, Elephant's also of 100 to 104; give --first-seed 200
+for other folds. The figures are slightly optimistic even so. Prints one JSON line per repeat, then
+the means with 95 % bootstrap intervals over bags.
 
 python scripts/bench_classic_mil.py FILE.npz [FILE.npz ...] [--repeats 5] [--first-seed 0]
 
-A file holds features (N, D), bag_id (N,), bag_ids (B,) and bag_label (B,) of 0 and 1.
+A file contains features (N, D), bag_id (N,), bag_ids (B,) and bag_label (B,) of 0 and 1.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ SPARSE = RECIPE.model_copy(
 
 
 def blur(bag: NDArray, rng: np.random.Generator) -> NDArray:
-    """Every feature with noise of half its deviation, so that few bags are not learned by heart."""
+    """Add noise of half the standard deviation to every feature, against overfitting few bags."""
     return bag + rng.normal(0, 0.5, bag.shape).astype(np.float32)
 
 
 def drop_half(bag: NDArray, rng: np.random.Generator) -> NDArray:
-    """Every second feature of an instance, at random, as zero; the others doubled."""
+    """Set half of the features of an instance to zero, at random, and double the others."""
     return bag * (rng.random(bag.shape) < 0.5) * np.float32(2)
 
 
 def load_bags(path: Path) -> list[ArrayBag]:
-    """The bags of a file, in its order."""
+    """Load the bags of a file, in its order."""
     with np.load(path, allow_pickle=False) as file:
         features, of, ids, labels = (
             file[name] for name in ("features", "bag_id", "bag_ids", "bag_label")
@@ -72,7 +72,7 @@ def load_bags(path: Path) -> list[ArrayBag]:
 def standardize(
     train: Sequence[NDArray], test: Sequence[NDArray], limit: float
 ) -> tuple[list[NDArray], list[NDArray]]:
-    """Each feature to mean 0 and deviation 1 over the training instances, cut at a limit."""
+    """Scale each feature to mean 0 and deviation 1 over the training instances, and clip it."""
     known = np.concatenate(train)
     mean, std = known.mean(axis=0), known.std(axis=0)
     std[std == 0] = 1
@@ -83,8 +83,10 @@ def standardize(
     return change(train), change(test)
 
 
-def tame(train: Sequence[NDArray], test: Sequence[NDArray]) -> tuple[list[NDArray], list[NDArray]]:
-    """Standardized signed square roots, which have no such long tails (Perronnin et al. 2010)."""
+def standardize_roots(
+    train: Sequence[NDArray], test: Sequence[NDArray]
+) -> tuple[list[NDArray], list[NDArray]]:
+    """Standardize signed square roots, whose tails are shorter (Perronnin et al. 2010)."""
 
     def root(bags: Sequence[NDArray]) -> list[NDArray]:
         return [np.sign(bag) * np.sqrt(np.abs(bag)) for bag in bags]
@@ -93,15 +95,15 @@ def tame(train: Sequence[NDArray], test: Sequence[NDArray]) -> tuple[list[NDArra
 
 
 def main() -> None:
-    """Print one JSON line a repeat, and a summary for each file."""
+    """Print one JSON line per repeat, and a summary per file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--folds", type=int, default=10)
-    parser.add_argument("--epochs", type=int, help="fewer, to try it out")
+    parser.add_argument("--epochs", type=int, help="fewer, for a trial run")
     parser.add_argument("--members", type=int, default=RECIPE.members)
-    parser.add_argument("--instance-loss", type=float, help="another weight of it")
+    parser.add_argument("--instance-loss", type=float, help="weight of the instance loss")
     options = parser.parse_args()
     for path in options.files:
         bags = load_bags(path)
@@ -113,7 +115,7 @@ def main() -> None:
             change["instance_loss"] = options.instance_loss
         recipe = recipe.model_copy(update=change)
         augment = drop_half if sparse else blur
-        prepare = tame if sparse else partial(standardize, limit=3.0)
+        prepare = standardize_roots if sparse else partial(standardize, limit=3.0)
         repeats = []
         for seed in range(options.first_seed, options.first_seed + options.repeats):
             start = time.perf_counter()

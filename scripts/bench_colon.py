@@ -1,13 +1,13 @@
-"""Colon tissue: does the model find which of 75 images hold epithelium, and where?
+"""Colon tissue: which of 75 images contain epithelium, and where?
 
 The task of Ilse, Tomczak & Welling 2018 on the images of Sirinukunwattana et al. 2016: an image is
 a bag of patches of 27 x 27 px, positive if any of its nuclei is epithelial. Repeated 10-fold
-cross-validation, every image judged once a repeat by a model that has not seen it; a fixed number
-of epochs, so that no fold decides when to stop. Two cautions: the recipe was chosen by repeats of
-this very cross-validation, for want of other images; and which images are of one patient is not
-published, so that a patient can stand on both sides of a fold, here as in the paper. Beside it, on
-the same folds, a logistic regression on 15 colour statistics of the whole image. One JSON line a
-repeat, and last the means with 95 % bootstrap intervals over images.
+cross-validation, every image scored once per repeat by a model that was not trained on it; the
+number of epochs is fixed. Two cautions: the parameters were chosen by repeats of the same
+cross-validation, as there are no other images; and it is not published which images are of one
+patient, so a patient may be on both sides of a fold, here as in the paper. The baseline, on the
+same folds, is a logistic regression on 15 colour statistics of the whole image. Prints one JSON
+line per repeat, then the means with 95 % bootstrap intervals over images.
 
 python scripts/bench_colon.py --data FOLDER [--kind nuclei] [--repeats 5]
 
@@ -56,11 +56,11 @@ class ColonImage:
     patches: NDArray[np.uint8]
     """(N, 27, 27, 3)"""
     epithelial: NDArray[np.bool_]
-    """(N,) whether a patch shows an epithelial nucleus; the model never sees it."""
+    """(N,) whether a patch shows an epithelial nucleus; for evaluation only."""
 
 
 def load_images(folder: Path, kind: str, most: int | None = None) -> list[ColonImage]:
-    """The images, as bags of patches centred on nuclei or on a plain grid."""
+    """Load images as bags of patches centred on nuclei or on a regular grid."""
     nuclei = defaultdict(list)
     with (folder / "nuclei.csv").open(newline="") as file:
         for row in csv.DictReader(file):
@@ -82,7 +82,7 @@ Cut = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
 
 def cut_nuclei(rgb: NDArray[np.uint8], nuclei: Nuclei) -> Cut:
-    """A patch centred on each nucleus, the image mirrored at its border."""
+    """Cut a patch centred on each nucleus, the image mirrored at its border."""
     padded = np.pad(rgb, [(SIDE // 2, SIDE // 2)] * 2 + [(0, 0)], mode="reflect")
     rows, cols = rgb.shape[:2]
     patches = []
@@ -93,7 +93,7 @@ def cut_nuclei(rgb: NDArray[np.uint8], nuclei: Nuclei) -> Cut:
 
 
 def cut_grid(rgb: NDArray[np.uint8], nuclei: Nuclei) -> Cut:
-    """A plain grid; a patch is epithelial when such a nucleus is centred in it."""
+    """Cut a regular grid; a patch is epithelial if such a nucleus has its centre in it."""
     rows, cols = (side // SIDE for side in rgb.shape[:2])
     grid = rgb[: rows * SIDE, : cols * SIDE].reshape(rows, SIDE, cols, SIDE, 3)
     truth = np.zeros((rows, cols), np.bool_)
@@ -105,15 +105,15 @@ def cut_grid(rgb: NDArray[np.uint8], nuclei: Nuclei) -> Cut:
 
 
 def colour_statistics(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """15 numbers: mean, deviation and three percentiles of each channel."""
+    """Compute 15 numbers: mean, deviation and three percentiles of each channel."""
     pixels = rgb.reshape(-1, 3).astype(np.float64)
     return np.concatenate(
         [pixels.mean(0), pixels.std(0), *np.percentile(pixels, [10, 50, 90], axis=0)]
     )
 
 
-def judge_colours(images: Sequence[ColonImage], folds: int, seed: int) -> NDArray[np.float64]:
-    """Probabilities (n, 2) of the baseline, on the folds that the model is judged on."""
+def classify_colours(images: Sequence[ColonImage], folds: int, seed: int) -> NDArray[np.float64]:
+    """Compute class probabilities (n, 2) of the baseline, on the folds of the model."""
     labels = np.array([image.label for image in images])
     colours = np.stack([colour_statistics(image.rgb) for image in images])
     probs = np.zeros((len(images), 2))
@@ -123,8 +123,10 @@ def judge_colours(images: Sequence[ColonImage], folds: int, seed: int) -> NDArra
     return probs
 
 
-def where(images: Sequence[ColonImage], bag_scores: Sequence[BagScores]) -> dict[str, float | None]:
-    """How well single patches are told apart within the positive images."""
+def evaluate_instances(
+    images: Sequence[ColonImage], bag_scores: Sequence[BagScores]
+) -> dict[str, float | None]:
+    """Compute how well scores separate the patches within positive images."""
     some = [i for i, image in enumerate(images) if image.label == 1]
     truth = [images[i].epithelial for i in some]
     return {
@@ -134,7 +136,7 @@ def where(images: Sequence[ColonImage], bag_scores: Sequence[BagScores]) -> dict
 
 
 def main() -> None:
-    """Print one JSON line a repeat, and the summary."""
+    """Print one JSON line per repeat, and the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--kind", choices=("nuclei", "grid"), default="nuclei")
@@ -142,27 +144,27 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
     parser.add_argument("--members", type=int, default=RECIPE.members)
-    parser.add_argument("--images", type=int, help="only the first so many (to try it out)")
+    parser.add_argument("--images", type=int, help="use only the first N images, for a trial run")
     options = parser.parse_args()
     images = load_images(options.data, options.kind, options.images)
     labels = np.array([image.label for image in images])
     bags = [ArrayBag(image.patches, image.label) for image in images]
     recipe = RECIPE.model_copy(update={"epochs": options.epochs, "members": options.members})
     augment = partial(augment_tissue, stain_jitter=recipe.stain_jitter)
-    ours, theirs, found = [], [], []
+    probs, baseline, found = [], [], []
     for repeat in range(options.repeats):
         start = time.perf_counter()
         bag_scores = cross_validate(bags, options.folds, repeat, recipe, NEGATIVE, augment)
         seconds = time.perf_counter() - start
-        ours.append(np.stack([scores.probs for scores in bag_scores]))
-        theirs.append(judge_colours(images, options.folds, repeat))
-        found.append(where(images, bag_scores))
-        colours = measure(labels, theirs[-1])
+        probs.append(np.stack([scores.probs for scores in bag_scores]))
+        baseline.append(classify_colours(images, options.folds, repeat))
+        found.append(evaluate_instances(images, bag_scores))
+        colours = measure(labels, baseline[-1])
         print_line(
             {
                 "kind": options.kind,
                 "repeat": repeat,
-                **measure(labels, ours[-1]),
+                **measure(labels, probs[-1]),
                 **found[-1],
                 "colour_auc": colours["auc"],
                 "colour_accuracy": colours["accuracy"],
@@ -174,9 +176,9 @@ def main() -> None:
             "kind": options.kind,
             "images": len(images),
             "repeats": options.repeats,
-            "milpath": summarize(labels, ours),
+            "milpath": summarize(labels, probs),
             **{name: float(np.mean([one[name] for one in found])) for name in found[0]},
-            "colour_statistics": summarize(labels, theirs),
+            "colour_statistics": summarize(labels, baseline),
         }
     )
 

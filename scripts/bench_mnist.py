@@ -1,18 +1,18 @@
-"""MNIST bags side by side: milpath, and others' code on the very same bags.
+"""Compare milpath with other code on the same MNIST bags.
 
 python scripts/bench_mnist.py --data mnist.npz [--train-bags 50,100,200,500] [--seeds 5]
     [--reference FOLDER] [--keras-example FILE.py] [--speed]
 
 --reference: a checkout of the paper authors' PyTorch code (its model.py), for which PyTorch must
-    be installed; trained as its main.py does: Adam 5e-4, weight decay 1e-4, a bag a step,
+    be installed; trained as its main.py does: Adam 5e-4, weight decay 1e-4, one bag per step,
     20 epochs.
 --keras-example: attention_mil_classification.py of Keras' own examples; its functions are run on
-    the bags of `milpath mnist --preset keras`, milpath beside it.
---speed: 200 bags, how long until AUC .96; one model a seed, ours with the recipe `SHORT`.
---first-seed: recipes were chosen on draws 0 to 7; give 100 or more for others.
+    the bags of `milpath mnist --preset keras`, and so is milpath.
+--speed: 200 bags, time until AUC .96; one model per seed, milpath with the parameters `SHORT`.
+--first-seed: parameters were chosen on seeds 0 to 7; give 100 or more for held-out seeds.
 
-One JSON line a model, and last the means and ratios. Seconds are of training alone, measured in
-turn in one run; the ratio is what counts.
+Prints one JSON line per model, then means and ratios. Seconds are of training alone. Models are
+trained alternately in one run, so compare ratios, not seconds of different runs.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ from milpath.params import MNIST_PRESETS, MnistParams
 REFERENCE_EPOCHS = 20
 SPEED_BAGS, SPEED_AUC = 200, 0.96
 SHORT = {"epochs": 7, "bag_batch": 8, "learning_rate": 5e-3, "patches_per_bag": 12}
-"""Of ours when only AUC .96 is wanted: few epochs, at a rate that is too high for the best AUC, and
-large bags cut at random, so that fewer digits are padding."""
+"""milpath's parameters to reach AUC .96 only: few epochs, a learning rate too high for the best
+AUC, and large bags sampled at random, so that fewer digits are padding."""
 SHORT_KERAS = {"epochs": 1, "bag_batch": 8, "learning_rate": 3e-3, "warp": False}
-"""Of ours when only the example's accuracy is wanted: every digit is seen once, as it is."""
+"""milpath's parameters to reach the example's accuracy only: each digit is seen once, unwarped."""
 EXAMPLE_VAL_BAGS = 300
-"""That the example stops by; ours trains every epoch."""
+"""For early stopping of the example; milpath trains all epochs."""
 
 Mnist = tuple[Digits, Digits]
 FIGURES = ("auc", "accuracy", "loss", "instance_auc", "seconds")
 
 
-def ours(mnist: Mnist, params: MnistParams, count: int, seed: int) -> dict[str, Any]:
-    """A trial of milpath as a line."""
+def milpath_trial(mnist: Mnist, params: MnistParams, count: int, seed: int) -> dict[str, Any]:
+    """Train milpath; return its line."""
     trial = run_trial(mnist, params, count, seed)
     figures = {name: getattr(trial, name) for name in FIGURES}
     return {"who": "milpath", "train_bags": count, "seed": seed, **figures, "epochs": trial.epochs}
 
 
 def fast_preset(params: MnistParams, change: dict[str, Any], epochs: int | None) -> MnistParams:
-    """The protocol with a recipe that is over sooner."""
+    """Return the protocol with parameters that train faster."""
     own = {name: value for name, value in change.items() if name in MnistParams.model_fields}
     recipe = {name: value for name, value in change.items() if name not in own}
     train = params.train.model_copy(update=recipe)
@@ -72,7 +72,7 @@ def fast_preset(params: MnistParams, change: dict[str, Any], epochs: int | None)
 
 
 def load_module(path: Path) -> ModuleType:
-    """A module from a file outside this project."""
+    """Import a module from a file outside this project."""
     spec = importlib.util.spec_from_file_location("reference_model", path)
     assert spec is not None
     assert spec.loader is not None
@@ -84,7 +84,7 @@ def load_module(path: Path) -> ModuleType:
 def reference(
     folder: Path, mnist: Mnist, params: MnistParams, count: int, seed: int
 ) -> dict[str, Any]:
-    """Their gated model on our bags; also when its test AUC first reached `SPEED_AUC`."""
+    """Train the authors' gated model on the same bags, and time it until its AUC is `SPEED_AUC`."""
     import torch
 
     train, _, test = draw_sets(mnist, params, count, seed)
@@ -97,7 +97,7 @@ def reference(
         pixels = (bag.images[..., 0].astype(np.float32) / 255 - 0.1307) / 0.3081
         return torch.from_numpy(pixels)[None, :, None]
 
-    def judge() -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    def evaluate() -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
         model.eval()
         with torch.no_grad():
             answers = [model(tensor(bag)) for bag in test]
@@ -117,9 +117,9 @@ def reference(
             loss.backward()
             optimizer.step()
         seconds += time.perf_counter() - start
-        if reached is None and (auc(labels, judge()[0]) or 0) >= SPEED_AUC:
+        if reached is None and (auc(labels, evaluate()[0]) or 0) >= SPEED_AUC:
             reached = seconds
-    probs, attention = judge()
+    probs, attention = evaluate()
     positive = [i for i, bag in enumerate(test) if bag.label == 1]
     return {
         "who": "reference",
@@ -141,7 +141,7 @@ def reference(
 
 
 def load_example(path: Path) -> dict[str, Any]:
-    """The example's names, without running what it does: its definitions and constants only."""
+    """Load the example's imports, functions, classes and constants, without running the rest."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names: dict[str, Any] = {}
     kept = [node for node in tree.body if _defines(node)]
@@ -150,18 +150,18 @@ def load_example(path: Path) -> dict[str, Any]:
 
 
 def _defines(node: ast.stmt) -> bool:
-    """Whether a statement only gives something a name, without work."""
+    """Whether a statement only defines a name."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
         root = (module or "").split(".")[0]
-        return importlib.util.find_spec(root) is not None  # it shows its progress with tqdm
+        return importlib.util.find_spec(root) is not None  # tqdm may not be installed
     if isinstance(node, ast.Assign):
         return isinstance(node.value, ast.Constant)
     return isinstance(node, ast.FunctionDef | ast.ClassDef)
 
 
 def keras_example(path: Path, mnist: Mnist, params: MnistParams, seed: int) -> dict[str, Any]:
-    """The example's model, trained by its own function, judged on our test bags."""
+    """Train the example's model with its own function; evaluate it on the same test bags."""
     import keras
 
     count = params.train_bags[0]
@@ -190,7 +190,7 @@ def keras_example(path: Path, mnist: Mnist, params: MnistParams, seed: int) -> d
     }
 
 
-# -- the whole -----------------------------------------------------------------------------------
+# -- the benchmarks ------------------------------------------------------------------------------
 
 
 def run(line: dict[str, Any], lines: list[dict[str, Any]]) -> None:
@@ -199,7 +199,7 @@ def run(line: dict[str, Any], lines: list[dict[str, Any]]) -> None:
 
 
 def summarize(lines: Sequence[dict[str, Any]]) -> None:
-    """Means by system and number of bags."""
+    """Print means by system and number of bags."""
     for who, count in dict.fromkeys((line["who"], line["train_bags"]) for line in lines):
         some = [line for line in lines if (line["who"], line["train_bags"]) == (who, count)]
         summary: dict[str, Any] = {"mean of": who, "train_bags": count, "seeds": len(some)}
@@ -222,9 +222,9 @@ def ratio(
     key: str,
     reached: Callable[[dict[str, Any], dict[str, Any]], bool],
 ) -> None:
-    """How many times faster the second system is, seed by seed on the same bags, and the median.
+    """Print how many times faster the second system is, per seed on the same bags, and the median.
 
-    Only where it `reached` what is claimed; the seeds where it did not are counted.
+    Only seeds where it `reached` the required figure; the others are counted as missed.
     """
     slow, fast = ({line["seed"]: line for line in lines if line["who"] == who} for who in systems)
     seeds = [seed for seed in fast if slow[seed].get(key) and reached(slow[seed], fast[seed])]
@@ -240,8 +240,8 @@ def ratio(
     )
 
 
-def beside_the_example(mnist: Mnist, options: argparse.Namespace) -> None:
-    """Keras' protocol: the example, ours, and ours in a hurry."""
+def compare_with_example(mnist: Mnist, options: argparse.Namespace) -> None:
+    """Keras' protocol: the example, milpath, and milpath's fast preset."""
     change = {"test_bags": options.test_bags, "epochs": options.epochs}
     full = MNIST_PRESETS["keras"].model_copy(update=change)
     few = fast_preset(full, SHORT_KERAS, options.epochs)
@@ -250,20 +250,20 @@ def beside_the_example(mnist: Mnist, options: argparse.Namespace) -> None:
     lines: list[dict[str, Any]] = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         run(keras_example(options.keras_example, mnist, stopping, seed), lines)
-        run(ours(mnist, full, count, seed), lines)
-        run({**ours(mnist, few, count, seed), "who": "milpath, fast preset"}, lines)
+        run(milpath_trial(mnist, full, count, seed), lines)
+        run({**milpath_trial(mnist, few, count, seed), "who": "milpath, fast preset"}, lines)
     summarize(lines)
     ratio(
         "keras example / fast preset, where its accuracy is reached",
         lines,
         ("keras example", "milpath, fast preset"),
         "seconds",
-        lambda theirs, ours: ours["accuracy"] >= theirs["accuracy"],
+        lambda example, fast: fast["accuracy"] >= example["accuracy"],
     )
 
 
-def beside_the_reference(mnist: Mnist, options: argparse.Namespace) -> None:
-    """The paper's protocol: ours, and the authors' code where it is given."""
+def compare_with_reference(mnist: Mnist, options: argparse.Namespace) -> None:
+    """The paper's protocol: milpath, and the authors' code if given."""
     change = {"test_bags": options.test_bags, "epochs": options.epochs}
     params = MNIST_PRESETS["paper"].model_copy(update=change)
     if options.speed:
@@ -272,41 +272,41 @@ def beside_the_reference(mnist: Mnist, options: argparse.Namespace) -> None:
     lines: list[dict[str, Any]] = []
     for count in counts:
         for seed in range(options.first_seed, options.first_seed + options.seeds):
-            run(ours(mnist, params, count, seed), lines)
+            run(milpath_trial(mnist, params, count, seed), lines)
             if options.reference:
                 run(reference(options.reference, mnist, params, count, seed), lines)
     summarize(lines)
     if options.speed and options.reference:
 
-        def reached(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
-            return bool(ours["auc"] >= SPEED_AUC)
+        def reached(reference: dict[str, Any], milpath: dict[str, Any]) -> bool:
+            return bool(milpath["auc"] >= SPEED_AUC)
 
         both = ("reference", "milpath")
-        ratio(f"reference until AUC {SPEED_AUC} / ours", lines, both, "seconds_to_auc", reached)
-        ratio("reference, all its epochs / ours", lines, both, "seconds", reached)
+        ratio(f"reference until AUC {SPEED_AUC} / milpath", lines, both, "seconds_to_auc", reached)
+        ratio("reference, all its epochs / milpath", lines, both, "seconds", reached)
 
 
 def main() -> None:
-    """Print one JSON line a model, then means and ratios."""
+    """Print one JSON line per model, then means and ratios."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="mnist.npz; Keras fetches it otherwise")
+    parser.add_argument("--data", type=Path, help="mnist.npz; by default Keras downloads it")
     parser.add_argument("--train-bags", default="50,100,200,500")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--test-bags", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, help="fewer, to try it out")
+    parser.add_argument("--epochs", type=int, help="fewer, for a trial run")
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--keras-example", type=Path)
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
-    import_keras()  # as the command line starts it
+    import_keras()
     mnist = load_mnist(options.data)
     if options.keras_example:
-        beside_the_example(mnist, options)
+        compare_with_example(mnist, options)
     else:
-        beside_the_reference(mnist, options)
+        compare_with_reference(mnist, options)
 
 
 if __name__ == "__main__":

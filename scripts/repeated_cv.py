@@ -1,4 +1,4 @@
-"""Repeated cross-validation, honestly summed up: for the benchmarks on small sets of bags."""
+"""Repeated cross-validation, for the benchmarks on small sets of bags."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from milpath.params import TrainParams
 
 Floats = NDArray[np.float64]
 Prepare = Callable[[Sequence[NDArray], Sequence[NDArray]], tuple[list[NDArray], list[NDArray]]]
-"""Training and test instances as the network takes them, learned from the training ones alone."""
+"""Prepares training and test instances for the network, fitted to the training ones alone."""
 
 METRICS: dict[str, Callable[..., float | None]] = {
     "auc": auc,
@@ -36,7 +36,7 @@ METRICS: dict[str, Callable[..., float | None]] = {
 def split_folds(
     labels: NDArray[np.int64], folds: int, seed: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Training and test rows, every row in one test set, classes in proportion."""
+    """Yield training and test rows; every row is in one test set, classes in proportion."""
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     yield from splitter.split(np.zeros(len(labels)), labels)
 
@@ -50,10 +50,10 @@ def cross_validate(
     augment: Augment | None = None,
     prepare: Prepare = lambda train, test: (list(train), list(test)),
 ) -> list[BagScores]:
-    """Every bag judged once, by an ensemble of `recipe.members` that has not seen it.
+    """Score every bag once, by an ensemble of `recipe.members` that was not trained on it.
 
-    The number of epochs is fixed beforehand: no fold decides when to stop. `negative` is the class
-    whose bags hold no instance of the other, where that is true.
+    The number of epochs is fixed: there is no early stopping. `negative` is the index of the
+    negative class, if there is one.
     """
     labels = np.array([bag.label for bag in bags])
     bag_scores: dict[int, BagScores] = {}
@@ -78,31 +78,31 @@ def cross_validate(
 
 
 def measure(labels: NDArray[np.int64], probs: Floats) -> dict[str, float | None]:
-    """Every figure of one repeat, its folds' predictions taken together."""
+    """Compute every metric of one repeat from the predictions of all folds together."""
     return {name: metric(labels, probs) for name, metric in METRICS.items()}
 
 
 def summarize(
     labels: NDArray[np.int64], repeats: Sequence[Floats], seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Mean of each figure over the repeats, with the 95 % interval over resampled bags."""
+    """Compute the mean of each metric over the repeats, with 95 % intervals over resampled bags."""
     rng = np.random.default_rng(seed)
-    drawn = [rng.integers(len(labels), size=len(labels)) for _ in range(1000)]
-    drawn = [rows for rows in drawn if 0 < labels[rows].sum() < len(rows)]
+    resamples = [rng.integers(len(labels), size=len(labels)) for _ in range(1000)]
+    resamples = [rows for rows in resamples if 0 < labels[rows].sum() < len(rows)]
 
     def mean(name: str, rows: NDArray[np.int64]) -> float:
         return float(np.mean([METRICS[name](labels[rows], probs[rows]) for probs in repeats]))
 
     summary = {}
     for name in METRICS:
-        low, high = np.quantile([mean(name, rows) for rows in drawn], [0.025, 0.975])
+        low, high = np.quantile([mean(name, rows) for rows in resamples], [0.025, 0.975])
         middle = mean(name, np.arange(len(labels)))
         summary[name] = {"mean": middle, "low": float(low), "high": float(high)}
     return summary
 
 
 def print_line(values: dict[str, object]) -> None:
-    """One JSON line, numbers to four places."""
+    """Print one JSON line, numbers rounded to four places."""
     print(json.dumps(_rounded(values)), flush=True)
 
 
