@@ -243,7 +243,7 @@ def test_a_failed_write_leaves_nothing_behind(
     [
         ({"mpp": 9.0}, "mpp: expected 0.1 to 4.0"),
         ({"size_px": (128, 512)}, "at least 256 x 256"),
-        ({"tissue": False}, "nothing to plant it in"),
+        ({"tissue": False}, "tumour=True needs tissue=True"),
         ({"tumour_share": (0.3, 1.2)}, "tumour_share: expected"),
     ],
 )

@@ -163,5 +163,5 @@ def test_a_damaged_patch_in_training_raises_one_clear_line(tmp_path: Path) -> No
 
 def test_training_that_diverges_raises(marked: Marked) -> None:
     params = HEAD_ALONE.model_copy(update={"learning_rate": 1e30, "epochs": 3})
-    with pytest.raises(UsageError, match=r"training ran away .*--learning-rate"):
+    with pytest.raises(UsageError, match=r"training diverged .*--learning-rate"):
         train_member(marked.records[:8], marked.records[8:12], Task((DIM,), 2), params, seed=0)
