@@ -56,8 +56,8 @@ def test_no_command_executes_code_of_the_current_folder(how: str, tmp_path: Path
     weights = next((folder / "model").glob("member-*.h5"))
     done = "s0.prediction.h5"
     commands: tuple[tuple[str, set[int]], ...] = (
-        ("tile slides --out bags --mpp 2 --patch-size 64 --workers 2", {0}),
-        ("embed bags --encoder mobilenetv2 --weights random", {0}),
+        ("tile slides --out bags --mpp 2 --patch-size 32 --workers 2", {0}),
+        ("embed bags --encoder model", {0}),
         (f"embed bags --encoder mobilenetv2 --weights {weights}", {2}),
         ("train cohort.csv --bags bags --out new --dry-run", {0, 2}),
         ("classify slides --model model --out out --workers 2", {0}),
