@@ -459,12 +459,12 @@ def _disk(radius: int) -> Mask:
 
 
 def _find_pen(planes: Pixels, white: Pixels, valid: Mask, mpp: float) -> Mask:
-    """Find strokes of a felt-tip pen: wide, dense, of an ink's colour, and smooth.
+    """Find strokes of a felt-tip pen: wide, dense, and of an ink's colour.
 
-    Inks and stains share their colours: methyl blue and ponceau (Masson), light green, Alcian blue.
-    But the ink of a stroke is one layer of one dye, out of focus, while stained
-    tissue has nuclei and fibres, of more than one colour. The faded part of a stroke touches its
-    dense part and absorbs in the same proportion.
+    Light and dark variants of an ink share their colours with stains (methyl blue and ponceau of
+    Masson, light green, Alcian blue); of them a stroke is also smooth: one layer of one dye, out of
+    focus, while stained tissue has nuclei and fibres of more than one colour. The faded part of a
+    stroke touches its dense part and absorbs in the same proportion.
     """
     pen = np.zeros(valid.shape, np.bool_)
     square = np.ones((_cells(_PEN_WIDTH_UM, mpp),) * 2, np.bool_)
@@ -475,7 +475,7 @@ def _find_pen(planes: Pixels, white: Pixels, valid: Mask, mpp: float) -> Mask:
     for core, limits in zip(inks, _SMOOTHNESS, strict=True):
         if core.sum() * mpp * mpp < _MIN_PEN_AREA_UM2:
             continue
-        smooth = core & _find_smooth(planes, white, mpp, limits)
+        smooth = core if limits is None else core & _find_smooth(planes, white, mpp, limits)
         dense, core = core, ndimage.binary_opening(smooth, square)
         if core.sum() * mpp * mpp >= _MIN_PEN_AREA_UM2:
             ink = _optical_density(planes[:, core], white).mean(axis=1)
@@ -530,8 +530,12 @@ def _find_smooth(planes: Pixels, white: Pixels, mpp: float, limits: tuple[float,
 
 _MIN_SMOOTH = 0.5  # fraction of a stroke's dense part
 
-_SMOOTHNESS = ((0.12, 0.02),) * 4 + ((0.08, 0.014),) * 3
-"""Limits of `_find_smooth` for each ink; measured: ink 0.04 and 0.006, tissue 0.15 and 0.03."""
+_SMOOTHNESS: tuple[tuple[float, float] | None, ...] = (None,) * 4 + ((0.08, 0.014),) * 3
+"""Limits of `_find_smooth` for each ink; measured: ink 0.04 and 0.006, tissue 0.15 and 0.03.
+
+Pure inks have none, since a translucent stroke over tissue shows the tissue's texture; dense light
+green (Goldner) is therefore taken for blue ink.
+"""
 
 
 def _ink_colours(red: Field, green: Field, blue: Field) -> tuple[Mask, ...]:
@@ -550,7 +554,7 @@ def _ink_colours(red: Field, green: Field, blue: Field) -> tuple[Mask, ...]:
     return (
         (mean > 0.3) & (spread < 0.2 * mean),
         (red > 0.35) & (red > 1.4 * green) & (red > 2.5 * blue),
-        (red - green > 0.2) & (blue - green > 0.1),
+        (red - green > 0.2) & (blue - green > 0.1) & (np.maximum(red, blue) > 0.3),
         (green > 0.4) & (blue > 0.75 * green) & (red < 0.4 * green),
         light_blue | dark_blue | blue_black,
         (red - green > 0.1) & (blue > 0.85 * green),
