@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
+import time
+from _thread import start_new_thread
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from types import CodeType, FrameType
@@ -26,13 +27,25 @@ def defer_signals(functions: Set[CodeType]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python runs signal handlers in the main thread only
         return
+    main = threading.main_thread().ident
+    assert main is not None
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    deferred: set[int] = set()
+
+    def retry(number: int) -> None:
+        time.sleep(_RETRY_SECONDS)
+        if number in deferred:
+            # to the main thread: a signal to the process may reach another, and wake no sleep here
+            signal.pthread_kill(main, number)
 
     def handle(number: int, frame: FrameType | None) -> None:
         if _is_running(functions, frame):
-            threading.Timer(_RETRY_SECONDS, os.kill, (os.getpid(), number)).start()
-        elif callable(handler := before[signal.Signals(number)]):
-            handler(number, frame)
+            deferred.add(number)
+            start_new_thread(retry, (number,))  # `Thread` takes locks, unsafe in a signal handler
+        else:
+            deferred.discard(number)
+            if callable(handler := before[signal.Signals(number)]):
+                handler(number, frame)
 
     ours = [number for number, handler in before.items() if callable(handler)]
     try:
@@ -42,6 +55,8 @@ def defer_signals(functions: Set[CodeType]) -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, before[number])
+        while deferred:
+            signal.raise_signal(deferred.pop())
 
 
 def _is_running(functions: Set[CodeType], frame: FrameType | None) -> bool:
