@@ -27,36 +27,39 @@ def defer_signals(functions: Set[CodeType]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python runs signal handlers in the main thread only
         return
-    main = threading.main_thread().ident
-    assert main is not None
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    main = threading.get_ident()
+    before = {
+        int(number): handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if callable(handler := signal.getsignal(number))
+    }
     deferred: set[int] = set()
-
-    def retry(number: int) -> None:
-        time.sleep(_RETRY_SECONDS)
-        if number in deferred:
-            # to the main thread: a signal to the process may reach another, and wake no sleep here
-            signal.pthread_kill(main, number)
 
     def handle(number: int, frame: FrameType | None) -> None:
         if _is_running(functions, frame):
             deferred.add(number)
-            start_new_thread(retry, (number,))  # `Thread` takes locks, unsafe in a signal handler
+            # `threading.Thread` takes locks, unsafe in a signal handler
+            start_new_thread(_retry, (main, number, deferred))
         else:
             deferred.discard(number)
-            if callable(handler := before[signal.Signals(number)]):
-                handler(number, frame)
+            before[number](number, frame)
 
-    ours = [number for number, handler in before.items() if callable(handler)]
     try:
-        for number in ours:
+        for number in before:
             signal.signal(number, handle)
         yield
     finally:
-        for number in ours:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)
         while deferred:
             signal.raise_signal(deferred.pop())
+
+
+def _retry(main_thread: int, number: int, deferred: Set[int]) -> None:
+    time.sleep(_RETRY_SECONDS)
+    if number in deferred:
+        # to that thread: a signal to the process may reach another, and interrupt no sleep
+        signal.pthread_kill(main_thread, number)
 
 
 def _is_running(functions: Set[CodeType], frame: FrameType | None) -> bool:
