@@ -21,7 +21,7 @@ from milpath.figures.colormap import colour_scale
 from milpath.figures.heatmap import Heatmap, PatchScores, score_patches
 from milpath.figures.score import Scale
 from milpath.formats.prediction import Prediction
-from milpath.slides.slide import SlideFacts
+from milpath.slides.facts import SlideFacts
 from milpath.store import fingerprint, publish, publish_csv
 
 _TILE_PX = 256

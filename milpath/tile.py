@@ -22,7 +22,8 @@ from milpath.params import MAX_UNREADABLE, MPP_WARN_DIFFERENCE, TileParams, comp
 from milpath.patches.grid import PatchGrid, plan_grid
 from milpath.patches.reader import stream_patches
 from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
-from milpath.slides.slide import MppSource, Slide, SlideFacts
+from milpath.slides.facts import MppSource, SlideFacts
+from milpath.slides.slide import Slide
 from milpath.slides.thumbnail import Thumbnail, read_thumbnail
 from milpath.slides.tissue import TissueMask, segment_tissue
 from milpath.store import discard, publish_bytes

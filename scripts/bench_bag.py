@@ -21,7 +21,8 @@ from milpath.formats.bag import Bag, encode_patch, write_bag, write_features
 from milpath.params import CodecParams, TileParams
 from milpath.patches.grid import PatchGrid
 from milpath.patches.reader import stream_patches
-from milpath.slides.slide import Slide, SlideFacts
+from milpath.slides.facts import SlideFacts
+from milpath.slides.slide import Slide
 from milpath.tile import plan_slide
 
 Codec = tuple[Callable[[Pixels], bytes], Callable[[bytes], Pixels]]

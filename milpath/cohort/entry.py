@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 from milpath.cohort.workitem import WorkItem
 from milpath.errors import AnnotationError, UnsupportedSlideError
-from milpath.slides.slide import MppSource, Slide
+from milpath.slides.facts import MppSource
+from milpath.slides.slide import Slide
 
 if TYPE_CHECKING:
     from milpath.slides.annotation import Annotation

@@ -25,7 +25,7 @@ from milpath.errors import StoredFileError
 from milpath.formats.geometry import read_geometry, write_geometry
 from milpath.params import CodecParams, TileParams
 from milpath.patches.grid import PatchGrid
-from milpath.slides.slide import SlideFacts
+from milpath.slides.facts import SlideFacts
 from milpath.store import fingerprint, open_h5, publish_h5
 
 BagStatus = Literal["ok", "no_tissue"]

@@ -21,8 +21,8 @@ from pydantic import (
 
 from milpath.params import describe_violation
 from milpath.patches.grid import PatchGrid
+from milpath.slides.facts import SlideFacts
 from milpath.slides.names import is_file_name, is_printable
-from milpath.slides.slide import SlideFacts
 from milpath.store import SafeH5
 
 MAX_CELLS = 1 << 20

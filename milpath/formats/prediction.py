@@ -22,8 +22,8 @@ from milpath.formats.geometry import (
 )
 from milpath.formats.scores import BagScores
 from milpath.patches.grid import PatchGrid
+from milpath.slides.facts import SlideFacts
 from milpath.slides.names import is_printable
-from milpath.slides.slide import SlideFacts
 from milpath.store import SafeH5, open_h5, publish_h5
 
 Floats = NDArray[np.float64]

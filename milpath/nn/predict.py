@@ -24,7 +24,8 @@ from milpath.nn.mil import Member, build_evidence
 from milpath.params import compare_params
 from milpath.patches.grid import PatchGrid
 from milpath.patches.reader import Patch, stream_patches
-from milpath.slides.slide import Slide, SlideFacts
+from milpath.slides.facts import SlideFacts
+from milpath.slides.slide import Slide
 from milpath.tile import plan_slide
 
 if TYPE_CHECKING:

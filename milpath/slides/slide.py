@@ -11,10 +11,9 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +21,12 @@ from PIL import Image
 
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
 from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
+from milpath.slides.facts import MppSource, SlideFacts
+from milpath.slides.handle import SlideHandle
 from milpath.slides.identity import hash_contents
 from milpath.slides.pyramid import find_factors
-from milpath.slides.reader import (
-    FileProperties,
-    ReaderError,
-    SlideReader,
-    UnknownFormatError,
-    open_reader,
-)
-from milpath.slides.redaction import name_slide, redact_path
+from milpath.slides.reader import FileProperties
+from milpath.slides.redaction import name_slide
 from milpath.slides.resample import frame_windows, resample
 from milpath.slides.resolution import find_mpp
 from milpath.slides.tiffpages import read_tiff_pages
@@ -39,47 +34,9 @@ from milpath.slides.validation import (
     check_orientation,
     check_pixel_count,
     check_samples,
-    check_tile_size,
-    guess_content,
 )
 
 _MIN_OPAQUE = 250  # alpha that some pixel of a slide has
-
-_REOPEN_WAITS = (0.5, 1.0, 2.0)  # seconds between tries to open a file that is gone
-_MAX_FUTILE = 16  # then the file is damaged, and a second read of each place only costs time
-
-MppSource = Literal["slide", "ome-xml", "tiff-tag", "cohort", "option"]
-"""Where µm per pixel come from: the file (where it contradicts itself, which part of it), or the
-user."""
-
-
-@dataclass(frozen=True)
-class SlideFacts:
-    """The allow-list of a slide's properties that may be written into results.
-
-    Attributes
-    ----------
-    slide_id : the slide's name in every result
-    vendor : manufacturer of the scanner
-    width_l0, height_l0 : size of level 0, pixels
-    mpp_x, mpp_y : µm per pixel at level 0
-    mpp_source : where `mpp` comes from
-    objective : magnification; None if the file does not say
-    quickhash : OpenSlide's hash of the slide's metadata and its smallest level
-    content_hash : hash of its size in bytes and of a sample of level 0; None in files of earlier
-        versions
-    """
-
-    slide_id: str
-    vendor: str
-    width_l0: int
-    height_l0: int
-    mpp_x: float
-    mpp_y: float
-    mpp_source: MppSource
-    objective: float | None
-    quickhash: str
-    content_hash: str | None = None
 
 
 class Slide:
@@ -113,20 +70,17 @@ class Slide:
     ) -> None:
         self.path = Path(path)
         self.slide_id = slide_id or self.path.stem
-        self._sleep = sleep
-        self._lost = False  # the last try to open it again failed
-        self._futile = 0  # reads in a row that a new handle did not help
         self._content_hash: str | None = None
         self.trusted_levels = {0: True}
-        self._reader = self._open()
+        self._handle = SlideHandle(self.path, self.slide_id, sleep)
         self._pages = read_tiff_pages(self.path)
-        sizes = self._reader.level_dimensions
+        sizes = self.level_dimensions
         try:
             check_pixel_count(self._pages, self.name)
             check_orientation(self._pages, sizes, self.name)
             check_samples(self.path, self.name)
         except UnsupportedSlideError:
-            self._reader.close()
+            self.close()
             raise
         self._file_mpp = find_mpp(self._properties.mpp, self.vendor, self._pages, sizes)
         self._max_alpha = 0
@@ -138,40 +92,6 @@ class Slide:
         """Its name in messages: the file's, or only the id if the user gave a different one."""
         return name_slide(self.path, self.slide_id)
 
-    def _open(self) -> SlideReader:
-        name = self.name
-        try:
-            if not self.path.exists():
-                raise UnsupportedSlideError(f"{name}: no such file; check the path")
-            if self.path.is_dir():
-                raise UnsupportedSlideError(f"{name}: a folder, not a slide; give a file in it")
-            with self.path.open("rb") as file:
-                if not file.read(1):
-                    raise UnsupportedSlideError(f"{name}: the file is empty; copy it again")
-        except OSError as error:
-            raise UnsupportedSlideError(
-                f"{name}: cannot be read ({error.strerror}); check the path and its permissions"
-            ) from None
-        try:
-            reader = open_reader(self.path)
-        except UnknownFormatError:
-            raise UnsupportedSlideError(
-                f"{name}: not a slide that OpenSlide can read ({guess_content(self.path)}); "
-                "expected SVS, NDPI, MIRAX, DICOM, tiled pyramidal TIFF or similar; "
-                "copy it again or convert it"
-            ) from None
-        except ReaderError as error:
-            raise UnsupportedSlideError(
-                f"{name}: cannot be opened as a slide ({self._redact(error)}); expected a complete "
-                "file of a format that OpenSlide can read; copy it again or convert it"
-            ) from None
-        try:
-            check_tile_size(reader.tile_sizes, name)
-        except UnsupportedSlideError:
-            reader.close()
-            raise
-        return reader
-
     def reopen(self) -> Slide:
         """Open the same slide again, for another thread.
 
@@ -180,41 +100,12 @@ class Slide:
         SlideReadError : the file is gone, or was replaced
         """
         other = copy.copy(self)
-        other._reader = other._open_again()
+        other._handle = self._handle.reopen()
         return other
-
-    def _open_again(self) -> SlideReader:
-        """Open the file again, and wait a little if it is gone; only once until it is back."""
-        waits = () if self._lost else _REOPEN_WAITS
-        for wait in (*waits, None):
-            try:
-                reader = self._open()
-                break
-            except UnsupportedSlideError as error:
-                if wait is None:
-                    self._lost = True
-                    raise SlideReadError(
-                        f"{error} (it was there when it was opened; tried {len(waits) + 1} times)"
-                    ) from None
-                self._sleep(wait)
-        self._lost = False
-        old, new = self._reader, reader
-        if (old.level_dimensions, old.properties) != (new.level_dimensions, new.properties):
-            reader.close()
-            raise SlideReadError(
-                f"{self.name}: is a different file than when it was opened; run it again"
-            )
-        return reader
-
-    def _renew(self) -> None:
-        """Replace the handle: OpenSlide fails every later call on one after its first error."""
-        reader = self._open_again()
-        self._reader.close()
-        self._reader = reader
 
     def close(self) -> None:
         """Close the file."""
-        self._reader.close()
+        self._handle.close()
 
     def __enter__(self) -> Self:
         return self
@@ -227,14 +118,11 @@ class Slide:
     ) -> None:
         self.close()
 
-    def _redact(self, error: ReaderError) -> str:
-        return " ".join(redact_path(str(error), self.path, self.slide_id).split())
-
     # -- what the file says about itself ---------------------------------------------------------
 
     @property
     def _properties(self) -> FileProperties:
-        return self._reader.properties
+        return self._handle.reader.properties
 
     @property
     def vendor(self) -> str:
@@ -244,12 +132,12 @@ class Slide:
     @property
     def dimensions(self) -> tuple[int, int]:
         """(width, height) of level 0."""
-        return self._reader.level_dimensions[0]
+        return self._handle.reader.level_dimensions[0]
 
     @property
     def level_dimensions(self) -> tuple[tuple[int, int], ...]:
         """(width, height) of every level, the largest first."""
-        return self._reader.level_dimensions
+        return self._handle.reader.level_dimensions
 
     @property
     def level_downsamples(self) -> tuple[float, ...]:
@@ -257,7 +145,7 @@ class Slide:
 
         They are only nearly right: a position on a level is converted with `level_factors`.
         """
-        return self._reader.level_downsamples
+        return self._handle.reader.level_downsamples
 
     @property
     def level_factors(self) -> tuple[tuple[float, float], ...]:
@@ -502,24 +390,4 @@ class Slide:
         ------
         SlideReadError : the file is damaged there, or gone
         """
-        if self._lost:
-            self._renew()
-        try:
-            return self._reader.read_rgba(location_l0, level, size)
-        except ReaderError as error:
-            failure = error
-        self._renew()
-        if self._futile < _MAX_FUTILE:
-            try:
-                rgba = self._reader.read_rgba(location_l0, level, size)
-                self._futile = 0
-                return rgba
-            except ReaderError as error:
-                failure = error
-            self._futile += 1
-            self._renew()
-        x, y = location_l0
-        raise SlideReadError(
-            f"{self.name}: cannot be read at level {level}, x {x}, y {y} "
-            f"({self._redact(failure)}); copy the slide again"
-        )
+        return self._handle.read_rgba(location_l0, level, size)

@@ -106,7 +106,7 @@ def path(tmp_path: Path) -> Path:
 
 def break_handle(slide: Slide) -> None:
     """Let the next read fail, as on an unmounted share."""
-    reader = slide._reader
+    reader = slide._handle.reader
     assert isinstance(reader, OpenSlideReader)
     reader._handle.close()
 

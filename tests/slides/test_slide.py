@@ -17,7 +17,8 @@ from support.drawing import damage_tile, noise, write_levels
 from tifffile import TiffFile
 
 from milpath.errors import MilpathError, ResolutionError, SlideReadError, UnsupportedSlideError
-from milpath.slides.slide import Slide, SlideFacts
+from milpath.slides.facts import SlideFacts
+from milpath.slides.slide import Slide
 from milpath.synthetic import SyntheticSlide
 
 SIDE = 1023  # 4 times 256 less a bit, and 15.738 times 65

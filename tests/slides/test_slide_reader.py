@@ -62,7 +62,7 @@ def test_another_reader_gives_a_slide(path: Path, monkeypatch: pytest.MonkeyPatc
         opened.append(ArrayReader(noise(200, 100)))
         return opened[-1]
 
-    monkeypatch.setattr("milpath.slides.slide.open_reader", open_array)
+    monkeypatch.setattr("milpath.slides.handle.open_reader", open_array)
     with Slide(path) as slide:
         facts = slide.facts
         assert (facts.vendor, facts.mpp_x, facts.objective) == ("own", 0.25, 40.0)
@@ -84,7 +84,7 @@ def test_the_librarys_own_text_is_only_a_detail_of_the_message(
     def fail(_: Path) -> SlideReader:
         raise ReaderError(f"Reading {path}: {text}")
 
-    monkeypatch.setattr("milpath.slides.slide.open_reader", fail)
+    monkeypatch.setattr("milpath.slides.handle.open_reader", fail)
     with pytest.raises(UnsupportedSlideError) as caught:
         Slide(path)
     message = str(caught.value)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffWriter
 
 from milpath.patches.grid import PatchGrid
-from milpath.slides.slide import SlideFacts
+from milpath.slides.facts import SlideFacts
 
 Pixels = NDArray[np.uint8]
 

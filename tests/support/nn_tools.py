@@ -22,7 +22,7 @@ from milpath.nn.encoders import SMALL, build_encoder
 from milpath.nn.mil import Member, build_head
 from milpath.params import CodecParams, GridParams, HeadParams, TileParams, TrainParams
 from milpath.patches.grid import PatchGrid
-from milpath.slides.slide import SlideFacts
+from milpath.slides.facts import SlideFacts
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]

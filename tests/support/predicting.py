@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from milpath.formats.prediction import Prediction
 from milpath.patches.grid import PatchGrid
-from milpath.slides.slide import SlideFacts
+from milpath.slides.facts import SlideFacts
 
 Floats = NDArray[np.float64]
 

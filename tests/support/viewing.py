@@ -13,7 +13,8 @@ from tifffile import TiffFile, TiffWriter
 
 from milpath.formats.prediction import Prediction
 from milpath.patches.grid import PatchGrid
-from milpath.slides.slide import Slide, SlideFacts
+from milpath.slides.facts import SlideFacts
+from milpath.slides.slide import Slide
 from napari_milpath.layers import slide_layer
 from napari_milpath.pyramid import Pyramid
 

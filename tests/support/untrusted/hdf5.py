@@ -16,7 +16,7 @@ from milpath.formats.bag import Bag, encode_patch, write_bag, write_features
 from milpath.formats.prediction import Prediction, read_prediction, write_prediction
 from milpath.params import GridParams, TileParams
 from milpath.patches.grid import PatchGrid
-from milpath.slides.slide import SlideFacts
+from milpath.slides.facts import SlideFacts
 from milpath.store import open_h5, publish_h5
 from support.untrusted.tamper import Index, edited, tamper, write_footer_with
 from support.untrusted.watch import Case

@@ -1,0 +1,39 @@
+"""Facts of a slide: the allow-list of what may be written into results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MppSource = Literal["slide", "ome-xml", "tiff-tag", "cohort", "option"]
+"""Where µm per pixel come from: the file (where it contradicts itself, which part of it), or the
+user."""
+
+
+@dataclass(frozen=True)
+class SlideFacts:
+    """The allow-list of a slide's properties that may be written into results.
+
+    Attributes
+    ----------
+    slide_id : the slide's name in every result
+    vendor : manufacturer of the scanner
+    width_l0, height_l0 : size of level 0, pixels
+    mpp_x, mpp_y : µm per pixel at level 0
+    mpp_source : where `mpp` comes from
+    objective : magnification; None if the file does not say
+    quickhash : OpenSlide's hash of the slide's metadata and its smallest level
+    content_hash : hash of its size in bytes and of a sample of level 0; None in files of earlier
+        versions
+    """
+
+    slide_id: str
+    vendor: str
+    width_l0: int
+    height_l0: int
+    mpp_x: float
+    mpp_y: float
+    mpp_source: MppSource
+    objective: float | None
+    quickhash: str
+    content_hash: str | None = None
