@@ -18,6 +18,9 @@ MPP_WARN_DIFFERENCE = 0.05
 MAX_UPSAMPLING = 1.25
 """Largest factor by which the target may be finer than the slide."""
 
+LEVEL_TOLERANCE = 1.01
+"""Factor by which a level may be coarser than the target: tags are rounded."""
+
 MAX_UNREADABLE = 0.01
 """Fraction of a slide that may be unreadable before the slide has failed."""
 

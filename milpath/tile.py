@@ -18,7 +18,13 @@ from milpath.formats.bag import Bag, BagHeader, bag_fingerprint, encode_patch, w
 from milpath.formats.existing import Existing
 from milpath.formats.geometry import compare_annotations, compare_slides
 from milpath.formats.layout import bag_path, qc_path
-from milpath.params import MAX_UNREADABLE, MPP_WARN_DIFFERENCE, TileParams, compare_params
+from milpath.params import (
+    LEVEL_TOLERANCE,
+    MAX_UNREADABLE,
+    MPP_WARN_DIFFERENCE,
+    TileParams,
+    compare_params,
+)
 from milpath.patches.grid import PatchGrid, plan_grid
 from milpath.patches.reader import stream_patches
 from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
@@ -89,13 +95,15 @@ def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None =
             tissue = rasterize_annotation(thumbnail, tissue, annotation.polygons)
         except AnnotationError as error:
             raise AnnotationError(f"{slide.name}: {error}") from None
-    for warning in _warnings(slide, thumbnail, tissue, annotated=annotation is not None):
+    for warning in _warnings(
+        slide, thumbnail, tissue, params.grid.mpp, annotated=annotation is not None
+    ):
         log.warning("%s: %s", slide.slide_id, warning)
     return Plan(thumbnail, tissue, plan_grid(slide, tissue, params.grid))
 
 
 def _warnings(
-    slide: Slide, thumbnail: Thumbnail, tissue: TissueMask, *, annotated: bool
+    slide: Slide, thumbnail: Thumbnail, tissue: TissueMask, mpp: float, *, annotated: bool
 ) -> Iterator[str]:
     """Find what is suspicious about a slide, but does not prevent tiling."""
     yield from slide.mpp_notes
@@ -104,6 +112,11 @@ def _warnings(
         yield (
             f"its file has {own:.4g} µm per pixel, the {slide.mpp_source} has {used:.4g}, which is "
             "used"
+        )
+    if used > mpp * LEVEL_TOLERANCE:
+        yield (
+            f"scanned at {used:.4g} µm per pixel, coarser than the {mpp:g} of its patches: "
+            f"they are enlarged {used / mpp:.3g} times, which adds no detail"
         )
     if tissue.has_colour_cast:
         yield (

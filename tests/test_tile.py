@@ -215,6 +215,16 @@ def test_a_little_damage_is_logged(
     assert "% of its area cannot be read" in caplog.text
 
 
+@pytest.mark.parametrize(("mpp", "said"), [(0.96, "enlarged 1.04 times"), (1.0, ""), (1.1, "")])
+def test_patches_finer_than_the_scan_are_said_to_be_enlarged(
+    drawn: SyntheticSlide, caplog: pytest.LogCaptureFixture, mpp: float, said: str
+) -> None:
+    with Slide(drawn.path) as slide:  # 1 µm per pixel
+        plan_slide(slide, TileParams(grid=GridParams(mpp=mpp, patch_px=64)))
+    assert said in caplog.text
+    assert ("enlarged" in caplog.text) == bool(said)
+
+
 def test_a_bag_with_unreadable_patches_is_replaced_since_the_slide_may_have_been_repaired(
     drawn: SyntheticSlide, tmp_path: Path
 ) -> None:

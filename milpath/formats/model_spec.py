@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -13,6 +13,9 @@ from milpath.params import HeadParams, Params, TileParams, describe_violation
 from milpath.slides.names import is_printable
 from milpath.store import SafeH5, open_h5
 from milpath.version import __version__
+
+if TYPE_CHECKING:
+    from milpath.slides.slide import Slide
 
 _MAX_BYTES = 1 << 20
 _Record = TypeVar("_Record", bound=BaseModel)
@@ -135,3 +138,11 @@ def read_record(kind: type[_Record], path: Path) -> _Record:
         ) from None
     except OSError as error:
         raise StoredFileError(f"{path.name}: cannot be read ({error.strerror})") from None
+
+
+def check_resolution(slide: Slide, spec: BundleSpec) -> None:
+    """Raise `ResolutionError` if a slide is too coarse for the patches of a model."""
+    slide.level_for(
+        spec.tile.grid.mpp,
+        "which is the model's; classify a finer scan, or train a model with a larger tile --mpp",
+    )

@@ -14,7 +14,7 @@ from milpath.figures.heatmap import render_heatmap
 from milpath.figures.overlay import overlay_title, write_overlay
 from milpath.formats.existing import Existing
 from milpath.formats.layout import overlay_path, prediction_path
-from milpath.formats.model_spec import BundleSpec
+from milpath.formats.model_spec import BundleSpec, check_resolution
 from milpath.formats.prediction import Prediction, find_prediction, write_prediction
 from milpath.formats.scores import format_probability
 from milpath.predictions_table import ClassifyFacts, summarize_prediction
@@ -71,7 +71,7 @@ def classify_slide(
         verb = "classified" if prediction is None else "rendered"
         reason = found if prediction is None else Existing[Prediction].stale(_NO_PICTURE)
         if dry_run:
-            slide.level_for(spec.tile.grid.mpp)
+            check_resolution(slide, spec)
             return planned_outcome(entry, verb, reason)
         if prediction is None:
             assert predict is not None

@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from milpath.errors import UnsupportedSlideError, UsageError
 from milpath.formats.bag import Bag, as_kept
-from milpath.formats.model_spec import BundleSpec
+from milpath.formats.model_spec import BundleSpec, check_resolution
 from milpath.formats.prediction import Prediction
 from milpath.formats.scores import BagScores
 from milpath.nn.bundle import Bundle, load_bundle
@@ -227,6 +227,7 @@ def predict_slide(
     SlideError : the slide cannot be tiled, or has another kind of background than the model's
     """
     spec = model.spec
+    check_resolution(slide, spec)
     plan = plan_slide(slide, spec.tile, annotation)
     _check_background(slide.name, plan.tissue.background, len(plan.grid), spec)
     rows: list[int] = []

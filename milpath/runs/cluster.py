@@ -106,6 +106,7 @@ class Cluster:
                     break
                 item = running.pop(ended)
                 outcome = self._outcome(ended)
+                del ended  # a result that is still held is computed again if its worker dies
                 if outcome is None:
                     retries.append(item)
                 else:

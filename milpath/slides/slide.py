@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
-from milpath.params import MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
+from milpath.params import LEVEL_TOLERANCE, MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
 from milpath.slides.facts import MppSource, SlideFacts
 from milpath.slides.handle import SlideHandle
 from milpath.slides.identity import hash_contents
@@ -289,8 +289,13 @@ class Slide:
                 "save it again without the fourth sample"
             )
 
-    def level_for(self, mpp: float) -> int:
+    def level_for(self, mpp: float, remedy: str | None = None) -> int:
         """Return the coarsest level at least as fine as `mpp` (1 % tolerance for rounded tags).
+
+        Parameters
+        ----------
+        mpp : µm per pixel
+        remedy : what the user can do if the slide is too coarse; by default, to give `--mpp`
 
         Raises
         ------
@@ -301,12 +306,12 @@ class Slide:
             raise ResolutionError(
                 f"{self.name}: scanned at {finest:.4g} µm per pixel, coarser than the requested "
                 f"{mpp:g}; expected at most {MAX_UPSAMPLING:g} times that; "
-                f"give --mpp {finest:.2g} or more"
+                f"{remedy or f'give --mpp {finest:.4g} or more'}"
             )
         fine_enough = [
             level
             for level, factors in enumerate(self.level_factors)
-            if finest * max(factors) <= mpp * 1.01
+            if finest * max(factors) <= mpp * LEVEL_TOLERANCE
         ]
         return fine_enough[-1] if fine_enough else 0
 

@@ -13,14 +13,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import softmax
+from support.drawing import noise, write_levels
 from support.nn_tools import Floats, make_bundle, make_member
 
 from milpath.cohort.cohort import SlideEntry
-from milpath.errors import SlideReadError, UnsupportedSlideError
+from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
 from milpath.formats.bag import Bag
 from milpath.formats.prediction import read_prediction
 from milpath.nn.bundle import Bundle
-from milpath.nn.classify import Classifier
+from milpath.nn.classify import Classifier, classify_slide
 from milpath.nn.mil import build_evidence, build_mil
 from milpath.nn.predict import (
     FEATURES_BATCH,
@@ -208,6 +209,17 @@ def test_a_slide_without_tissue_has_no_class(
     assert found.status == "no_tissue"
     assert np.isnan(found.probs).all()
     assert not (tmp_path / "blank.png").exists()
+
+
+def test_a_slide_too_coarse_for_the_model_fails_with_advice_that_classify_can_follow(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    coarse = SlideEntry(write_levels(tmp_path / "c.tif", [noise(300, 300)], (2.1, 2.1)), "coarse")
+    for predict in (classifier.predict, None):
+        with pytest.raises(ResolutionError, match="which is the model's; classify a finer scan"):
+            classify_slide(
+                coarse, tmp_path, classifier.model.spec, predict, dry_run=predict is None
+            )
 
 
 def test_a_dark_slide_raises_by_a_bright_model(

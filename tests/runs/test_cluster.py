@@ -105,6 +105,9 @@ def test_only_the_slide_of_a_killed_worker_is_retried(farm: Farm, tmp_path: Path
     with join_cluster(str(farm.file), tmp_path / "out", []) as cluster:
         run = run_job(partial(note_and_work, notes=notes), entries(*names), cluster)
         outcomes = [next(run) for _ in names[1:]]
+        with Client(scheduler_file=str(farm.file), set_as_default=False) as client:
+            # a result that is not released yet would be computed again
+            wait_for(lambda: client.run_on_scheduler(count_tasks) == 1)
         kill_victim(notes)
         found = summary([*outcomes, *run])
     assert found == dict.fromkeys(names, ("ok", "done"))

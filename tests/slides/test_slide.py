@@ -232,6 +232,8 @@ def test_requesting_more_detail_than_the_slide_has_raises(spots: Path) -> None:
         assert slide.level_for(0.5 / 1.249) == 0
         with pytest.raises(ResolutionError, match=r"coarser than.*give --mpp 0\.5 or more"):
             slide.level_for(0.5 / 1.26)
+        with pytest.raises(ResolutionError, match=r"at most 1\.25 times that; scan it again$"):
+            slide.level_for(0.5 / 1.26, "scan it again")
 
 
 # -- damage ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Marker pen: strokes of felt-tip ink on the glass."""
+"""Marker pen: strokes of felt-tip ink on the slide."""
 
 from __future__ import annotations
 
