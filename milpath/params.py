@@ -152,6 +152,17 @@ class GridParams(Params):
         return self
 
 
+class ArtefactParams(Params):
+    """Limits of a patch's artefacts, None for no limit; see `milpath.patches.artefacts`."""
+
+    max_blur: float | None = Field(None, ge=0, le=1)
+    """Leave out patches with more blur, 0 (sharp) to 1; sharp tissue has 0.2 to 0.4."""
+    max_fold: float | None = Field(None, ge=0, le=1)
+    """Leave out patches of which a larger fraction is folded tissue."""
+    max_pen: float | None = Field(None, ge=0, le=1)
+    """Leave out patches of which a larger fraction is marker pen."""
+
+
 class CodecParams(Params):
     """Pixel storage; see `milpath.formats.bag`."""
 
@@ -166,6 +177,7 @@ class TileParams(Params):
 
     tissue: TissueParams = TissueParams()
     grid: GridParams = GridParams()
+    artefacts: ArtefactParams = ArtefactParams()
     pixels: CodecParams = CodecParams()
 
 

@@ -6,15 +6,17 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from milpath.cohort.cohort import SlideEntry
 from milpath.errors import AnnotationError, SlideReadError, StoredFileError
 from milpath.figures.canvas import encode_png
 from milpath.figures.qc import draw_qc
-from milpath.formats.bag import Bag, BagHeader, bag_fingerprint, encode_patch, write_bag
+from milpath.formats.bag import Bag, BagHeader, Encoded, bag_fingerprint, encode_patch, write_bag
 from milpath.formats.existing import Existing
 from milpath.formats.geometry import compare_annotations, compare_slides
 from milpath.formats.layout import bag_path, qc_path
@@ -25,7 +27,8 @@ from milpath.params import (
     TileParams,
     compare_params,
 )
-from milpath.patches.grid import PatchGrid, plan_grid
+from milpath.patches.artefacts import ArtefactFilter, Scores, find_clean, measure_blur
+from milpath.patches.grid import PatchGrid, box_mean, plan_grid
 from milpath.patches.reader import stream_patches
 from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
 from milpath.slides.facts import MppSource, SlideFacts
@@ -47,6 +50,12 @@ class Plan:
     thumbnail: Thumbnail
     tissue: TissueMask
     grid: PatchGrid
+    fold: Scores
+    """Fraction of each patch that is folded tissue, (N,)."""
+    pen: Scores
+    """Fraction of each patch that is marker pen, (N,)."""
+    left_out: int
+    """Patches left out because of either."""
 
     @property
     def pen_mm2(self) -> float:
@@ -72,6 +81,8 @@ class TileFacts(Facts):
     """Area that was left out as marker pen."""
     grey: bool = False
     """Whether the slide has no colour."""
+    left_out: int = 0
+    """Patches left out as artefacts."""
 
 
 def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None = None) -> Plan:
@@ -99,7 +110,18 @@ def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None =
         slide, thumbnail, tissue, params.grid.mpp, annotated=annotation is not None
     ):
         log.warning("%s: %s", slide.slide_id, warning)
-    return Plan(thumbnail, tissue, plan_grid(slide, tissue, params.grid))
+    grid = plan_grid(slide, tissue, params.grid)
+    fold, pen = (_cover(mask, tissue, grid) for mask in (tissue.fold, tissue.pen))
+    rows = find_clean(fold, pen, params.artefacts)
+    left_out = len(grid) - len(rows)
+    return Plan(thumbnail, tissue, grid.select(rows), fold[rows], pen[rows], left_out)
+
+
+def _cover(mask: NDArray[np.bool_] | None, tissue: TissueMask, grid: PatchGrid) -> Scores:
+    """Return the fraction of each patch that a mask covers, (N,)."""
+    if mask is None:
+        return np.zeros(len(grid), np.float32)
+    return box_mean(mask, tissue.lattice, grid.coords, grid.patch_size_l0).astype(np.float32)
 
 
 def _warnings(
@@ -169,7 +191,8 @@ def tile_slide(
             return planned_outcome(entry, "tiled", found)
         plan = plan_slide(slide, params, annotation)
         header = _write_results(slide, plan, out, params, drawn, threads)
-        facts = _collect_facts(slide.facts, plan.grid, header, len(plan.grid) - header.unreadable)
+        patches = len(plan.grid) + plan.left_out - header.unreadable - header.left_out
+        facts = _collect_facts(slide.facts, plan.grid, header, patches)
     message = ", ".join(filter(None, [_describe(facts), describe_redo("tiled", found)]))
     return Outcome(entry.slide_id, header.status, message, facts)
 
@@ -179,8 +202,12 @@ def _write_results(
 ) -> BagHeader:
     path, qc = bag_path(out, slide.slide_id), qc_path(out, slide.slide_id)
     discard(qc)  # an older picture would show that all is done
-    encode = partial(encode_patch, params=params.pixels)
-    patches = stream_patches(slide, plan.grid, encode, threads)
+    artefacts = ArtefactFilter(params.artefacts, plan.fold, plan.pen)
+
+    def process(pixels: NDArray[np.uint8]) -> tuple[Encoded, float]:
+        return encode_patch(pixels, params.pixels), measure_blur(pixels)
+
+    patches = artefacts.keep(stream_patches(slide, plan.grid, process, threads))
     with ThreadPoolExecutor(1) as pool:  # draws while patches are read
         picture = pool.submit(_draw_png, plan, slide.slide_id)
         background = plan.tissue.background
@@ -192,10 +219,16 @@ def _write_results(
             patches,
             params,
             annotation,
+            artefacts=artefacts,
+            left_out=plan.left_out,
             pen_mm2=round(plan.pen_mm2, 4) if annotation is None else 0.0,
             grey=plan.tissue.is_grey,
         )
-    publish_bytes(qc, picture.result())
+    if artefacts.left_out:
+        plan = replace(plan, grid=plan.grid.select(artefacts.rows))
+        publish_bytes(qc, _draw_png(plan, slide.slide_id))
+    else:
+        publish_bytes(qc, picture.result())
     return header
 
 
@@ -247,6 +280,7 @@ def _collect_facts(
         bag=bag_path(Path(), slide.slide_id).name,
         pen_mm2=header.pen_mm2,
         grey=header.grey,
+        left_out=header.left_out,
     )
 
 
@@ -259,11 +293,15 @@ def _differences(old: SlideFacts, new: SlideFacts, was: TileParams, now: TilePar
 
 def _describe(facts: TileFacts) -> str:
     none = "too little tissue in its annotation" if facts.annotated else "no tissue found"
+    if facts.left_out:
+        none = "no patch within the limits of artefacts"
     parts = [f"{facts.patches} patches" if facts.patches else f"{none}: a bag of 0 patches"]
     if facts.annotated and facts.patches:
         parts.append("all in its annotation")
     if facts.unreadable:
         parts.append(f"{facts.unreadable} unreadable patches left out")
+    if facts.left_out:
+        parts.append(f"{facts.left_out} patches left out as artefacts")
     if facts.background == "dark":
         parts.append("dark background, treated as fluorescence")
     if facts.pen_mm2:

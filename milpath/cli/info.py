@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from milpath.cli.console import JsonOption
 from milpath.errors import ResolutionError, StoredFileError, UsageError
+
+if TYPE_CHECKING:
+    from milpath.formats.bag import Bag
 
 
 def info(
@@ -139,6 +142,20 @@ def _describe_slide(path: Path) -> dict[str, Any]:
         }
 
 
+def _describe_artefacts(bag: Bag) -> dict[str, float] | None:
+    """Return the middle and the upper end of each score; None without patches or scores."""
+    import numpy as np
+
+    scores = bag.read_artefacts()
+    if scores is None or not len(scores):
+        return None
+    found = {}
+    for name, values in vars(scores).items():
+        found[f"{name}, median"] = round(float(np.median(values)), 3)
+        found[f"{name}, 95th percentile"] = round(float(np.percentile(values, 95)), 3)
+    return found
+
+
 def _describe_bag(path: Path) -> dict[str, Any]:
     from milpath.formats.bag import Bag
 
@@ -149,6 +166,8 @@ def _describe_bag(path: Path) -> dict[str, Any]:
             "status": bag.header.status,
             "patches": len(bag),
             "unreadable patches": bag.header.unreadable,
+            "patches left out as artefacts": bag.header.left_out,
+            "artefacts": _describe_artefacts(bag),
             **_describe_geometry(bag.slide, bag.grid),
             "pixels": bag.header.params.pixels.model_dump(),
             "features": f"{bag.feature_dim} of {bag.encoder[0]}" if bag.encoder else None,

@@ -26,11 +26,12 @@ from milpath.cli.machines import (
 )
 from milpath.cli.params_file import ParamsOption, given_options, merge_params
 from milpath.cli.runs import DryRunOption, open_run
-from milpath.params import CodecParams, GridParams, TileParams, TissueParams
+from milpath.params import ArtefactParams, CodecParams, GridParams, TileParams, TissueParams
 
 _GRID = GridParams()
 _PIXELS = CodecParams()
 _TISSUE = TissueParams()
+_ARTEFACTS = ArtefactParams()
 _NAMES = {
     "mpp": "grid.mpp",
     "patch_size": "grid.patch_px",
@@ -38,6 +39,9 @@ _NAMES = {
     "min_tissue": "grid.min_tissue",
     "sensitivity": "tissue.sensitivity",
     "keep_pen": "tissue.exclude_pen",
+    "max_blur": "artefacts.max_blur",
+    "max_fold": "artefacts.max_fold",
+    "max_pen": "artefacts.max_pen",
     "codec": "pixels.codec",
     "quality": "pixels.quality",
 }
@@ -81,6 +85,27 @@ def tile(
             "do.",
         ),
     ] = not _TISSUE.exclude_pen,
+    max_blur: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out patches with more blur, 0 (sharp) to 1. See the scores of your own "
+            "slides before you choose: [dim]milpath info BAG[/].",
+            show_default="no limit",
+        ),
+    ] = _ARTEFACTS.max_blur,
+    max_fold: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out patches of which more is folded tissue, 0 to 1.",
+            show_default="no limit",
+        ),
+    ] = _ARTEFACTS.max_fold,
+    max_pen: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out patches of which more is marker pen, 0 to 1.", show_default="no limit"
+        ),
+    ] = _ARTEFACTS.max_pen,
     codec: Annotated[
         str,
         typer.Option(help="Pixel storage format: jpeg, or raw (lossless, about 7 times larger)."),

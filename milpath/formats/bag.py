@@ -1,8 +1,8 @@
 """Bag: the patches of one slide, and their features, in one HDF5 file.
 
 Layout: `/coords` (N, 2) int64 with TRIDENT's attribute names; `/patches`, either JPEG bytes end to
-end with `/patch_offsets` (N+1,) int64, or raw (N, P, P, 3) uint8; and after `milpath embed`
-`/features` (N, D) float16 or float32.
+end with `/patch_offsets` (N+1,) int64, or raw (N, P, P, 3) uint8; their artefacts as `/blur`,
+`/fold` and `/pen` (N,) float32; and after `milpath embed` `/features` (N, D) float16 or float32.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from pydantic import TypeAdapter
 
 from milpath.errors import StoredFileError
 from milpath.formats.geometry import read_geometry, write_geometry
-from milpath.params import CodecParams, TileParams
+from milpath.params import ArtefactParams, CodecParams, TileParams
+from milpath.patches.artefacts import ArtefactFilter, Artefacts
 from milpath.patches.grid import PatchGrid
 from milpath.slides.facts import SlideFacts
 from milpath.store import fingerprint, open_h5, publish_h5
@@ -56,6 +57,7 @@ class BagHeader:
     annotation : fingerprint of the tissue annotation; None if the tissue was detected
     pen_mm2 : area that was left out as marker pen
     grey : whether the slide has no colour
+    left_out : number of patches left out as artefacts
     """
 
     status: BagStatus
@@ -66,9 +68,10 @@ class BagHeader:
     annotation: str | None = None
     pen_mm2: float = 0.0
     grey: bool = False
+    left_out: int = 0
 
 
-_OPTIONAL = ("annotation", "pen_mm2", "grey")
+_OPTIONAL = ("annotation", "pen_mm2", "grey", "left_out")
 _HEADER = TypeAdapter(BagHeader)
 
 
@@ -77,7 +80,11 @@ def bag_fingerprint(slide: SlideFacts, params: TileParams, annotation: str | Non
     more = [] if annotation is None else [annotation]
     if slide.content_hash is not None:
         more.append(f"contents {slide.content_hash}")
-    source = (slide.quickhash, slide.mpp_x, slide.mpp_y, params.model_dump(), *more)
+    limits = params.artefacts != ArtefactParams()
+    values = params.model_dump(
+        exclude=None if limits else {"artefacts"}
+    )  # as before there were any
+    source = (slide.quickhash, slide.mpp_x, slide.mpp_y, values, *more)
     return fingerprint("bag", *source)
 
 
@@ -90,6 +97,8 @@ def write_bag(  # noqa: PLR0913 (each keyword is one thing that is stored)
     params: TileParams,
     annotation: str | None = None,
     *,
+    artefacts: ArtefactFilter | None = None,
+    left_out: int = 0,
     pen_mm2: float = 0.0,
     grey: bool = False,
 ) -> BagHeader:
@@ -105,6 +114,8 @@ def write_bag(  # noqa: PLR0913 (each keyword is one thing that is stored)
         not be read and are left out of the bag
     params : parameters the grid and the patches were made with
     annotation : fingerprint of the tissue annotation, None without one
+    artefacts : what `patches` went through; their scores are stored
+    left_out : number of patches that the grid lacks already because of artefacts
     pen_mm2, grey : see `BagHeader`
 
     Returns
@@ -120,15 +131,21 @@ def write_bag(  # noqa: PLR0913 (each keyword is one thing that is stored)
         h5.flush()  # otherwise the bytes depend on when the dataset object is freed
         kept = grid.select(rows)
         write_geometry(h5, slide, kept)
+        blurred = 0
+        if artefacts is not None:
+            blurred = artefacts.left_out
+            for name, scores in vars(artefacts.scores).items():
+                h5.create_dataset(name, data=scores)
         header = BagHeader(
             status="ok" if len(kept) else "no_tissue",
             background=background,
-            unreadable=len(grid) - len(kept),
+            unreadable=len(grid) - len(kept) - blurred,
             fingerprint=bag_fingerprint(slide, params, annotation),
             params=params,
             annotation=annotation,
             pen_mm2=pen_mm2,
             grey=grey,
+            left_out=left_out + blurred,
         )
         for field in fields(header):
             value = getattr(header, field.name)
@@ -383,6 +400,22 @@ class Bag:
                     f"{self.path.name}: patch {row} is damaged ({error}); tile it again"
                 ) from None
         return patches
+
+    def read_artefacts(self) -> Artefacts | None:
+        """Read the artefacts of all patches; None in files of earlier versions.
+
+        Raises
+        ------
+        StoredFileError : damaged, or not 0 to 1
+        """
+        names = [field.name for field in fields(Artefacts)]
+        if not all(name in self._h5 for name in names):
+            return None
+        values = {name: self._h5.read(name, "float32", (len(self),)) for name in names}
+        for name, scores in values.items():
+            if not ((scores >= 0) & (scores <= 1)).all():
+                raise self._h5.refuse(f"{name!r} is not 0 to 1 everywhere")
+        return Artefacts(**values)
 
     def iter_patches(self, batch: int) -> Iterator[NDArray[np.uint8]]:
         """Read all patches in order, up to `batch` at a time; arrays as in `read_patches`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from milpath.nn.bundle import Bundle, load_bundle
 from milpath.nn.engine import keras
 from milpath.nn.mil import Member, build_evidence
 from milpath.params import compare_params
+from milpath.patches.artefacts import ArtefactFilter, measure_blur
 from milpath.patches.grid import PatchGrid
 from milpath.patches.reader import Patch, stream_patches
 from milpath.slides.facts import SlideFacts
@@ -230,12 +230,19 @@ def predict_slide(
     check_resolution(slide, spec)
     plan = plan_slide(slide, spec.tile, annotation)
     _check_background(slide.name, plan.tissue.background, len(plan.grid), spec)
-    rows: list[int] = []
-    # the model was trained on patches as bags store them (JPEG), so they are encoded here too
-    stored = partial(as_kept, params=spec.tile.pixels)
-    patches = stream_patches(slide, plan.grid, stored, threads)
-    scores = score_bag(model.evidence, model.bias, _note_rows(patches, rows, slide, plan.grid))
-    grid, unreadable = plan.grid.select(np.asarray(rows, np.int64)), len(plan.grid) - len(rows)
+    artefacts = ArtefactFilter(spec.tile.artefacts, plan.fold, plan.pen)
+
+    def process(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
+        # the model was trained on patches as bags store them (JPEG), so they are encoded here too
+        return as_kept(pixels, spec.tile.pixels), measure_blur(pixels)
+
+    patches = artefacts.keep(stream_patches(slide, plan.grid, process, threads))
+    scores = score_bag(model.evidence, model.bias, _count(patches, slide, plan.grid))
+    grid = plan.grid.select(artefacts.rows)
+    unreadable = len(plan.grid) - len(grid) - artefacts.left_out
+    left_out = plan.left_out + artefacts.left_out
+    if left_out:
+        log.warning("%s: %d patches left out as artefacts", slide.slide_id, left_out)
     annotated = annotation.fingerprint if annotation else None
     return _assemble(model, scores, slide.facts, grid, unreadable, annotated)
 
@@ -270,12 +277,9 @@ def _check_background(name: str, background: str, patches: int, spec: BundleSpec
         )
 
 
-def _note_rows(
-    patches: Iterator[Patch], rows: list[int], slide: Slide, grid: PatchGrid
-) -> Iterator[NDArray[np.uint8]]:
-    """Yield patches as (1, P, P, 3), append their rows to `rows`, and log the progress."""
-    for row, pixels in patches:
-        rows.append(row)
+def _count(patches: Iterator[Patch], slide: Slide, grid: PatchGrid) -> Iterator[NDArray[np.uint8]]:
+    """Yield patches as (1, P, P, 3), and log the progress."""
+    for number, (_, pixels) in enumerate(patches, start=1):
         yield pixels[None]
-        if len(rows) % BATCH == 0:
-            log.info("%s: %d of %d patches", slide.slide_id, len(rows), len(grid))
+        if number % BATCH == 0:
+            log.info("%s: %d of %d patches", slide.slide_id, number, len(grid))

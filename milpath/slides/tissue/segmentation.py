@@ -28,6 +28,7 @@ from milpath.slides.tissue.background import (
     measure_background,
 )
 from milpath.slides.tissue.fill import find_flat, grow_fill, leave_fringe
+from milpath.slides.tissue.fold import find_folds
 from milpath.slides.tissue.masks import (
     Mask,
     keep_seeded,
@@ -65,6 +66,7 @@ class TissueMask:
     lattice : where its cells lie on the slide
     background : `bright` (brightfield: H&E, IHC) or `dark` (fluorescence)
     pen : boolean array (rows, cols), True = excluded as marker pen
+    fold : boolean array (rows, cols), True = tissue that lies on itself; None for fluorescence
     background_rgb : RGB of the empty slide in brightfield; None if no empty area is visible
     is_grey : whether the picture has no colour at all
     """
@@ -73,6 +75,7 @@ class TissueMask:
     lattice: Lattice
     background: Background
     pen: Mask
+    fold: Mask | None = None
     background_rgb: tuple[int, int, int] | None = None
     is_grey: bool = False
 
@@ -112,6 +115,7 @@ def segment_tissue(thumbnail: Thumbnail, params: TissueParams) -> TissueMask:
     flat = find_flat(planes, valid, mpp)
     empty = measure_background(planes, valid, flat)
     fill = grow_fill(planes, flat, empty, mpp)
+    white = choose_white(empty, planes, saturated)
     pen = np.zeros(valid.shape, np.bool_)
     background: Background = "bright"
     grey = is_grey(planes)
@@ -122,7 +126,6 @@ def segment_tissue(thumbnail: Thumbnail, params: TissueParams) -> TissueMask:
     else:
         if fill.mean() > _MIN_CANVAS:  # less of it could be an even stroke of a pen
             valid &= ~fill
-        white = choose_white(empty, planes, saturated)
         # Without colour, or under a strong cast (a wrong colour space), inks are not recognised.
         if params.exclude_pen and not grey and np.min(white) > MIN_NEUTRAL * np.max(white):
             pen = find_pen(planes, white, valid, mpp)
@@ -133,7 +136,8 @@ def segment_tissue(thumbnail: Thumbnail, params: TissueParams) -> TissueMask:
         mask = _above_noise(measure(planes, white), valid, bounds, mpp, params)
     mask = leave_fringe(_clean_up(mask, mpp, params) & valid, fill, mpp)
     rgb = None if empty is None else (int(empty[0]), int(empty[1]), int(empty[2]))
-    return TissueMask(mask, thumbnail.lattice, background, pen, rgb, grey)
+    fold = None if background == "dark" else find_folds(measure_darkness(planes, white), mask, mpp)
+    return TissueMask(mask, thumbnail.lattice, background, pen, fold, rgb, grey)
 
 
 def _emission(planes: Pixels, valid: Mask) -> Field:
