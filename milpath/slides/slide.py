@@ -12,8 +12,6 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from PIL import Image
 
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
 from milpath.params import LEVEL_TOLERANCE, MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
+from milpath.slides.closing import Closing
 from milpath.slides.facts import MppSource, SlideFacts
 from milpath.slides.handle import SlideHandle
 from milpath.slides.identity import hash_contents
@@ -39,7 +38,7 @@ from milpath.slides.validation import (
 _MIN_OPAQUE = 250  # alpha that some pixel of a slide has
 
 
-class Slide:
+class Slide(Closing):
     """A whole-slide image.
 
     Parameters
@@ -106,17 +105,6 @@ class Slide:
     def close(self) -> None:
         """Close the file."""
         self._handle.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- what the file says about itself ---------------------------------------------------------
 
