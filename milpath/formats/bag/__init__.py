@@ -8,7 +8,7 @@ end with `/patch_offsets` (N+1,) int64, or raw (N, P, P, 3) uint8; their artefac
 from milpath.formats.bag.features import write_features
 from milpath.formats.bag.header import BagHeader, BagStatus, bag_fingerprint
 from milpath.formats.bag.reading import Bag
-from milpath.formats.bag.writing import Encoded, as_kept, encode_patch, write_bag
+from milpath.formats.bag.writing import Encoded, as_kept, encode_patch, estimate_bytes, write_bag
 
 __all__ = [
     "Bag",
@@ -18,6 +18,7 @@ __all__ = [
     "as_kept",
     "bag_fingerprint",
     "encode_patch",
+    "estimate_bytes",
     "write_bag",
     "write_features",
 ]

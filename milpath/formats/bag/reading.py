@@ -79,7 +79,22 @@ class Bag(Closing):
             )
         return header
 
+    @property
+    def has_pixels(self) -> bool:
+        """Whether it holds the pixels of its patches, not only where they lie."""
+        return self.header.params.pixels.codec != "none"
+
+    def require_pixels(self) -> None:
+        """Raise `StoredFileError` unless it holds the pixels of its patches."""
+        if not self.has_pixels:
+            raise StoredFileError(
+                f"{self.path.name}: holds no pixels (it was made by tile --coords-only); tile the "
+                "slide again without this option"
+            )
+
     def _read_offsets(self) -> NDArray[np.int64] | None:
+        if not self.has_pixels:
+            return None
         if self._h5.dataset_attr("patches", "codec") != "jpeg":
             self._read_raw(slice(0, 0))
             return None
@@ -110,6 +125,7 @@ class Bag(Closing):
         ------
         StoredFileError : damaged there
         """
+        self.require_pixels()
         side = self.grid.patch_px
         if self._offsets is None:
             order = np.argsort(rows)
@@ -137,14 +153,16 @@ class Bag(Closing):
         ------
         StoredFileError : damaged, or not 0 to 1
         """
-        names = [field.name for field in fields(Artefacts)]
-        if not all(name in self._h5 for name in names):
+        if "pen" not in self._h5:
             return None
-        values = {name: self._h5.read(name, "float32", (len(self),)) for name in names}
-        for name, scores in values.items():
-            if not ((scores >= 0) & (scores <= 1)).all():
-                raise self._h5.refuse(f"{name!r} is not 0 to 1 everywhere")
-        return Artefacts(**values)
+        blur = self._read_scores("blur") if "blur" in self._h5 else None
+        return Artefacts(blur, self._read_scores("fold"), self._read_scores("pen"))
+
+    def _read_scores(self, name: str) -> NDArray[np.float32]:
+        scores = self._h5.read(name, "float32", (len(self),))
+        if not ((scores >= 0) & (scores <= 1)).all():
+            raise self._h5.refuse(f"{name!r} is not 0 to 1 everywhere")
+        return scores
 
     def iter_patches(self, batch: int) -> Iterator[NDArray[np.uint8]]:
         """Read all patches in order, up to `batch` at a time; arrays as in `read_patches`."""
