@@ -128,6 +128,8 @@ def compare_annotations(old: str | None, new: str | None) -> list[str]:
         return ["its tissue changed from detected to annotated"]
     if new is None:
         return ["its tissue changed from annotated to detected"]
+    if old.partition("+")[0] == new.partition("+")[0]:  # the same file
+        return ["its tissue annotation is read in another frame"]
     return ["its tissue annotation differs"]
 
 
