@@ -260,7 +260,7 @@ def write_annotation(
     corner : (x, y) of the slide's bounds
     frame : that the file's coordinates are in
     """
-    origin = np.array(frame.origin(corner), np.float64)
+    origin = frame.origin(corner)
     features = [
         {
             "type": "Feature",
@@ -274,7 +274,7 @@ def write_annotation(
         }
         for polygon in polygons
     ]
-    record = frame_record(frame, corner)
+    record = frame_record(frame, origin)
     publish_json(path, {"type": "FeatureCollection", "milpath": record, "features": features})
 
 

@@ -63,11 +63,12 @@ AS_ON_CANVAS = Placement()
 """Of a slide without bounds, where both frames are the same."""
 
 
-def frame_record(frame: Frame, corner: Point) -> dict[str, object]:
-    """Build the member `milpath` of a GeoJSON file: its frame, and where on the canvas it begins.
+def frame_record(frame: Frame, origin: Point) -> dict[str, object]:
+    """Build the member `milpath` of a GeoJSON file, from which its placement is read again.
 
     Parameters
     ----------
-    corner : (x, y) of the slide's bounds, level-0 pixels of the canvas
+    frame : of the file's coordinates
+    origin : canvas position of their zero, level-0 pixels (x, y)
     """
-    return {"frame": str(frame), "origin": [float(value) for value in frame.origin(corner)]}
+    return {"frame": str(frame), "origin": list(origin)}

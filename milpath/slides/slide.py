@@ -68,6 +68,8 @@ class SlideFacts:
     quickhash : OpenSlide's hash of the slide's metadata and its smallest level
     content_hash : hash of its size in bytes and of a sample of level 0; None in files of earlier
         versions
+    bounds_x_l0, bounds_y_l0 : corner of the scanned area, where QuPath begins to count; None in
+        files of earlier versions
     """
 
     slide_id: str
@@ -80,6 +82,15 @@ class SlideFacts:
     objective: float | None
     quickhash: str
     content_hash: str | None = None
+    bounds_x_l0: int | None = None
+    bounds_y_l0: int | None = None
+
+    @property
+    def corner(self) -> tuple[int, int] | None:
+        """(x, y) of the scanned area, level-0 pixels of the canvas; None if it is not known."""
+        if self.bounds_x_l0 is None or self.bounds_y_l0 is None:
+            return None
+        return self.bounds_x_l0, self.bounds_y_l0
 
 
 class Slide:
@@ -366,6 +377,7 @@ class Slide:
         """The allow-listed properties; raises `ResolutionError` as `mpp` does."""
         width, height = self.dimensions
         mpp_x, mpp_y = self.mpp
+        bounds_x, bounds_y = self.bounds_l0[:2]
         return SlideFacts(
             slide_id=self.slide_id,
             vendor=self.vendor,
@@ -377,6 +389,8 @@ class Slide:
             objective=self.objective,
             quickhash=self.quickhash,
             content_hash=self.content_hash,
+            bounds_x_l0=bounds_x,
+            bounds_y_l0=bounds_y,
         )
 
     @property
