@@ -1,7 +1,8 @@
 """Export: predictions in the formats of other programs.
 
 GeoJSON for QuPath, pyramidal OME-TIFF for image viewers, CSV for spreadsheets. All positions are
-level-0 pixels of the slide's whole canvas, unless the name says µm or mm.
+level-0 pixels of the slide's whole canvas, unless the name says µm or mm; those of GeoJSON are in
+QuPath's frame unless the other is asked for.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from milpath.figures.heatmap import Heatmap, PatchScores, score_patches
 from milpath.figures.score import Scale
 from milpath.formats.prediction import Prediction
 from milpath.slides.facts import SlideFacts
+from milpath.slides.frame import Frame, Point, frame_record
 from milpath.store import fingerprint, publish, publish_csv
 
 _TILE_PX = 256
@@ -78,32 +80,55 @@ _NAMES = {
 # -- QuPath ----------------------------------------------------------------------------------------
 
 
-def write_geojson(path: Path, prediction: Prediction, rows: Rows | None = None) -> None:
+def write_geojson(
+    path: Path,
+    prediction: Prediction,
+    rows: Rows | None = None,
+    frame: Frame = Frame.qupath,
+    corner: Point | None = None,
+) -> None:
     """Write patches as QuPath tiles with measurements, one GeoJSON feature per line.
+
+    The file records its frame.
 
     Parameters
     ----------
     path : file to write; it is complete or not there
     prediction : of the slide to open in QuPath
     rows : row numbers of the patches; by default all
+    frame : that the coordinates are in
+    corner : (x, y) of the slide's bounds; by default as the prediction records it
 
     Raises
     ------
-    UsageError : no tissue, so no patches
+    UsageError : no tissue, so no patches; or the corner is needed, and not known
     """
+    origin = _find_origin(prediction, frame, corner)
+    record = json.dumps(frame_record(frame, origin))
     with publish(path) as file:
-        file.write(b'{"type": "FeatureCollection", "features": [')
-        for index, feature in enumerate(_features(prediction, rows)):
+        file.write(f'{{"type": "FeatureCollection", "milpath": {record}, "features": ['.encode())
+        for index, feature in enumerate(_features(prediction, rows, origin)):
             text = json.dumps(feature, ensure_ascii=False, allow_nan=False)
             file.write((",\n" if index else "\n").encode() + text.encode())
         file.write(b"\n]}\n")
 
 
-def _features(prediction: Prediction, rows: Rows | None) -> Iterator[dict[str, Any]]:
+def _find_origin(prediction: Prediction, frame: Frame, corner: Point | None) -> Point:
+    corner = prediction.slide.corner if corner is None else corner
+    if corner is None and frame is Frame.qupath:
+        raise UsageError(
+            f"{prediction.slide.slide_id}: its prediction is of an earlier version of milpath and "
+            "does not record where QuPath begins to count; give the slide with --slide, classify "
+            "it again, or give --frame canvas"
+        )
+    return frame.origin(corner or (0, 0))
+
+
+def _features(prediction: Prediction, rows: Rows | None, origin: Point) -> Iterator[dict[str, Any]]:
     measured = measure_patches(prediction)
     side = prediction.grid.patch_size_l0
     for row in range(len(prediction.grid)) if rows is None else rows.tolist():
-        x, y = prediction.grid.coords[row].tolist()
+        x, y = (prediction.grid.coords[row] - np.array(origin)).tolist()
         ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
         yield {
             "type": "Feature",
@@ -128,11 +153,16 @@ def write_patches(
 ) -> None:
     """Write patches as a CSV table: number, position in pixels and mm, and all scores.
 
-    Parameters and errors are those of `write_geojson`, and
-
     Parameters
     ----------
+    path : file to write; it is complete or not there
+    prediction : its positions are written in the frame of the whole canvas
+    rows : row numbers of the patches; by default all
     remarks : further columns by name, one text per row
+
+    Raises
+    ------
+    UsageError : no tissue, so no patches
     """
     measured = measure_patches(prediction)
     chosen = np.arange(len(prediction.grid)) if rows is None else rows
@@ -161,7 +191,7 @@ def write_ome_tiff(
 ) -> None:
     """Write a heatmap as a pyramidal OME-TIFF with its physical size, one pixel per cell.
 
-    The plane's position is the picture's top-left corner on the slide, in µm.
+    The plane's position is the picture's top-left corner on the slide's whole canvas, in µm.
 
     Parameters
     ----------

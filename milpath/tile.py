@@ -135,9 +135,11 @@ def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None =
         from milpath.slides.annotation import rasterize_annotation  # half a second of SciPy
 
         try:
-            tissue = rasterize_annotation(thumbnail, tissue, annotation.polygons)
+            tissue = rasterize_annotation(thumbnail, tissue, annotation)
         except AnnotationError as error:
             raise AnnotationError(f"{slide.name}: {error}") from None
+    for note in annotation.notes if annotation is not None else ():
+        log.warning("%s: its annotation: %s", slide.slide_id, note)
     for warning in _warnings(
         slide, thumbnail, tissue, params.grid.mpp, annotated=annotation is not None
     ):
@@ -212,7 +214,7 @@ def tile_slide(
     OutputError : `out` cannot be written
     """
     with entry.open() as slide:
-        annotation = entry.read_annotation()
+        annotation = entry.read_annotation(slide.bounds_l0)
         drawn = annotation.fingerprint if annotation else None
         found = find_bag(out, slide.facts, params, drawn)
         if found.value is not None:

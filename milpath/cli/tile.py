@@ -16,6 +16,7 @@ from milpath.cli.console import (
     show_warnings,
 )
 from milpath.cli.machines import (
+    FrameOption,
     IdsFromPathOption,
     SchedulerOption,
     ShardOption,
@@ -29,6 +30,7 @@ from milpath.cli.params_file import ParamsOption, given_options, merge_params
 from milpath.cli.runs import DryRunOption, open_run
 from milpath.errors import UsageError
 from milpath.params import ArtefactParams, CodecParams, GridParams, TileParams, TissueParams
+from milpath.slides.frame import Frame
 
 if TYPE_CHECKING:
     from milpath.runs import Outcome
@@ -126,6 +128,7 @@ def tile(
     params_file: ParamsOption = None,
     slide_mpp: SlideMppOption = None,
     tissue: TissueOption = None,
+    frame: FrameOption = Frame.qupath,
     ids_from_path: IdsFromPathOption = False,
     workers: WorkersOption = 0,
     scheduler: SchedulerOption = None,
@@ -149,10 +152,10 @@ def tile(
     from milpath.tile import tile_slide
 
     show_warnings()
-    gathered = gather_entries(slides, slide_mpp, tissue, ids_from_path=ids_from_path)
+    gathered = gather_entries(slides, slide_mpp, tissue, frame, ids_from_path=ids_from_path)
     entries, _ = take_shard(gathered, shard)
     files = files_of(entries)
-    recorded = params.model_dump() | {"annotated": tissue is not None}
+    recorded = params.model_dump() | {"annotated": tissue is not None, "frame": str(frame)}
     with (
         open_backend(workers, scheduler, len(entries), out, files, dry_run=dry_run) as backend,
         open_run("tile", out, entries, recorded, as_json, dry_run=dry_run) as run,

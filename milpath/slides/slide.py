@@ -242,6 +242,7 @@ class Slide(Closing):
         """The allow-listed properties; raises `ResolutionError` as `mpp` does."""
         width, height = self.dimensions
         mpp_x, mpp_y = self.mpp
+        bounds_x, bounds_y = self.bounds_l0[:2]
         return SlideFacts(
             slide_id=self.slide_id,
             vendor=self.vendor,
@@ -253,6 +254,8 @@ class Slide(Closing):
             objective=self.objective,
             quickhash=self.quickhash,
             content_hash=self.content_hash,
+            bounds_x_l0=bounds_x,
+            bounds_y_l0=bounds_y,
         )
 
     @property

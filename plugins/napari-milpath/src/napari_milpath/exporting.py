@@ -10,6 +10,8 @@ from milpath.errors import UsageError
 from milpath.export import write_geojson, write_ome_tiff, write_patches
 from milpath.figures.heatmap import Heatmap
 from milpath.figures.overlay import overlay_title, write_overlay
+from milpath.formats.prediction import Prediction
+from milpath.slides.frame import Point
 from milpath.slides.slide import Slide
 from napari_milpath.inspection import FORCED, Inspection
 
@@ -30,14 +32,15 @@ def plan_export(inspection: Inspection, path: Path) -> Callable[[], None]:
 
     Raises
     ------
-    UsageError : no prediction is displayed, the format is unknown, or a picture has no slide
+    UsageError : no prediction is displayed, the format is unknown, a picture has no slide, or the
+        place of QuPath's tiles is not known
     """
     source, heatmap = inspection.source, inspection.heatmap
     if source is None or heatmap is None:
         raise UsageError("no prediction is displayed; open one first")
     prediction, name = source.prediction, path.name.lower()
     if name.endswith(".geojson"):
-        return partial(write_geojson, path, prediction)
+        return partial(write_geojson, path, prediction, corner=_find_corner(inspection, prediction))
     if name.endswith(".csv"):
         return partial(write_patches, path, prediction)
     if name.endswith((".ome.tif", ".ome.tiff")):
@@ -49,6 +52,18 @@ def plan_export(inspection: Inspection, path: Path) -> Callable[[], None]:
         title = overlay_title(prediction) + f"\n{FORCED}" * inspection.forced
         return partial(_write_picture, path, inspection.pyramid.slide, heatmap, title)
     raise UsageError(f"{path.name}: unknown format; use a name that ends in {', '.join(FORMATS)}")
+
+
+def _find_corner(inspection: Inspection, prediction: Prediction) -> Point:
+    """Return where QuPath begins to count: as recorded, or else as the open slide says."""
+    if prediction.slide.corner is not None:
+        return prediction.slide.corner
+    if inspection.pyramid is None or inspection.forced:
+        raise UsageError(
+            "this prediction is of an earlier version and does not record where QuPath begins to "
+            "count; open its slide too"
+        )
+    return inspection.pyramid.slide.bounds_l0[:2]
 
 
 def _write_picture(path: Path, slide: Slide, heatmap: Heatmap, title: str) -> None:
