@@ -116,7 +116,7 @@ class PatchSelection:
             raise UsageError("no patch is marked; go to a patch and press r, x or u")
         rows = np.array(sorted(self.marks), np.int64)
         marks = [self.marks[row] for row in rows.tolist()]
-        write_patches(path, source.prediction, rows, {"mark": marks})
+        write_patches(path, source.prediction, rows, remarks={"mark": marks})
         return len(rows)
 
 
