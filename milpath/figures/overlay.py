@@ -66,16 +66,23 @@ def blend(
     return blended
 
 
-def overlay_title(prediction: Prediction) -> str:
-    """Two lines: slide, predicted class and its probability; effective number of patches."""
+def overlay_title(prediction: Prediction, name: str | None = None) -> str:
+    """Two lines: slide, predicted class and its probability; effective number of patches.
+
+    Parameters
+    ----------
+    prediction : of one slide
+    name : in place of the slide's id
+    """
+    name = prediction.slide.slide_id if name is None else name
     if prediction.predicted is None:
-        return f"{prediction.slide.slide_id}: no tissue"
+        return f"{name}: no tissue"
     count, effective = len(prediction.grid), max(1, round(prediction.effective_patches))
     probability = format_probability(float(np.max(prediction.probs)))
     if len(prediction.member_bias) > 1:
         probability += f" ± {np.max(prediction.spread):.2f} over the ensemble"
     return (
-        f"{prediction.slide.slide_id}: {prediction.predicted}, probability {probability}\n"
+        f"{name}: {prediction.predicted}, probability {probability}\n"
         f"effective number of patches: {effective:,} of {count:,}"
     )
 

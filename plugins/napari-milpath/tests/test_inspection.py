@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from napari.layers import Layer
 from support.drawing import noise, write_levels
 
 from milpath.errors import UsageError
+from milpath.figures.heatmap import Heatmap
+from milpath.figures.overlay import write_overlay
 from milpath.formats.prediction import Prediction
 from milpath.slides.slide import Slide
 from napari_milpath.exporting import plan_export
@@ -363,3 +368,113 @@ def test_raises_for_an_export_without_a_prediction_or_a_known_format(
     viewer.layers.pop(0)
     with pytest.raises(UsageError, match="needs the slide"):
         plan_export(inspection, tmp_path / "e.png")()
+
+
+def test_an_export_of_a_member_carries_the_members_probability_and_scores(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prediction = predict_slide()
+    viewer.add_layer(Layer.create(*read_attention(prediction)))
+    inspection = Inspection(viewer)
+    inspection.choose(inspection.sources[2])
+    member = prediction.select_member(1)
+    assert member.probs == pytest.approx(prediction.member_probs[1])
+    table = read_table(inspection, tmp_path)
+    written = [float(row["attention"]) for row in table]
+    np.testing.assert_allclose(written, prediction.member_attention[1], rtol=1e-6)
+    assert {row["source"] for row in table} == {"noise-ü attention, member 1"}
+    assert table[0]["prediction"] == describe_prediction(inspection.sources[2])
+    feature = read_features(inspection, tmp_path)[7]
+    assert feature["measurements"]["attention"] == prediction.member_attention[1, 7]
+    assert feature["metadata"]["source"] == "noise-ü attention, member 1"
+    assert "member 1" in viewer.canvas.overlays.text.text
+    titles = read_titles(inspection, tmp_path, monkeypatch)
+    expected = f"noise-ü, member 1: {member.predicted}, probability {member.probs.max():.2f}"
+    assert titles[0] == expected
+    assert "ensemble" not in "".join(titles)
+
+
+def test_an_export_of_a_difference_carries_the_difference(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prediction = predict_slide()
+    viewer.add_layer(Layer.create(*read_attention(prediction)))
+    inspection = Inspection(viewer)
+    inspection.choose(inspection.sources[1], inspection.sources[2])
+    expected = prediction.member_attention[0] - prediction.member_attention[1]
+    table = read_table(inspection, tmp_path)
+    assert "attention" not in table[0]
+    written = [float(row["difference_of_attention"]) for row in table]
+    np.testing.assert_allclose(written, expected, rtol=1e-6)
+    shown = [float(row["displayed"]) for row in table]
+    np.testing.assert_allclose(shown, 130 * expected, rtol=1e-6)
+    assert "member 0 minus noise-ü attention, member 1" in table[0]["source"]
+    feature = read_features(inspection, tmp_path)[7]
+    assert feature["measurements"]["difference_of_attention"] == expected[7]
+    assert "difference: " in feature["metadata"]["prediction"]
+    titles = read_titles(inspection, tmp_path, monkeypatch)
+    names = "noise-ü attention, member 0 minus noise-ü attention, member 1"
+    assert titles[0] == f"difference: {names}"
+    assert titles[1].startswith("noise-ü attention, member 0: ")
+    assert "difference: " in viewer.canvas.overlays.text.text
+    assert f"difference displayed: {130 * expected[7]:+.3g}" in inspection.describe_patch(7)
+
+
+def test_a_difference_is_of_the_same_class_of_both(predict_slide: Make) -> None:
+    one = predict_slide()
+    bias = np.array([[0.0, 500.0], [0.0, 500.0]])
+    other = replace(predict_slide(seed=4), member_bias=-bias)
+    assert (replace(one, member_bias=bias).predicted, other.predicted) == ("tumour", "normal")
+    found = subtract_scores(
+        ScoreSource("a", replace(one, member_bias=bias)),
+        ScoreSource("b", other),
+        DisplaySettings(score="contribution", scale="raw"),
+    )
+    np.testing.assert_allclose(
+        found.values, one.contributions[:, 1] - other.contributions[:, 1], atol=1e-12
+    )
+    assert "contribution to tumour" in found.label
+
+
+def test_warns_instead_of_subtracting_a_model_without_that_class(
+    viewer: ViewerModel, predict_slide: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr("napari_milpath.inspection.show_warning", warnings.append)
+    viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    other = replace(predict_slide(seed=1), class_names=("healthy", "lesion"))
+    viewer.add_layer(Layer.create(*read_attention(other)))
+    inspection = Inspection(viewer)
+    inspection.show(score="contribution")
+    assert warnings == []
+    inspection.choose(inspection.sources[0], inspection.sources[3])
+    assert inspection.subtracted is None
+    assert len(warnings) == 1
+    assert "noise-ü attention [1] cannot be subtracted: no class" in warnings[0]
+
+
+def read_table(inspection: Inspection, folder: Path) -> list[dict[str, str]]:
+    plan_export(inspection, folder / "e.csv")()
+    with (folder / "e.csv").open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_features(inspection: Inspection, folder: Path) -> list[dict[str, Any]]:
+    """Return the properties of each exported tile."""
+    plan_export(inspection, folder / "e.geojson")()
+    found = json.loads((folder / "e.geojson").read_text(encoding="utf-8"))["features"]
+    return [feature["properties"] for feature in found]
+
+
+def read_titles(inspection: Inspection, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the lines of the title of an exported picture."""
+    titles: list[str] = []
+
+    def note(path: Path, slide: Slide, heatmap: Heatmap, title: str, **options: Any) -> None:
+        titles.extend(title.split("\n"))
+        write_overlay(path, slide, heatmap, title, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_milpath.exporting.write_overlay", note)
+        plan_export(inspection, folder / "e.png")()
+    return titles

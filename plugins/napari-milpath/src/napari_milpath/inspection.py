@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
+from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from milpath.errors import UsageError
 from milpath.figures.heatmap import Heatmap, PatchScores, rasterize_scores
 from milpath.formats.prediction import Prediction
 from milpath.slides.lattice import from_world, to_um, to_world
@@ -26,7 +28,8 @@ from napari_milpath.scores import (
     DisplaySettings,
     ScoreSource,
     compute_scores,
-    describe_prediction,
+    describe_choice,
+    measure_source,
     score_sources,
     subtract_scores,
 )
@@ -192,7 +195,11 @@ class Inspection:
 
     def _compute_scores(self, source: ScoreSource) -> PatchScores:
         if self.subtracted is not None:
-            return subtract_scores(source, self.subtracted, self.settings)
+            try:
+                return subtract_scores(source, self.subtracted, self.settings)
+            except UsageError as error:
+                show_warning(f"{self.subtracted.name} cannot be subtracted: {error}")
+                self.subtracted = None
         return compute_scores(source, self.settings)
 
     def _build_image(self, heatmap: Heatmap, new_scores: bool, new_palette: bool) -> HeatmapImage:
@@ -209,7 +216,7 @@ class Inspection:
         text = self.viewer.canvas.overlays.text
         text.visible = False
         if self.source is not None and self.image is not None:
-            lines = (describe_prediction(self.source), self.image.label, *[FORCED] * self.forced)
+            lines = (*self.describe(), self.image.label, *[FORCED] * self.forced)
             text.text = "\n".join(
                 f"{line}\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}"
                 for each in lines
@@ -239,8 +246,35 @@ class Inspection:
             return -1
         return int(self._lookup.find(from_world([position[-2:]], self.mpp))[0])
 
+    def describe(self) -> list[str]:
+        """Say in a few lines which prediction, member or difference is chosen."""
+        return describe_choice(self.source, self.subtracted) if self.source is not None else []
+
+    def measure(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
+        """Collect all scores of what is chosen, and the displayed ones, for tables.
+
+        Returns
+        -------
+        Scores (N,) by name, NaN where there is none; and what they are, by name.
+        """
+        if self.source is None or self.scores is None:
+            return {}, {}
+        measures = measure_source(self.source, self.subtracted)
+        chosen = self.source.name
+        if self.subtracted is not None:
+            chosen += f" minus {self.subtracted.name}"
+        remarks = {
+            "source": chosen,
+            "prediction": "; ".join(self.describe()),
+            "displayed_as": self.scores.label,
+        }
+        return {**measures, "displayed": self.scores.values}, remarks
+
     def describe_patch(self, row: int) -> str:
-        """Describe a patch in three lines: its number and position, and all its scores."""
+        """Describe a patch in three lines: its number and position, and all its scores.
+
+        A fourth line holds the displayed difference, if one is chosen.
+        """
         if self.source is None or self.mpp is None or row < 0:
             return ""
         grid, names = self.source.prediction.grid, self.source.prediction.class_names
@@ -252,7 +286,14 @@ class Inspection:
             f"attention {weight:.3g}, {weight * len(grid):.3g}× the mean, "
             f"percentile {self.source.ranks[row]:.1f}\n"
             f"contribution to the logits: {logits}"
-        )
+        ) + self._describe_difference(row)
+
+    def _describe_difference(self, row: int) -> str:
+        if self.subtracted is None or self.scores is None:
+            return ""
+        value = self.scores.values[row]
+        text = "no patch of the other" if np.isnan(value) else f"{value:+.3g}"
+        return f"\ndifference displayed: {text}"
 
     def go_to(self, row: int) -> None:
         """Make a patch the current one: move the view to it and draw a box around it."""

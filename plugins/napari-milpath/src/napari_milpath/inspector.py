@@ -29,7 +29,6 @@ from napari_milpath.scores import (
     ScoreSource,
     describe_agreement,
     describe_concentration,
-    describe_prediction,
 )
 
 _SCORE_LABELS = {
@@ -170,7 +169,7 @@ class Inspector(QWidget):
         _fill(self.source, names, source.name if source else None)
         _fill(self.subtracted, [_NOTHING, *names], subtracted.name if subtracted else _NOTHING)
         classes = list(source.prediction.class_names) if source else []
-        predicted = source.prediction.predicted if source else None
+        predicted = source.output.predicted if source else None
         _fill(self.class_name, classes, inspection.settings.class_name or predicted)
         self.class_name.setEnabled(inspection.settings.score == Score.contribution)
         self.restyle()
@@ -197,7 +196,7 @@ class Inspector(QWidget):
             self.facts.setText("")
             return
         subtracted = self.inspection.subtracted
-        self.title.setText(describe_prediction(source))
+        self.title.setText("\n".join(self.inspection.describe()))
         facts = [describe_concentration(source)]
         if subtracted is not None:
             facts.append(describe_agreement(source, subtracted, self.inspection.settings))

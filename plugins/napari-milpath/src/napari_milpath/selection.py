@@ -116,7 +116,9 @@ class PatchSelection:
             raise UsageError("no patch is marked; go to a patch and press r, x or u")
         rows = np.array(sorted(self.marks), np.int64)
         marks = [self.marks[row] for row in rows.tolist()]
-        write_patches(path, source.prediction, rows, remarks={"mark": marks})
+        measures, remarks = self.inspection.measure()
+        chosen = {name: [text] * len(rows) for name, text in remarks.items()}
+        write_patches(path, source.prediction, rows, measures, {**chosen, "mark": marks})
         return len(rows)
 
 
