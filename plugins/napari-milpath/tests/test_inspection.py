@@ -79,7 +79,7 @@ def test_the_layer_shows_the_chosen_scores(viewer: ViewerModel, predict_slide: M
     prediction = predict_slide()
     layer = viewer.add_layer(Layer.create(*read_attention(prediction)))
     inspection = Inspection(viewer)
-    expected = np.log10(prediction.attention * 130).reshape(10, 13)
+    expected = (prediction.attention * 130).reshape(10, 13)
     np.testing.assert_allclose(layer.data, expected, rtol=1e-5)
     inspection.show(scale="raw")
     np.testing.assert_allclose(layer.data, prediction.attention.reshape(10, 13), rtol=1e-5)

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from milpath.errors import MilpathError
 from milpath.figures.score import Scale, Score
 from napari_milpath.exporting import FORMATS, plan_export
-from napari_milpath.heatmap_image import PALETTES
+from napari_milpath.heatmap_image import PALETTES, Palette
 from napari_milpath.histogram import Histogram
 from napari_milpath.inspection import FORCED, Inspection
 from napari_milpath.scores import (
@@ -51,8 +51,10 @@ class Inspector(QWidget):
     def __init__(self, inspection: Inspection) -> None:
         super().__init__()
         self.inspection = inspection
-        self.title, self.forced = _label(), _label()
+        self.title, self.forced, self.hidden = _label(), _label(), _label()
         self.forced.setStyleSheet(_WARNING_STYLE)
+        self.hidden.setStyleSheet(_WARNING_STYLE)
+        self.hidden.setText("Not displayed: its layer is hidden, see the eye in the list of layers")
         self.source, self.subtracted = _combo_box(), _combo_box()
         self.score, self.class_name = _combo_box(), _combo_box()
         self.scale, self.palette_name = _combo_box(), _combo_box()
@@ -90,6 +92,7 @@ class Inspector(QWidget):
         column = QVBoxLayout(self)
         column.addWidget(self.title)
         column.addWidget(self.forced)
+        column.addWidget(self.hidden)
         column.addLayout(form)
         for below in (self.histogram, self.label, self.facts, self.hover):
             column.addWidget(below)
@@ -119,7 +122,9 @@ class Inspector(QWidget):
         self.inspection.choose(sources[self.source.currentIndex()], subtracted)
 
     def _show(self) -> None:
-        palette = self.palette_name.currentText()
+        palette: Palette = self.palette_name.currentText()
+        if palette == _palette_text(self.inspection.settings.palette):
+            palette = self.inspection.settings.palette
         self.inspection.show(
             score=list(_SCORE_LABELS)[self.score.currentIndex()],
             scale=list(_SCALE_LABELS)[self.scale.currentIndex()],
@@ -181,10 +186,13 @@ class Inspector(QWidget):
     def restyle(self) -> None:
         """Display the current colours of the same scores."""
         self.histogram.set_colours(self.inspection.image)
+        self.hidden.setVisible(self.inspection.hidden)
         settings, layer = self.inspection.settings, self.inspection.layer
         _fill(self.score, list(_SCORE_LABELS.values()), _SCORE_LABELS[settings.score])
         _fill(self.scale, list(_SCALE_LABELS.values()), _SCALE_LABELS[settings.scale])
-        _fill(self.palette_name, [_DEFAULT, *PALETTES], settings.palette or _DEFAULT)
+        palette = _palette_text(settings.palette)
+        palettes = [_DEFAULT, *PALETTES]
+        _fill(self.palette_name, [*palettes, *({palette} - set(palettes))], palette)
         _set_slider(self.threshold, settings.threshold)
         _set_slider(self.opacity, layer.opacity if layer is not None else 1.0)
 
@@ -204,6 +212,13 @@ class Inspector(QWidget):
 
     def _describe_patch(self, row: int) -> None:
         self.hover.setText(self.inspection.describe_patch(row))
+
+
+def _palette_text(palette: Palette) -> str:
+    """Return the item for a palette; a colormap chosen in napari has an item of its own."""
+    if palette is None:
+        return _DEFAULT
+    return palette if isinstance(palette, str) else f"{palette.name} (napari)"
 
 
 def _label() -> QLabel:

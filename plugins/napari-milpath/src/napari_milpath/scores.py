@@ -14,6 +14,7 @@ from milpath.figures.heatmap import PatchScores, score_patches
 from milpath.figures.score import Scale, Score
 from milpath.formats.prediction import Prediction
 from milpath.formats.scores import format_probability
+from napari_milpath.heatmap_image import Palette
 from napari_milpath.lookup import PatchLookup
 
 Floats = NDArray[np.float64]
@@ -29,13 +30,13 @@ class DisplaySettings:
     ----------
     score, scale, class_name : see `milpath.figures.heatmap.score_patches`
     palette : see `napari_milpath.heatmap_image.build_heatmap_image`
-    threshold : see `napari_milpath.heatmap_image.set_threshold`
+    threshold : see `napari_milpath.heatmap_image.HeatmapImage`
     """
 
     score: Score = Score.attention
     scale: Scale = Scale.relative
     class_name: str | None = None
-    palette: str | None = None
+    palette: Palette = None
     threshold: float = 0.0
 
 
@@ -53,6 +54,10 @@ class ScoreSource:
     name: str
     prediction: Prediction
     member: int | None = None
+
+    def is_of(self, other: ScoreSource) -> bool:
+        """Return whether two sources are the same, whatever their names."""
+        return self.prediction is other.prediction and self.member == other.member
 
     @cached_property
     def output(self) -> Prediction:
