@@ -18,9 +18,10 @@ from support.drawing import noise, write_levels
 
 from milpath.errors import UsageError
 from milpath.figures.heatmap import Heatmap
-from milpath.figures.overlay import write_overlay
+from milpath.figures.overlay import blend, write_overlay
 from milpath.formats.prediction import Prediction
 from milpath.slides.slide import Slide
+from milpath.slides.thumbnail import fit_thumbnail
 from napari_milpath.exporting import plan_export
 from napari_milpath.histogram import count_scores, format_tick
 from napari_milpath.inspection import FORCED, Inspection
@@ -451,6 +452,205 @@ def test_warns_instead_of_subtracting_a_model_without_that_class(
     assert inspection.subtracted is None
     assert len(warnings) == 1
     assert "noise-ü attention [1] cannot be subtracted: no class" in warnings[0]
+
+
+# -- what is exported is what is displayed ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("score", ["attention", "contribution"])
+@pytest.mark.parametrize("scale", ["relative", "percentile", "raw"])
+def test_every_export_leaves_out_what_the_threshold_hides(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path, score: str, scale: str
+) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    inspection.show(score=score, scale=scale, threshold=0.55)
+    low, high = layer.contrast_limits
+    fraction = (layer.data.ravel().astype(float) - low) / (high - low)
+    visible = layer.colormap.map(fraction.clip(0, 1))[:, 3] > 0  # as napari draws it
+    assert 0 < visible.sum() < 130
+    table = read_table(inspection, tmp_path)
+    assert [row["visible"] == "yes" for row in table] == visible.tolist()
+    names = [feature["name"] for feature in read_features(inspection, tmp_path)]
+    assert names == [f"patch {row}" for row in np.flatnonzero(visible)]
+    plan_export(inspection, tmp_path / "e.ome.tif")()
+    numbers = tifffile.imread(tmp_path / "e.ome.tif")
+    np.testing.assert_array_equal(np.isfinite(numbers).ravel(), visible)
+    plan_export(inspection, tmp_path / "e.rgb.ome.tif")()
+    coloured = (tifffile.imread(tmp_path / "e.rgb.ome.tif") != 255).any(axis=-1)
+    assert not coloured.ravel()[~visible].any()
+
+
+def test_exports_have_the_displayed_colours(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path
+) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    inspection.show(palette="magma")
+    layer.contrast_limits = (0.5, 3.0)
+    layer.gamma = 0.8
+    layer.opacity = 0.6
+    fraction = ((layer.data.ravel().astype(float) - 0.5) / 2.5).clip(0, 1) ** 0.8
+    rgba = np.asarray(layer.colormap.map(fraction))
+    plan_export(inspection, tmp_path / "e.rgb.ome.tif")()
+    on_white = 1 - 0.6 * rgba[:, 3:] * (1 - rgba[:, :3])
+    found = tifffile.imread(tmp_path / "e.rgb.ome.tif").reshape(-1, 3)
+    assert np.abs(found - 255 * on_white).max() <= 4  # 256 steps of the scale
+    colours = [feature["color"] for feature in read_features(inspection, tmp_path)]
+    assert np.abs(colours - 255 * rgba[:, :3]).max() <= 1
+    with Slide(inspection.pyramid.path) as slide:  # type: ignore[union-attr]
+        drawn = blend(inspection.heatmap, fit_thumbnail(slide, 750), inspection.image.to_scale())  # type: ignore[arg-type, union-attr]
+        plain = blend(inspection.heatmap, fit_thumbnail(slide, 750))  # type: ignore[arg-type]
+    assert (drawn != plain).any()
+
+
+def test_a_picture_shows_the_slide_where_the_threshold_hides_the_heatmap(
+    viewer: ViewerModel, predict_slide: Make
+) -> None:
+    viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    inspection.show(threshold=1.0)
+    assert inspection.image is not None
+    assert inspection.heatmap is not None
+    assert inspection.pyramid is not None
+    with Slide(inspection.pyramid.path) as slide:
+        thumbnail = fit_thumbnail(slide, 750)
+    drawn = blend(inspection.heatmap, thumbnail, inspection.image.to_scale())
+    np.testing.assert_array_equal(drawn, thumbnail.rgb)
+
+
+def test_raises_for_an_export_of_which_nothing_is_displayed(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path
+) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    inspection.show(threshold=1.0)
+    for name in ("e.geojson", "e.ome.tif", "e.rgb.ome.tif"):
+        with pytest.raises(UsageError, match="no patch is displayed"):
+            plan_export(inspection, tmp_path / name)
+    inspection.show(threshold=0.0)
+    layer.visible = False
+    with pytest.raises(UsageError, match="layer is hidden"):
+        plan_export(inspection, tmp_path / "e.csv")
+
+
+def test_layer_colour_bar_panel_and_table_are_in_the_same_unit(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path
+) -> None:
+    prediction = predict_slide()
+    layer = viewer.add_layer(Layer.create(*read_attention(prediction)))
+    inspection = Inspection(viewer)
+    assert inspection.image is not None
+    value = 130 * prediction.attention[29]
+    assert layer.data[2, 3] == pytest.approx(value, rel=1e-6)  # napari's status bar
+    assert layer.contrast_limits == pytest.approx((0.1, 10))  # napari's colour bar
+    assert format_tick(inspection.image, 0.0) == "0.1×"
+    assert format_tick(inspection.image, 1.0) == "10×"
+    assert float(read_table(inspection, tmp_path)[29]["displayed"]) == pytest.approx(value)
+    assert f"{value:.3g}× the mean" in inspection.describe_patch(29)
+
+
+# -- napari's own controls -------------------------------------------------------------------------
+
+
+def test_follows_contrast_limits_gamma_and_opacity(
+    viewer: ViewerModel, predict_slide: Make
+) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    signals: list[str] = []
+    inspection.restyled.connect(lambda: signals.append("restyled"))
+    layer.contrast_limits = (0.5, 2.0)
+    assert inspection.image is not None
+    assert inspection.image.limits == (0.5, 2.0)
+    assert format_tick(inspection.image, 0.5) == "1×"
+    colours = np.asarray(layer.colormap.map(np.array([(1.01 - 0.5) / 1.5])))
+    np.testing.assert_allclose(colours[0], inspection.image.rgba[129], atol=0.02)
+    layer.gamma = 2.0
+    layer.opacity = 0.25
+    assert (inspection.image.gamma, inspection.image.opacity) == (2.0, 0.25)
+    assert len(signals) == 3
+    inspection.show(threshold=0.5, palette="magma")
+    assert inspection.image.limits == (0.5, 2.0)
+    assert layer.contrast_limits == [0.5, 2.0]
+    inspection.show(scale="raw")
+    assert layer.contrast_limits[1] < 1
+    assert inspection.image.limits == tuple(layer.contrast_limits)
+    assert inspection.image.gamma == 2.0
+
+
+@pytest.mark.parametrize("limits", [(0.0, 2.0), (-1.0, 2.0), (-2.0, -1.0)])
+def test_a_logarithmic_scale_bears_limits_that_have_no_logarithm(
+    viewer: ViewerModel, predict_slide: Make, limits: tuple[float, float]
+) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    layer.contrast_limits_range = (-5, 10)
+    layer.contrast_limits = limits
+    assert inspection.image is not None
+    low, high = inspection.image.ends
+    assert 0 < low < high
+    assert tuple(layer.contrast_limits) == inspection.image.limits
+    assert np.isfinite(inspection.image.scale_colours).all()
+
+
+def test_follows_a_colormap_chosen_in_napari(viewer: ViewerModel, predict_slide: Make) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    layer.colormap = "green"
+    assert inspection.image is not None
+    assert getattr(inspection.settings.palette, "name", "") == "green"
+    np.testing.assert_allclose(inspection.image.scale_colours[-1], (0, 1, 0, 1), atol=0.01)
+    np.testing.assert_allclose(layer.colormap.map(np.array([1.0]))[0], (0, 1, 0, 1), atol=0.01)
+    inspection.show(scale="percentile", threshold=0.5)
+    alpha = layer.colormap.map(np.array([0.49, 0.51]))[:, 3]
+    assert alpha.tolist() == [0, 1]
+    inspection.show(palette="viridis")
+    assert inspection.image.scale_colours[-1][0] > 0.9
+
+
+def test_says_nothing_of_a_hidden_prediction_and_chooses_one_made_visible(
+    viewer: ViewerModel, predict_slide: Make
+) -> None:
+    first = viewer.add_layer(Layer.create(*read_attention(predict_slide(members=1))))
+    second = viewer.add_layer(Layer.create(*read_attention(predict_slide(seed=1, members=1))))
+    inspection = Inspection(viewer)
+    caption = viewer.canvas.overlays.text
+    assert caption.visible
+    second.visible = False
+    assert inspection.hidden
+    assert not caption.visible
+    second.visible = True
+    assert caption.visible
+    second.opacity = 0
+    assert not caption.visible
+    first.visible = True
+    assert inspection.layer is first
+    assert (first.visible, second.visible) == (True, False)
+    assert caption.visible
+    viewer.layers.remove(first)
+    assert inspection.layer is second
+    viewer.layers.clear()
+    assert (inspection.source, inspection.image, caption.visible) == (None, None, False)
+
+
+def test_follows_a_new_name_of_a_layer(viewer: ViewerModel, predict_slide: Make) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    inspection.choose(inspection.sources[1], inspection.sources[2])
+    inspection.go_to(7)
+    layer.name = "reader A"
+    assert [source.name for source in inspection.sources] == [
+        "reader A",
+        "reader A, member 0",
+        "reader A, member 1",
+    ]
+    assert inspection.source is inspection.sources[1]
+    assert inspection.subtracted is inspection.sources[2]
+    assert inspection.patch == 7
+    assert inspection.scores is not None
+    assert inspection.scores.label.endswith("reader A, member 0 minus reader A, member 1")
+    assert "reader A" in viewer.canvas.overlays.text.text
 
 
 def read_table(inspection: Inspection, folder: Path) -> list[dict[str, str]]:

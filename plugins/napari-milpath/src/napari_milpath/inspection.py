@@ -140,7 +140,7 @@ class Inspection:
         found = prediction_of(layer)
         return next((source for source in self.sources if source.prediction is found), None)
 
-    # -- napari's own controls of the layers --------------------------------------------------------
+    # -- napari's own controls of the layers -------------------------------------------------------
 
     def _follow(self, layers: list[Layer], *, follow: bool) -> None:
         """Follow, or no longer, what napari's own controls set."""
