@@ -194,6 +194,27 @@ def test_keeps_a_warning_as_long_as_a_prediction_lies_over_a_different_slide(
     assert (tmp_path / "forced.png").read_bytes() != (tmp_path / "right.png").read_bytes()
 
 
+def test_a_slide_that_is_opened_later_lies_below_its_prediction(
+    pyramid: Pyramid, predict_slide: Make
+) -> None:
+    viewer = ViewerModel()
+    inspection = Inspection(viewer)
+    viewer.add_layer(Layer.create(np.zeros((3, 3)), {"name": "other"}, "image"))
+    viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    viewer.add_layer(Layer.create(*read_attention(predict_slide(seed=1))))
+    slide = viewer.add_layer(Layer.create(*slide_layer(pyramid)))
+    assert [each.name for each in viewer.layers] == [
+        "other",
+        "noise-ü",
+        "noise-ü attention",
+        "noise-ü attention [1]",
+    ]
+    assert inspection.pyramid is pyramid
+    viewer.layers.remove(slide)
+    viewer.add_layer(Layer.create(*slide_layer(pyramid)))
+    assert viewer.layers[1].name == "noise-ü"
+
+
 # -- descriptions ----------------------------------------------------------------------------------
 
 

@@ -117,6 +117,27 @@ def test_the_slide_keeps_its_colours_where_there_is_no_patch(
         viewer.layers.clear()
 
 
+def test_a_slide_dropped_after_its_prediction_is_drawn_below_it(
+    viewer: Viewer, square_slide: Path, tmp_path: Path
+) -> None:
+    grid = lattice(8, 8, 512, 512, (0, 0))
+    with Slide(square_slide) as slide:
+        prediction = replace(predict(grid), slide=slide.facts)
+    write_prediction(tmp_path / "square.prediction.h5", prediction)
+    viewer.open(str(tmp_path / "square.prediction.h5"), plugin="napari-milpath")
+    (ground,) = viewer.open(str(square_slide), plugin="napari-milpath")
+    assert [each.name for each in viewer.layers] == ["square", "square attention"]
+    viewer.scene.camera.center = (0, 200, 200)
+    viewer.scene.camera.zoom = 1
+    shown = picture(viewer)
+    centre = shown[shown.shape[0] // 2, shown.shape[1] // 2]
+    assert np.ptp(centre) > 20  # the slide alone is white there
+    pyramid = pyramid_of(ground)
+    assert pyramid is not None
+    viewer.layers.clear()
+    pyramid.close()
+
+
 def test_a_hundred_pans_at_full_size_read_at_most_ten_tiles(
     viewer: Viewer, large_slide: Path
 ) -> None:

@@ -23,7 +23,15 @@ from milpath.figures.heatmap import Heatmap, PatchScores, rasterize_scores
 from milpath.formats.prediction import Prediction
 from milpath.slides.lattice import from_world, to_um, to_world
 from napari_milpath.heatmap_image import HeatmapImage, build_heatmap_image, follow_layer
-from napari_milpath.layers import KEY, Mpp, frame, prediction_of, pyramid_of, update_layer
+from napari_milpath.layers import (
+    KEY,
+    Mpp,
+    frame,
+    keep_slides_below,
+    prediction_of,
+    pyramid_of,
+    update_layer,
+)
 from napari_milpath.lookup import PatchLookup
 from napari_milpath.pyramid import Pyramid
 from napari_milpath.scores import (
@@ -87,6 +95,7 @@ class Inspection:
         self._listed: list[tuple[Layer, Prediction]] = []
         self._slides: list[Pyramid] = []
         self._drawing = False
+        keep_slides_below(viewer.layers)
         viewer.layers.events.inserted.connect(self.refresh)
         viewer.layers.events.removed.connect(self.refresh)
         viewer.mouse_move_callbacks.append(self._on_mouse)

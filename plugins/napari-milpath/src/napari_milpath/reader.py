@@ -21,6 +21,7 @@ from napari_milpath.layers import (
     KEY,
     LayerData,
     heatmap_layer,
+    keep_slides_below,
     mpp_of,
     prediction_of,
     pyramid_of,
@@ -116,6 +117,8 @@ def add_layers(viewer: ViewerModel, layers: Callable[[], list[LayerData]]) -> No
 
 def read_files(paths: list[Path], *, force: bool = False) -> list[LayerData]:
     """Read as `read` does, but raise all errors; `force` accepts predictions of other slides."""
+    if (viewer := napari.current_viewer()) is not None:
+        keep_slides_below(viewer.layers)
     predictions = [each for each in paths if each.name.endswith(PREDICTION_SUFFIX)]
     layers = [read_slide(each) for each in paths if each not in predictions]
     pyramids: list[Pyramid] = [layer[1]["metadata"][KEY] for layer in layers]
