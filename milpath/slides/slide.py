@@ -172,6 +172,11 @@ class Slide:
             raise
         return reader
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the file could not be opened again the last time that was tried."""
+        return self._lost
+
     def reopen(self) -> Slide:
         """Open the same slide again, for another thread.
 

@@ -78,6 +78,9 @@ class Inspection:
     restyled = Signal()
     """The colours changed, the scores did not."""
 
+    recovered = Signal()
+    """A slide's file that was gone or damaged can be read again."""
+
     moved = Signal(int)
     """The patch under the mouse, or the new current patch: its row, -1 for none."""
 
@@ -148,6 +151,19 @@ class Inspection:
         """Return the source that is listed first of a layer."""
         found = prediction_of(layer)
         return next((source for source in self.sources if source.prediction is found), None)
+
+    def check_files(self) -> str:
+        """Draw slides again whose files are back; say what still is hatched, a line per slide."""
+        lines = []
+        for layer in self.viewer.layers:
+            pyramid = pyramid_of(layer)
+            if pyramid is None:
+                continue
+            if pyramid.retry():
+                layer.data = list(pyramid.levels)  # a refresh keeps the coarsest level
+                self.recovered.emit()
+            lines.append(pyramid.describe_damage())
+        return "\n".join(filter(None, lines))
 
     # -- napari's own controls of the layers -------------------------------------------------------
 

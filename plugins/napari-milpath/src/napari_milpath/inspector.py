@@ -7,7 +7,7 @@ from pathlib import Path
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -41,6 +41,7 @@ _SCALE_LABELS = {
     Scale.raw: "raw",
 }
 _NOTHING = "nothing"
+_WATCH_MS = 1000  # between two looks at whether the slides' files can be read
 _DEFAULT = "default"
 _WARNING_STYLE = "background: #b00020; color: white; padding: 4px"  # visible in both themes
 
@@ -52,6 +53,11 @@ class Inspector(QWidget):
         super().__init__()
         self.inspection = inspection
         self.title, self.forced, self.hidden = _label(), _label(), _label()
+        self.damage = _label()
+        self.damage.setStyleSheet(_WARNING_STYLE)
+        self.damage.setVisible(False)
+        self.watch = QTimer(self)
+        self.watch.setInterval(_WATCH_MS)
         self.forced.setStyleSheet(_WARNING_STYLE)
         self.hidden.setStyleSheet(_WARNING_STYLE)
         self.hidden.setText("Not displayed: its layer is hidden, see the eye in the list of layers")
@@ -93,6 +99,7 @@ class Inspector(QWidget):
         column.addWidget(self.title)
         column.addWidget(self.forced)
         column.addWidget(self.hidden)
+        column.addWidget(self.damage)
         column.addLayout(form)
         for below in (self.histogram, self.label, self.facts, self.hover):
             column.addWidget(below)
@@ -109,6 +116,7 @@ class Inspector(QWidget):
         self.threshold.valueChanged.connect(self._show)
         self.opacity.valueChanged.connect(self._set_opacity)
         self.export.clicked.connect(self._export)
+        self.watch.timeout.connect(self.check_files)
         self.inspection.changed.connect(self.refresh)
         self.inspection.restyled.connect(self.restyle)
         self.inspection.moved.connect(self._describe_patch)
@@ -195,6 +203,12 @@ class Inspector(QWidget):
         _fill(self.palette_name, [*palettes, *({palette} - set(palettes))], palette)
         _set_slider(self.threshold, settings.threshold)
         _set_slider(self.opacity, layer.opacity if layer is not None else 1.0)
+
+    def check_files(self) -> None:
+        """Say which slides cannot be read, and draw them again once they can."""
+        text = self.inspection.check_files()
+        self.damage.setText(text)
+        self.damage.setVisible(bool(text))
 
     def _describe(self, source: ScoreSource | None) -> None:
         self.forced.setText(f"{FORCED}. Its patches do not match the slide under them.")

@@ -150,13 +150,17 @@ def _require_slides(pyramids: list[Pyramid], predictions: list[Prediction]) -> N
 
 def read_slide(path: Path, mpp: float | None = None) -> LayerData:
     """Read a slide as a lazy layer; `mpp` overrides its µm per pixel. Raises as `Slide` does."""
-    pyramid = Pyramid(Slide(path, mpp=mpp))
+    pyramid = Pyramid(Slide(path, mpp=mpp, sleep=_never_wait))
     if mpp_of(pyramid) is None:
         show_warning(
             f"{pyramid.slide.name}: the µm per pixel are missing or wrong, so lengths are in "
             "pixels; open it with milpath view --slide-mpp"
         )
     return slide_layer(pyramid)
+
+
+def _never_wait(seconds: float) -> None:
+    """Do not block the window while a slide's file is gone; see `Pyramid.retry`."""
 
 
 def read_attention(prediction: Prediction) -> LayerData:
