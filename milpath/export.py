@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tifffile import TiffWriter
 
 from milpath.errors import UsageError
-from milpath.figures.colormap import colour_scale
+from milpath.figures.colormap import ColourScale, colour_scale
 from milpath.figures.heatmap import Heatmap, PatchScores, score_patches
 from milpath.figures.score import Scale
 from milpath.formats.prediction import Prediction
@@ -86,6 +86,8 @@ def write_geojson(
     rows: Rows | None = None,
     frame: Frame = Frame.qupath,
     corner: Point | None = None,
+    measures: Mapping[str, Floats] | None = None,
+    properties: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
     """Write patches as QuPath tiles with measurements, one GeoJSON feature per line.
 
@@ -98,6 +100,8 @@ def write_geojson(
     rows : row numbers of the patches; by default all
     frame : that the coordinates are in
     corner : (x, y) of the slide's bounds; by default as the prediction records it
+    measures : scores (N,) by name; by default `measure_patches`. NaN is left out
+    properties : further GeoJSON properties, one mapping per row
 
     Raises
     ------
@@ -107,7 +111,7 @@ def write_geojson(
     record = json.dumps(frame_record(frame, origin))
     with publish(path) as file:
         file.write(f'{{"type": "FeatureCollection", "milpath": {record}, "features": ['.encode())
-        for index, feature in enumerate(_features(prediction, rows, origin)):
+        for index, feature in enumerate(_features(prediction, rows, origin, measures, properties)):
             text = json.dumps(feature, ensure_ascii=False, allow_nan=False)
             file.write((",\n" if index else "\n").encode() + text.encode())
         file.write(b"\n]}\n")
@@ -124,10 +128,17 @@ def _find_origin(prediction: Prediction, frame: Frame, corner: Point | None) -> 
     return frame.origin(corner or (0, 0))
 
 
-def _features(prediction: Prediction, rows: Rows | None, origin: Point) -> Iterator[dict[str, Any]]:
-    measured = measure_patches(prediction)
+def _features(
+    prediction: Prediction,
+    rows: Rows | None,
+    origin: Point,
+    measures: Mapping[str, Floats] | None,
+    properties: Sequence[Mapping[str, Any]] | None,
+) -> Iterator[dict[str, Any]]:
+    measured = measure_patches(prediction) if measures is None else measures
     side = prediction.grid.patch_size_l0
-    for row in range(len(prediction.grid)) if rows is None else rows.tolist():
+    chosen = list(range(len(prediction.grid))) if rows is None else rows.tolist()
+    for row, further in zip(chosen, properties or [{}] * len(chosen), strict=True):
         x, y = (prediction.grid.coords[row] - np.array(origin)).tolist()
         ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
         yield {
@@ -137,7 +148,12 @@ def _features(prediction: Prediction, rows: Rows | None, origin: Point) -> Itera
                 "objectType": "tile",
                 "name": f"patch {row}",
                 "isLocked": True,
-                "measurements": {name: float(values[row]) for name, values in measured.items()},
+                **further,
+                "measurements": {
+                    name: float(values[row])
+                    for name, values in measured.items()
+                    if not np.isnan(values[row])
+                },
             },
         }
 
@@ -149,22 +165,26 @@ def write_patches(
     path: Path,
     prediction: Prediction,
     rows: Rows | None = None,
+    measures: Mapping[str, Floats] | None = None,
     remarks: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write patches as a CSV table: number, position in pixels and mm, and all scores.
+
+    The cell of a score that is NaN is empty.
 
     Parameters
     ----------
     path : file to write; it is complete or not there
     prediction : its positions are written in the frame of the whole canvas
     rows : row numbers of the patches; by default all
+    measures : scores (N,) by name; by default `measure_patches`
     remarks : further columns by name, one text per row
 
     Raises
     ------
     UsageError : no tissue, so no patches
     """
-    measured = measure_patches(prediction)
+    measured = measure_patches(prediction) if measures is None else measures
     chosen = np.arange(len(prediction.grid)) if rows is None else rows
     coords = prediction.grid.coords[chosen]
     side = prediction.grid.patch_size_l0
@@ -175,7 +195,7 @@ def write_patches(
         *coords.T.tolist(),
         [side] * len(chosen),
         *([f"{value:.6f}" for value in axis] for axis in centres.T),
-        *([f"{value:.9g}" for value in values[chosen]] for values in measured.values()),
+        *([_format(value) for value in values[chosen].tolist()] for values in measured.values()),
         *(remarks or {}).values(),
     ]
     header = ["patch", "x_l0", "y_l0", "size_l0", "centre_x_mm", "centre_y_mm"]
@@ -183,11 +203,20 @@ def write_patches(
     publish_csv(path, [*header, *names, *(remarks or {})], zip(*columns, strict=True))
 
 
+def _format(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.9g}"
+
+
 # -- images ----------------------------------------------------------------------------------------
 
 
 def write_ome_tiff(
-    path: Path, heatmap: Heatmap, slide: SlideFacts, *, coloured: bool = False
+    path: Path,
+    heatmap: Heatmap,
+    slide: SlideFacts,
+    *,
+    coloured: bool = False,
+    scale: ColourScale | None = None,
 ) -> None:
     """Write a heatmap as a pyramidal OME-TIFF with its physical size, one pixel per cell.
 
@@ -199,6 +228,7 @@ def write_ome_tiff(
     heatmap : its values are written as float32, NaN without a patch
     slide : record of its slide
     coloured : write RGB colours on white instead of the values
+    scale : of the colours; by default `colour_scale`
 
     Raises
     ------
@@ -207,7 +237,8 @@ def write_ome_tiff(
     if not np.isfinite(heatmap.values).any():
         raise UsageError(f"{slide.slide_id}: no patches, so there is no heatmap to write")
     levels = [
-        _colour(level, heatmap) if coloured else level for level in _build_pyramid(heatmap.values)
+        _colour(level, scale or colour_scale(heatmap)) if coloured else level
+        for level in _build_pyramid(heatmap.values)
     ]
     width, height = heatmap.lattice.cell_l0
     cell = width * slide.mpp_x, height * slide.mpp_y
@@ -268,9 +299,9 @@ def _build_pyramid(values: Floats) -> list[Floats]:
     return levels
 
 
-def _colour(values: Floats, heatmap: Heatmap) -> NDArray[np.uint8]:
+def _colour(values: Floats, scale: ColourScale) -> NDArray[np.uint8]:
     """Colour values on white, RGB (rows, cols, 3), with the colour scale of the whole heatmap."""
-    norm, colours = colour_scale(heatmap)
+    norm, colours = scale
     rgb = np.full((*values.shape, 3), 255, np.uint8)
     shown = np.isfinite(values)
     rgba = colours(norm(values[shown]))

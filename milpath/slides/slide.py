@@ -91,6 +91,11 @@ class Slide(Closing):
         """Its name in messages: the file's, or only the id if the user gave a different one."""
         return name_slide(self.path, self.slide_id)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the file could not be opened again the last time that was tried."""
+        return self._handle.is_lost
+
     def reopen(self) -> Slide:
         """Open the same slide again, for another thread.
 

@@ -129,6 +129,86 @@ def test_hatches_a_damaged_tile_and_keeps_the_rest(slide_file: Path) -> None:
         assert (pyramid.levels[1][150:230, 270:370, 1] < 40).all()
 
 
+# -- a file that is gone, damaged, and back --------------------------------------------------------
+
+
+def lose_file(slide: Slide) -> Path:
+    """Take the slide's file away, as with an unmounted share; return where it is."""
+    away = slide.path.with_suffix(".away")
+    slide.path.rename(away)
+    slide._reader.close()  # an open file could still be read
+    return away
+
+
+def is_hatched(rgb: np.ndarray) -> np.ndarray:
+    return (rgb == (255, 0, 255)).all(axis=-1) | (rgb == (96, 0, 96)).all(axis=-1)
+
+
+def test_hatches_all_of_a_file_that_is_gone_and_shows_it_again_when_it_is_back(
+    slide_file: Path,
+) -> None:
+    expected = noise(1100, 1500)
+    with Slide(slide_file, sleep=lambda _: None) as slide:
+        pyramid = Pyramid(slide)
+        np.testing.assert_array_equal(
+            pyramid.levels[0][:TILE_PX, :TILE_PX], expected[:TILE_PX, :TILE_PX]
+        )
+        assert (pyramid.describe_damage(), pyramid.retry()) == ("", False)
+        away = lose_file(slide)
+        for _ in range(2):
+            shown = pyramid.levels[0][:, :]
+            np.testing.assert_array_equal(
+                shown[:TILE_PX, :TILE_PX], expected[:TILE_PX, :TILE_PX]
+            )  # in memory
+            assert is_hatched(shown[TILE_PX:]).all()
+            assert is_hatched(shown[:, TILE_PX:]).all()
+            assert not pyramid.retry()
+        assert (pyramid.levels[1][:, 400:, 1] < 40).all()
+        assert pyramid.describe_damage() == (
+            "noise-ü.tif: the file is gone; the missing parts are hatched until it is back"
+        )
+        away.rename(slide_file)
+        assert pyramid.retry()
+        assert not pyramid.retry()
+        assert pyramid.describe_damage() == ""
+        np.testing.assert_array_equal(pyramid.levels[0][:, :], expected)
+        assert abs(pyramid.levels[1][:, :].mean() - expected.mean()) < 1
+
+
+def test_shows_a_damaged_file_again_once_it_is_replaced(slide_file: Path) -> None:
+    data = slide_file.read_bytes()
+    damage_tile(slide_file, 8)
+    with Slide(slide_file, sleep=lambda _: None) as slide:
+        pyramid = Pyramid(slide)
+        assert is_hatched(pyramid.levels[0][:, :]).any()
+        assert pyramid.describe_damage().startswith("noise-ü.tif: the file is damaged; ")
+        assert not pyramid.retry()
+        copy = slide_file.with_suffix(".copy")
+        copy.write_bytes(data)
+        copy.replace(slide_file)
+        assert pyramid.retry()
+        np.testing.assert_array_equal(pyramid.levels[0][:, :], noise(1100, 1500))
+        assert pyramid.describe_damage() == ""
+
+
+def test_a_file_that_is_gone_is_looked_for_a_few_times_per_tile(
+    slide_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Slide(slide_file, sleep=lambda _: None) as slide:
+        pyramid = Pyramid(slide)
+        lose_file(slide)
+        tries: list[int] = []
+        read = Slide.read_region
+
+        def count(self: Slide, *given: object) -> object:
+            tries.append(1)
+            return read(self, *given)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Slide, "read_region", count)
+        pyramid.levels[0][:, :]
+        assert len(tries) == 4  # once for each of 2 x 2 tiles
+
+
 def test_a_level_has_its_size_without_reading(pyramid: Pyramid) -> None:
     level = pyramid.levels[0]
     assert isinstance(level, Level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from napari.components import LayerList
 from napari.layers import Image, Layer
 
 from milpath.errors import ResolutionError
@@ -89,6 +90,18 @@ def update_layer(layer: Image, image: HeatmapImage) -> None:
         layer.contrast_limits = image.limits
     if layer.colormap != image.colormap:
         layer.colormap = image.colormap
+
+
+def keep_slides_below(layers: LayerList) -> None:
+    """From now on, move each slide that is added below the predictions; repeated calls are fine."""
+    layers.events.inserted.connect(_lower_slide, position="last")  # once napari draws it
+
+
+def _lower_slide(event: Any) -> None:
+    layers, layer = event.source, event.value
+    above = [index for index, each in enumerate(layers) if prediction_of(each) is not None]
+    if pyramid_of(layer) is not None and above and above[0] < layers.index(layer):
+        layers.move(layers.index(layer), above[0])
 
 
 def pyramid_of(layer: Layer) -> Pyramid | None:

@@ -26,6 +26,7 @@ from milpath.slides.slide import Slide
 Pixels = NDArray[np.uint8]
 Key = tuple[int, int, int]
 Size = tuple[int, int]
+FileState = tuple[int, int, int] | None
 
 TILE_PX = 768
 """Side of a tile, pixels; only whole tiles are read."""
@@ -161,7 +162,7 @@ class Pyramid:
     levels : napari's multiscale data
     quickhash : identifies the slide
     reads : number of tiles read or computed so far, per level
-    damaged : number of tiles that are unreadable, in part or as a whole
+    damaged : number of tiles that are hatched, because they are unreadable in part or as a whole
     """
 
     def __init__(self, slide: Slide, cache_bytes: int = CACHE_BYTES) -> None:
@@ -169,6 +170,7 @@ class Pyramid:
         self.quickhash = slide.quickhash
         self.cache = TileCache(cache_bytes)
         self.damaged = 0
+        self._file_when_hatched: FileState = None
         self._lock = threading.RLock()  # one thread at a time: a slide reopens after an error
         sizes = list(slide.level_dimensions)
         self._of_file = len(sizes)
@@ -182,6 +184,36 @@ class Pyramid:
     def path(self) -> Path:
         """The slide's file."""
         return self.slide.path
+
+    def describe_damage(self) -> str:
+        """Say in a line why tiles are hatched; nothing if none is."""
+        if not self.damaged:
+            return ""
+        name = self.slide.name
+        if self.slide.is_lost:
+            return f"{name}: the file is gone; the missing parts are hatched until it is back"
+        return f"{name}: the file is damaged; the unreadable parts are hatched"
+
+    def retry(self) -> bool:
+        """Drop all tiles if some are hatched and the file is back, or another than then.
+
+        Returns whether they were dropped, so that the slide is to be drawn again.
+        """
+        with self._lock:
+            if not self.damaged or not self._is_back():
+                return False
+            self.damaged = 0
+            self.cache.clear()
+            return True
+
+    def _is_back(self) -> bool:
+        if not self.slide.is_lost:
+            return _file_state(self.path) != self._file_when_hatched
+        try:
+            self.slide.reopen().close()
+        except SlideReadError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the file and drop all tiles."""
@@ -215,12 +247,17 @@ class Pyramid:
         with self._lock:
             whole = True
             for top, left, h, w in _blocks(
-                height, width, self._reader(level, (x, y), factors, rgb)
+                height, width, self._reader(level, (x, y), factors, rgb), self._is_readable
             ):
                 whole = False
                 rgb[top : top + h, left : left + w] = _hatching(y + top, x + left, h, w)
-            self.damaged += not whole
+            if not whole:
+                self.damaged += 1
+                self._file_when_hatched = _file_state(self.path)
         return rgb
+
+    def _is_readable(self) -> bool:
+        return not self.slide.is_lost
 
     def _reader(
         self, level: int, corner: tuple[int, int], factors: tuple[float, float], into: Pixels
@@ -259,16 +296,35 @@ class Pyramid:
         return np.asarray(picture.resize((width, height), _FILTER, box=(left, top, right, bottom)))
 
 
+def _file_state(path: Path) -> FileState:
+    """Return what tells a file from another at the same path; None if it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _blocks(
-    height: int, width: int, read: Callable[[int, int, int, int], bool]
+    height: int,
+    width: int,
+    read: Callable[[int, int, int, int], bool],
+    worthwhile: Callable[[], bool],
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Read a tile, or recursively its quarters where that fails; yield the failed blocks."""
+    """Read a tile, or recursively its quarters where that fails; yield the failed blocks.
+
+    Parameters
+    ----------
+    height, width : of the tile, pixels
+    read : reads a block (top, left, height, width) and returns whether it could
+    worthwhile : whether smaller blocks are worth a try
+    """
     waiting = [(0, 0, height, width)]
     while waiting:
         top, left, h, w = waiting.pop()
         if read(top, left, h, w):
             continue
-        if max(h, w) <= _MIN_BLOCK_PX:
+        if max(h, w) <= _MIN_BLOCK_PX or not worthwhile():
             yield top, left, h, w
             continue
         halves = [(top, -(-h // 2)), (top + -(-h // 2), h // 2)]
