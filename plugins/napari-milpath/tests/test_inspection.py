@@ -19,13 +19,13 @@ from support.drawing import noise, write_levels
 from milpath.errors import UsageError
 from milpath.figures.heatmap import Heatmap
 from milpath.figures.overlay import blend, write_overlay
-from milpath.formats.prediction import Prediction
+from milpath.formats.prediction import Prediction, SlideMismatchError
 from milpath.slides.slide import Slide
 from milpath.slides.thumbnail import fit_thumbnail
 from napari_milpath.exporting import plan_export
 from napari_milpath.histogram import count_scores, format_tick
 from napari_milpath.inspection import FORCED, Inspection
-from napari_milpath.layers import slide_layer
+from napari_milpath.layers import require_same_slide, slide_layer
 from napari_milpath.pyramid import Pyramid
 from napari_milpath.reader import add_layers, read_attention
 from napari_milpath.scores import (
@@ -192,6 +192,24 @@ def test_keeps_a_warning_as_long_as_a_prediction_lies_over_a_different_slide(
     inspection.choose(inspection.sources[3])
     plan_export(inspection, tmp_path / "right.png")()
     assert (tmp_path / "forced.png").read_bytes() != (tmp_path / "right.png").read_bytes()
+
+
+def test_a_prediction_belongs_to_a_slide_with_the_same_contents_not_only_the_same_quickhash(
+    viewer: ViewerModel, predict_slide: Make, pyramid: Pyramid
+) -> None:
+    right = predict_slide()
+    assert right.slide.quickhash == pyramid.quickhash
+    changed = replace(right, slide=replace(right.slide, content_hash="0ther"))
+    with pytest.raises(SlideMismatchError, match="a different slide"):
+        require_same_slide(pyramid, changed)
+    viewer.add_layer(Layer.create(*read_attention(changed)))
+    inspection = Inspection(viewer)
+    assert inspection.forced
+    viewer.add_layer(Layer.create(*read_attention(right)))
+    assert not inspection.forced
+    earlier = replace(right, slide=replace(right.slide, content_hash=None))
+    viewer.add_layer(Layer.create(*read_attention(earlier)))
+    assert not inspection.forced
 
 
 def test_a_slide_that_is_opened_later_lies_below_its_prediction(

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from support.drawing import damage_tile, noise, write_levels
 
+from milpath.slides.levels import is_trusted
 from milpath.slides.slide import Slide
 from napari_milpath.pyramid import TILE_PX, Level, Pyramid, TileCache
 
@@ -70,6 +71,26 @@ def test_a_mark_keeps_its_position_on_every_level(tmp_path: Path, size: tuple[in
                 profile = dark.sum(axis=1 - axis)
                 centre = (profile * (np.arange(len(profile)) + 0.5)).sum() / profile.sum()
                 assert centre * scale[axis] == pytest.approx(start + side / 2, abs=0.25)
+
+
+def test_shows_no_level_that_tiling_rejects(tmp_path: Path) -> None:
+    rgb = np.asarray(Image.fromarray(noise(20, 30) // 4).resize((3000, 2000), 0))
+    blank = np.full((500, 750, 3), 255, np.uint8)
+    small = np.ascontiguousarray(rgb[::8, ::8])
+    path = write_levels(tmp_path / "s.tif", [rgb, blank, small])
+    with Slide(path) as slide:
+        assert not is_trusted(slide, 1)
+        pyramid = Pyramid(slide)
+        assert pyramid.sizes == ((3000, 2000), (1500, 1000), (750, 500), (375, 250))
+        for level in pyramid.levels:
+            assert level[:, :].max() < 90
+        assert pyramid.reads[2] == 1
+        half = np.asarray(Image.fromarray(rgb).resize((750, 500), Image.Resampling.BOX))
+        assert np.abs(pyramid.levels[2][:, :].astype(int) - half).mean() < 2
+    path = write_levels(tmp_path / "t.tif", [rgb, blank, np.full((400, 600, 3), 255, np.uint8)])
+    with Slide(path) as slide:
+        sizes = Pyramid(slide).sizes
+    assert sizes == ((3000, 2000), (1500, 1000), (750, 500))
 
 
 def test_a_computed_level_has_no_seams_and_no_shift(tmp_path: Path) -> None:

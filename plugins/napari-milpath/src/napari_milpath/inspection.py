@@ -20,6 +20,7 @@ from psygnal import Signal
 
 from milpath.errors import UsageError
 from milpath.figures.heatmap import Heatmap, PatchScores, rasterize_scores
+from milpath.formats.geometry import is_same_slide
 from milpath.formats.prediction import Prediction
 from milpath.slides.lattice import from_world, to_um, to_world
 from napari_milpath.heatmap_image import HeatmapImage, build_heatmap_image, follow_layer
@@ -233,8 +234,8 @@ class Inspection:
         """The slide from which the chosen prediction was made, else the topmost."""
         found = self._slides
         if self.source is not None:
-            quickhash = self.source.prediction.slide.quickhash
-            found = [each for each in found if each.quickhash == quickhash] or found
+            facts = self.source.prediction.slide
+            found = [each for each in found if is_same_slide(facts, each)] or found
         return found[-1] if found else None
 
     @property
@@ -243,7 +244,7 @@ class Inspection:
         slide = self.pyramid
         if self.source is None or slide is None:
             return False
-        return slide.quickhash != self.source.prediction.slide.quickhash
+        return not is_same_slide(self.source.prediction.slide, slide)
 
     @property
     def mpp(self) -> Mpp | None:

@@ -119,4 +119,4 @@ def prediction_of(layer: Layer) -> Prediction | None:
 def require_same_slide(pyramid: Pyramid, prediction: Prediction) -> None:
     """Raise `SlideMismatchError` if a prediction was made from a different slide."""
     remedy = "open the matching slide, or use milpath view --force"
-    check_same_slide(prediction, pyramid.slide, pyramid.slide.name, remedy)
+    check_same_slide(prediction, pyramid, pyramid.slide.name, remedy)

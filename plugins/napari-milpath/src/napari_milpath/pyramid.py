@@ -1,9 +1,10 @@
 """A slide as napari's multiscale data, read in tiles and only where it is displayed.
 
 A level is an array (rows, cols, 3) that covers the whole slide: its pixel (r, c) lies at
-(c, r) * (size of level 0 / size of the level). The file's levels are unchanged. Coarser levels,
-each half the size of the one before, are computed until one is as small as a thumbnail; odd sizes
-are resampled to the exact positions, so that nothing shifts.
+(c, r) * (size of level 0 / size of the level). The file's levels are unchanged; those that show
+something else than level 0 are left out, as by tiling. Coarser levels, each half the size of the
+one before, are computed in their place, and until one is as small as a thumbnail; odd sizes are
+resampled to the exact positions, so that nothing shifts.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from PIL import Image
 
 from milpath.errors import SlideReadError
 from milpath.slides.lattice import Lattice
+from milpath.slides.levels import is_trusted
 from milpath.slides.slide import Slide
 
 Pixels = NDArray[np.uint8]
@@ -160,22 +162,21 @@ class Pyramid:
     Attributes
     ----------
     levels : napari's multiscale data
-    quickhash : identifies the slide
+    quickhash, content_hash : identify the slide
     reads : number of tiles read or computed so far, per level
     damaged : number of tiles that are hatched, because they are unreadable in part or as a whole
     """
 
     def __init__(self, slide: Slide, cache_bytes: int = CACHE_BYTES) -> None:
         self.slide = slide
-        self.quickhash = slide.quickhash
+        self.quickhash, self.content_hash = slide.quickhash, slide.content_hash
         self.cache = TileCache(cache_bytes)
         self.damaged = 0
         self._file_when_hatched: FileState = None
         self._lock = threading.RLock()  # one thread at a time: a slide reopens after an error
-        sizes = list(slide.level_dimensions)
-        self._of_file = len(sizes)
-        while max(sizes[-1]) > _COARSEST_PX:
-            sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        planned = _plan_levels(slide)
+        sizes = [size for size, _ in planned]
+        self._level_of_file = [level for _, level in planned]
         self.sizes: tuple[Size, ...] = tuple(sizes)
         self.reads = [0] * len(sizes)
         self.levels = [Level(size, self._tiles_of(k)) for k, size in enumerate(sizes)]
@@ -222,7 +223,7 @@ class Pyramid:
             self.cache.clear()
 
     def _tiles_of(self, level: int) -> Callable[[int, int], Pixels]:
-        read = self._read if level < self._of_file else self._halve
+        read = self._halve if self._level_of_file[level] is None else self._read
 
         def tile(row: int, col: int) -> Pixels:
             return self.cache.get((level, row, col), lambda: count(row, col))
@@ -243,11 +244,13 @@ class Pyramid:
         """Read a tile from the file; hatch unreadable parts."""
         x, y, width, height = self._box(level, row, col)
         rgb = np.empty((height, width, 3), np.uint8)
-        factors = self.slide.level_factors[level]
+        of_file = self._level_of_file[level]
+        assert of_file is not None
+        factors = self.slide.level_factors[of_file]
         with self._lock:
             whole = True
             for top, left, h, w in _blocks(
-                height, width, self._reader(level, (x, y), factors, rgb), self._is_readable
+                height, width, self._reader(of_file, (x, y), factors, rgb), self._is_readable
             ):
                 whole = False
                 rgb[top : top + h, left : left + w] = _hatching(y + top, x + left, h, w)
@@ -294,6 +297,24 @@ class Pyramid:
         picture = Image.fromarray(np.ascontiguousarray(finer[spans[1], spans[0]]))
         (left, right), (top, bottom) = box
         return np.asarray(picture.resize((width, height), _FILTER, box=(left, top, right, bottom)))
+
+
+def _plan_levels(slide: Slide) -> list[tuple[Size, int | None]]:
+    """Plan the levels to display: their sizes, and their numbers in the file, None if computed."""
+    planned: list[tuple[Size, int | None]] = []
+    for level, size in enumerate(slide.level_dimensions):
+        if is_trusted(slide, level):
+            planned.append((size, level))
+        else:
+            while max(half := _halve_size(planned[-1][0])) >= max(size):  # not below the next level
+                planned.append((half, None))
+    while max(planned[-1][0]) > _COARSEST_PX:
+        planned.append((_halve_size(planned[-1][0]), None))
+    return planned
+
+
+def _halve_size(size: Size) -> Size:
+    return -(-size[0] // 2), -(-size[1] // 2)
 
 
 def _file_state(path: Path) -> FileState:

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QAbstractButton, QMessageBox
 
 from milpath.errors import MilpathError, UnsupportedSlideError, UsageError
 from milpath.figures.heatmap import render_heatmap
+from milpath.formats.geometry import is_same_slide
 from milpath.formats.prediction import Prediction, SlideMismatchError, read_prediction
 from milpath.slides.slide import Slide
 from napari_milpath.layers import (
@@ -144,7 +145,7 @@ def _require_slides(pyramids: list[Pyramid], predictions: list[Prediction]) -> N
     waiting = [found for layer in shown if (found := prediction_of(layer)) is not None]
     slides = opened + pyramids
     for prediction in predictions + ([] if opened else waiting):
-        if slides and prediction.slide.quickhash not in {each.quickhash for each in slides}:
+        if slides and not any(is_same_slide(prediction.slide, each) for each in slides):
             require_same_slide(slides[-1], prediction)
 
 
