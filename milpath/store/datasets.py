@@ -171,7 +171,9 @@ class StoredH5(ABC, Generic[_D]):
                 continue
             target = h5.create_dataset(name, dataset.shape, dataset.dtype)
             step = max(1, _COPY_BYTES // max(1, dataset.row_bytes))
-            for low in range(0, dataset.shape[0], step):
+            if not dataset.shape:
+                target[()] = self.read(name, dataset.dtype, ())
+            for low in range(0, *dataset.shape[:1], step) if dataset.shape else ():
                 target[low : low + step] = self.read(
                     name, dataset.dtype, dataset.shape, slice(low, low + step)
                 )
