@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from milpath.errors import StoredFileError
 from milpath.store.datasets import StoredH5, find_pieces
+from milpath.store.integrity import CheckedPages, ChecksumError, Footer, has_footer, read_footer
 from milpath.store.probe import ANSWER_BYTES, cpu_seconds, identify
 
 _WAITING = 20  # times the processor time that a description may take: disks can be slow
@@ -160,9 +161,13 @@ class ForeignProbe:
         ------
         StoredFileError : no HDF5 file, damaged, or one that takes too much time or memory
         """
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise StoredFileError(f"{path.name}: cannot be read ({error.strerror})") from None
         with self._lock:
             try:
-                answer = self._ask(path)
+                answer = self._ask(path, size)
             except BaseException:  # the answer of this file would be taken for that of the next one
                 self._end()
                 raise
@@ -176,14 +181,14 @@ class ForeignProbe:
             {name: _parse_dataset(found) for name, found in answer["datasets"].items()},
         )
 
-    def _ask(self, path: Path) -> dict[str, Any]:
+    def _ask(self, path: Path, size: int) -> dict[str, Any]:
         if self._described >= _FILES_PER_PROCESS:
             self._end()
         process = self._process = self._process or _start()
         assert process.stdin is not None  # noqa: S101 (for mypy: it is a pipe)
         assert process.stdout is not None  # noqa: S101
         self._described += 1
-        seconds = _WAITING * cpu_seconds(path.stat().st_size)
+        seconds = _WAITING * cpu_seconds(size)
         timer = threading.Timer(seconds, process.kill)
         timer.daemon = True
         timer.start()
@@ -246,6 +251,8 @@ _SHARED = _SharedProbe()
 def open_foreign_h5(path: Path, probe: ForeignProbe | None = None) -> Iterator[ForeignH5]:
     """Open an HDF5 file of any program for reading; it need not be trusted.
 
+    One with checksums of milpath is read by them.
+
     Parameters
     ----------
     path : the file
@@ -262,10 +269,36 @@ def open_foreign_h5(path: Path, probe: ForeignProbe | None = None) -> Iterator[F
     except OSError as error:
         raise StoredFileError(f"{path.name}: cannot be read ({error.strerror})") from None
     with file:
-        found = (probe or _SHARED.get()).describe(path)
-        foreign = ForeignH5(path, file, found)
-        foreign.require_unchanged()
+        if has_footer(file):
+            footer = _read_valid_footer(path, file)
+            found = _describe_indexed(file, footer)
+            foreign = ForeignH5(path, file, found, CheckedPages(file, footer))
+        else:
+            foreign = ForeignH5(path, file, (probe or _SHARED.get()).describe(path))
+            foreign.require_unchanged()
         yield foreign
+
+
+def _read_valid_footer(path: Path, file: IO[bytes]) -> Footer:
+    try:
+        footer = read_footer(file)
+        if not all(each.fits(footer.h5_bytes) for each in footer.index.datasets.values()):
+            raise ChecksumError("it declares more bytes than the file holds")
+        return footer
+    except (ChecksumError, OSError) as error:
+        raise StoredFileError(
+            f"{path.name}: damaged after milpath wrote it ({error}); create it again"
+        ) from None
+
+
+def _describe_indexed(file: IO[bytes], footer: Footer) -> FileDescription:
+    """Describe a file that milpath wrote, by its index."""
+    datasets = {
+        name: ForeignDataset(each.dtype, each.shape, each.attrs, each.extents)
+        for name, each in footer.index.datasets.items()
+    }
+    identity = tuple(identify(os.fstat(file.fileno())))
+    return FileDescription(identity, footer.index.attrs, datasets)
 
 
 class ForeignH5(StoredH5[ForeignDataset]):
@@ -278,15 +311,28 @@ class ForeignH5(StoredH5[ForeignDataset]):
     path : for messages
     file : the same file, open for reading
     found : its description
+    pages : the same file, if it has checksums of milpath
     """
 
-    def __init__(self, path: Path, file: IO[bytes], found: FileDescription) -> None:
+    def __init__(
+        self,
+        path: Path,
+        file: IO[bytes],
+        found: FileDescription,
+        pages: CheckedPages | None = None,
+    ) -> None:
         super().__init__(found.attrs, found.datasets)
         self._path = path
         self._file = file
+        self._pages = pages
         self._identity = found.identity
         self._lock = threading.Lock()
         self._band: tuple[ForeignDataset, int, NDArray[Any]] | None = None
+
+    @property
+    def verified(self) -> bool:
+        """Whether all that is read is compared with checksums of milpath."""
+        return self._pages is not None
 
     @property
     def names(self) -> list[str]:
@@ -321,7 +367,7 @@ class ForeignH5(StoredH5[ForeignDataset]):
 
     def refuse(self, fact: str) -> StoredFileError:
         """Return the error to raise for contents that cannot be right, stated by `fact`."""
-        text = fact.encode("ascii", "backslashreplace").decode() if not fact.isprintable() else fact
+        text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in fact[:400])
         return StoredFileError(f"{self._path.name}: {text}; check the program that wrote the file")
 
     def require_unchanged(self) -> None:
@@ -356,6 +402,9 @@ class ForeignH5(StoredH5[ForeignDataset]):
 
     def _read_into(self, place: int, target: memoryview) -> None:
         with self._lock:
+            if self._pages is not None:
+                self._pages.read_into(place, target)
+                return
             self._file.seek(place)
             if self._file.readinto(target) < len(target):  # type: ignore[attr-defined]
                 raise OSError("the file became shorter")

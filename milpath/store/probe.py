@@ -338,6 +338,8 @@ def _describe_under_limits(path: Path) -> str:
 def _describe_damage(error: Exception) -> str:
     if "truncated file" in str(error):
         return "is cut short"
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return "was removed, or may not be read"
     return "is damaged, or not all of it is HDF5 (the HDF5 library cannot read it)"
 
 
