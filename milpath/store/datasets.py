@@ -44,19 +44,15 @@ class DescribedDataset(Protocol):
 
 
 class InPieces(Protocol):
-    """Bytes that lie in several places of a file.
-
-    Attributes
-    ----------
-    extents : (offset in the file, length) of each piece
-    starts : where each piece begins in the bytes put together, and the end of the last one
-    """
+    """Bytes that lie in several places of a file."""
 
     @property
-    def extents(self) -> Sequence[tuple[int, int]]: ...
+    def extents(self) -> Sequence[tuple[int, int]]:
+        """(Offset in the file, length) of each piece."""
 
     @property
-    def starts(self) -> Sequence[int]: ...
+    def starts(self) -> Sequence[int]:
+        """Where each piece begins in the bytes put together, and the end of the last one."""
 
 
 def find_pieces(held: InPieces, begin: int, length: int) -> Iterator[tuple[int, int, int]]:
@@ -173,7 +169,7 @@ class StoredH5(ABC, Generic[_D]):
             step = max(1, _COPY_BYTES // max(1, dataset.row_bytes))
             if not dataset.shape:
                 target[()] = self.read(name, dataset.dtype, ())
-            for low in range(0, *dataset.shape[:1], step) if dataset.shape else ():
+            for low in range(0, dataset.shape[0] if dataset.shape else 0, step):
                 target[low : low + step] = self.read(
                     name, dataset.dtype, dataset.shape, slice(low, low + step)
                 )

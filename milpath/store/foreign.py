@@ -1,8 +1,8 @@
 """Reading of HDF5 files of other programs, which have no checksums of milpath.
 
-A child process describes each file under limits of memory and time, see `milpath.store.probe`: names,
-shapes, types, attributes, and where the bytes lie. Here those bytes are read and decompressed
-without the HDF5 library, so no file can crash this process or make it loop for ever.
+A child process describes each file under limits of memory and time, see `milpath.store.probe`:
+names, shapes, types, attributes, and where the bytes lie. Here those bytes are read and
+decompressed without the HDF5 library, so no file can crash this process or make it loop for ever.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class ForeignDataset:
 
 @dataclass(frozen=True)
 class FileDescription:
-    """What the child process has found in a file; `identity` as by `milpath.store.probe.identify`."""
+    """What the child process has found in a file; `identity` as `milpath.store.probe.identify`."""
 
     identity: tuple[int, ...]
     attrs: Mapping[str, Any]
@@ -185,8 +185,8 @@ class ForeignProbe:
         if self._described >= _FILES_PER_PROCESS:
             self._end()
         process = self._process = self._process or _start()
-        assert process.stdin is not None  # noqa: S101 (for mypy: it is a pipe)
-        assert process.stdout is not None  # noqa: S101
+        assert process.stdin is not None  # a pipe
+        assert process.stdout is not None
         self._described += 1
         seconds = _WAITING * cpu_seconds(size)
         timer = threading.Timer(seconds, process.kill)
@@ -406,7 +406,7 @@ class ForeignH5(StoredH5[ForeignDataset]):
                 self._pages.read_into(place, target)
                 return
             self._file.seek(place)
-            if self._file.readinto(target) < len(target):  # type: ignore[attr-defined]
+            if self._file.readinto(target) < len(target):
                 raise OSError("the file became shorter")
 
     def _fill_from_chunks(

@@ -302,7 +302,7 @@ def _join(pieces: np.ndarray[Any, Any]) -> list[list[int]]:
     """Return (offset, length) of pieces; those that follow each other are one."""
     starts = np.flatnonzero(np.r_[True, pieces[1:, 0] != pieces[:-1].sum(axis=1)])
     lengths = np.add.reduceat(pieces[:, 1], starts)
-    return np.stack([pieces[starts, 0], lengths], axis=1).tolist()  # type: ignore[no-any-return]
+    return np.stack([pieces[starts, 0], lengths], axis=1).tolist()
 
 
 # -- the process -----------------------------------------------------------------------------------
