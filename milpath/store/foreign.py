@@ -200,7 +200,7 @@ class ForeignProbe:
         finally:
             timer.cancel()
         if line.endswith(b"\n"):
-            return json.loads(line)  # type: ignore[no-any-return]
+            return json.loads(line)
         self._end()
         return {"problem": "the HDF5 library does not finish reading it, or ends on it"}
 
@@ -406,7 +406,7 @@ class ForeignH5(StoredH5[ForeignDataset]):
                 self._pages.read_into(place, target)
                 return
             self._file.seek(place)
-            if self._file.readinto(target) < len(target):
+            if self._file.readinto(target) < len(target):  # type: ignore[attr-defined]
                 raise OSError("the file became shorter")
 
     def _fill_from_chunks(
