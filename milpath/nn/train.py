@@ -223,6 +223,7 @@ def _write_results(
             **evaluation.as_json(),
             "folds": folds,
             "no_tissue": list(plan.data.excluded),
+            "skipped": {f"no_{lacks}": list(ids) for lacks, ids in plan.data.skipped.items()},
             "seconds": round(seconds, 1),
         },
     )
