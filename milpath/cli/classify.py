@@ -18,6 +18,7 @@ from milpath.cli.machines import (
     NetworkWorkersOption,
     SchedulerOption,
     ShardOption,
+    SlideTimeoutOption,
     TissueOption,
     files_of,
     gather_entries,
@@ -45,6 +46,7 @@ def classify(
     workers: NetworkWorkersOption = 1,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
+    slide_timeout: SlideTimeoutOption = None,
     tissue: TissueOption = None,
     ids_from_path: IdsFromPathOption = False,
     verbose: Annotated[
@@ -80,7 +82,9 @@ def classify(
     files = [model_spec_path(model), *files_of(entries)]
     params = {"model": spec.fingerprint, "annotated": tissue is not None}
     with (
-        open_backend(workers, scheduler, len(entries), out, files, dry_run=dry_run) as backend,
+        open_backend(
+            workers, scheduler, len(entries), out, files, timeout=slide_timeout, dry_run=dry_run
+        ) as backend,
         open_run("classify", out, entries, params, as_json, dry_run=dry_run) as run,
     ):
         if isinstance(backend, Inline) and not dry_run:
