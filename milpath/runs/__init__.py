@@ -69,7 +69,7 @@ def choose_local(
 ) -> Backend:
     """Return this process or several, no more than there are slides.
 
-    With a timeout, one process is another one too, which can be killed.
+    With a timeout it is never this process, which could not be killed.
 
     Parameters
     ----------
