@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from _thread import start_new_thread
+from _thread import get_ident, start_new_thread
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
@@ -20,6 +20,7 @@ _MESSAGES = {
     INTERRUPTED: b"milpath: interrupted; the files that were finished are kept\n",
     STOPPED: b"milpath: stopped; the files that were finished are kept\n",
 }
+_RETRY_SECONDS = 0.01
 _END_SECONDS = 10.0
 """Time for a command to end by itself; then its process ends wherever it is."""
 
@@ -29,6 +30,7 @@ class Ending:
 
     def __init__(self) -> None:
         self._code: int | None = None
+        self._forced = False
         self._report_unraisable = sys.unraisablehook
 
     def handle_signals(self) -> None:
@@ -43,8 +45,10 @@ class Ending:
         if self._code is not None:
             return
         self._code = 128 + number
-        with suppress(RuntimeError):  # the process is already ending
-            start_new_thread(self._force, (self._code,))  # takes no lock
+        if not self._forced:
+            self._forced = True
+            with suppress(RuntimeError):  # the process is already ending
+                start_new_thread(self._force, (self._code,))  # takes no lock
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         exit_immediately(number, frame)
@@ -70,11 +74,16 @@ class Ending:
         time.sleep(_END_SECONDS)
         _write_and_exit(code)
 
+    def _interrupt_soon(self, thread: int) -> None:
+        time.sleep(_RETRY_SECONDS)
+        self._code = None
+        signal.pthread_kill(thread, signal.SIGINT)
+
     def _repeat(self, unraisable: Any) -> None:
         """Repeat a Ctrl-C whose exception came where Python can only ignore it."""
         if isinstance(unraisable.exc_value, KeyboardInterrupt) and self._code == INTERRUPTED:
-            self._code = None
-            signal.raise_signal(signal.SIGINT)
+            with suppress(RuntimeError):
+                start_new_thread(self._interrupt_soon, (get_ident(),))
         else:
             self._report_unraisable(unraisable)
 
