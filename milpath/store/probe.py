@@ -5,8 +5,8 @@ allocate whatever a file declares. So it opens such a file only here, in a proce
 returns where the numbers lie. The numbers themselves are read without the library, see
 `milpath.store.foreign`.
 
-The process reads one JSON string per line, a path, and writes one JSON object per line: the
-description of that file, or `{"problem": text}`.
+The process reads one JSON list per line, a path and a limit in seconds, and writes one JSON object
+per line: the description of that file, or `{"problem": text}`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FILTERS = {1: "gzip", 2: "shuffle", 32000: "lzf"}
 """Filters of chunks that milpath can undo, by their number."""
 
 _H5_MAGIC = b"\x89HDF\r\n\x1a\n"
-_MAX_OBJECTS = 10_000
+_MAX_OBJECTS = 20_000
 _MAX_DEPTH = 32
 _MAX_ATTRS = 1000  # of one object
 _MAX_ATTR_NUMBERS = 64
@@ -312,14 +312,14 @@ def main() -> None:
     """Describe the files whose paths come on stdin, until it ends."""
     _limit_memory()
     for line in sys.stdin:
-        path = Path(json.loads(line))
-        print(_describe_under_limits(path), flush=True)
+        path, seconds = json.loads(line)
+        print(_describe_under_limits(Path(path), seconds), flush=True)
 
 
-def _describe_under_limits(path: Path) -> str:
+def _describe_under_limits(path: Path, seconds: float) -> str:
     """Return the answer for a file; the process ends if it takes too much processor time."""
     try:
-        _limit_time(cpu_seconds(path.stat().st_size))
+        _limit_time(seconds)
         answer = json.dumps(describe_file(path))
         if len(answer) <= ANSWER_BYTES:
             return answer
