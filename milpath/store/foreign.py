@@ -134,7 +134,7 @@ class ForeignProbe:
 
     Parameters
     ----------
-    max_seconds : processor time for a file; None for a time by its size, about 0.7 s
+    max_seconds : processor time for a file; None for a time by its size, about 0.5 s
     """
 
     def __init__(self, max_seconds: float | None = None) -> None:

@@ -55,7 +55,7 @@ class _DatasetProblemError(Exception):
 
 def cpu_seconds(size: int) -> float:
     """Return the processor time that the description of a file with `size` bytes may take."""
-    return 0.7 + size / (1 << 30)
+    return 0.5 + size / (1 << 30)
 
 
 def describe_file(path: Path) -> dict[str, Any]:

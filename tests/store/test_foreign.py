@@ -266,6 +266,32 @@ def test_a_file_that_cannot_be_read_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("libver", [None, "latest"])
+def test_a_file_damaged_anywhere_is_read_or_refused_in_one_line(
+    tmp_path: Path, probe: ForeignProbe, libver: str | None
+) -> None:
+    path = draw(tmp_path / "a.h5", libver, chunks=(10, 4), compression="gzip", shuffle=True)
+    with h5py.File(path, "r+") as h5:
+        h5["y"], h5["texts"], h5.attrs["names"] = NUMBERS[:3], ["a", "b"], ["c", "d"]
+    whole = path.read_bytes()
+    messages: list[str] = []
+    for place in RNG.integers(0, len(whole), 300).tolist():
+        data = bytearray(whole)
+        data[place] ^= 1 << int(RNG.integers(0, 8))
+        path.write_bytes(data)
+        try:
+            with open_foreign_h5(path, probe) as found:
+                for name in found.names:
+                    found.shape(name)
+                    if found.dtype(name) != "str":
+                        read_any(found, name)
+        except StoredFileError as error:
+            messages.append(str(error))
+    assert all(message.isprintable() for message in messages)
+    assert 10 < len(messages) < 290
+
+
 @pytest.mark.parametrize("fault", ONE)
 def test_a_dataset_that_cannot_be_read_is_refused_by_its_name_and_the_others_are_read(
     tmp_path: Path, probe: ForeignProbe, fault: str
