@@ -18,7 +18,7 @@ from milpath.cohort.splits import Split, split_cohort
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.bag import Bag
 from milpath.formats.layout import bag_path
-from milpath.formats.model_spec import EncoderSpec
+from milpath.formats.model_spec import EncoderSpec, mark_slide
 from milpath.nn.bags import Content, LabelledBag
 from milpath.params import TileParams, TrainParams, compare_params
 
@@ -152,12 +152,13 @@ def gather_bags(
                 bag.require_pixels()
             made = (entry.slide_id, bag.header.params, bag.header.background, bag.grid.patch_px)
             encoders.setdefault(bag.encoder, entry.slide_id)
-            size, quickhash = len(bag), bag.slide.quickhash
+            size, quickhash, mark = len(bag), bag.slide.quickhash, mark_slide(bag.slide)
         _check_duplicate(copies, quickhash, entry.slide_id, case)
         first = first or made
         _check_params(first, made)
         label = names.index(entry.label or "")
-        kept.append((entry, LabelledBag(path, entry.slide_id, case, label, size, content)))
+        record = LabelledBag(path, entry.slide_id, case, label, size, content, mark)
+        kept.append((entry, record))
     if first is None:
         raise UsageError(f"{cohort.name}: none of its slides has tissue")
     left = Cohort(cohort.name, tuple(entry for entry, _ in kept))
