@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from napari.utils.colormaps import Colormap
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
 Floats = NDArray[np.float64]
-Palette = str | Colormap | None
+Palette: TypeAlias = str | Colormap | None
 
 PALETTES = ("viridis", "cividis", "magma", "inferno", "RdBu_r", "PuOr_r", "turbo")
 """Palettes to choose from; all but the last are perceptually uniform."""

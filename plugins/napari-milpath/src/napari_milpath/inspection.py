@@ -199,7 +199,7 @@ class Inspection:
             return
         if event.type == "colormap":
             if layer.colormap.same_colors(self.image.colormap):
-                return  # napari's list of colormaps sets again what it was told
+                return  # napari's own list of colormaps sets it again
             self.settings = replace(self.settings, palette=layer.colormap)
         self.image = follow_layer(self.image, layer)
         self._draw(new_scores=False, new_palette=event.type == "colormap")
