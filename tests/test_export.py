@@ -85,8 +85,8 @@ def test_geojson_of_selected_patches_contains_only_those(tmp_path: Path) -> None
     prediction = predict(37)
     rows = pick_strongest(score_patches(prediction), 5)
     write_geojson(tmp_path / "p.geojson", prediction, rows)
-    features = json.loads((tmp_path / "p.geojson").read_text(encoding="utf-8"))
-    names = [feature["properties"]["name"] for feature in features["features"]]
+    found = json.loads((tmp_path / "p.geojson").read_text(encoding="utf-8"))
+    names = [feature["properties"]["name"] for feature in found["features"]]
     assert names == [f"patch {row}" for row in rows]
 
 
@@ -124,15 +124,15 @@ def test_an_ome_tiff_keeps_the_values_and_their_physical_size(tmp_path: Path, ac
 
 def ome_pixels(xml: str) -> dict[str, float]:
     """Sizes and positions of an OME-XML, µm."""
-    features: dict[str, float] = {}
+    found: dict[str, float] = {}
     for element in ET.fromstring(xml).iter():
         for name, value in element.attrib.items():
             if name.startswith(("PhysicalSize", "Position")):
                 if name.endswith("Unit"):
                     assert value == "µm"
                 else:
-                    features[name] = float(value)
-    return features
+                    found[name] = float(value)
+    return found
 
 
 def test_a_reduced_level_is_the_mean_of_the_cells_that_have_a_patch(tmp_path: Path) -> None:
@@ -181,15 +181,11 @@ def test_tables_and_tiles_take_scores_and_remarks_from_outside(tmp_path: Path) -
     prediction = predict(3)
     scores = {"difference": np.array([0.5, np.nan, -2.0])}
     write_patches(tmp_path / "p.csv", prediction, measures=scores, remarks={"of": ["a", "b", "c"]})
-    rows = list(csv.DictReader((tmp_path / "p.csv").open(encoding="utf-8-sig")))
-    features = [(row["difference"], row["of"]) for row in rows]
-    assert features == [("0.5", "a"), ("", "b"), ("-2", "c")]
-        ("0.5", "a"),
-        ("", "b"),
-        ("-2", "c"),
-    ]
+    with (tmp_path / "p.csv").open(encoding="utf-8-sig") as file:
+        rows = [(row["difference"], row["of"]) for row in csv.DictReader(file)]
+    assert rows == [("0.5", "a"), ("", "b"), ("-2", "c")]
     further = [{"color": [1, 2, 3]}, {"color": [4, 5, 6]}]
     write_geojson(tmp_path / "p.geojson", prediction, np.array([0, 1]), scores, further)
-    features = json.loads((tmp_path / "p.geojson").read_text(encoding="utf-8"))["features"]
-    assert [each["properties"]["measurements"] for each in features] == [{"difference": 0.5}, {}]
-    assert [each["properties"]["color"] for each in features] == [[1, 2, 3], [4, 5, 6]]
+    tiles = json.loads((tmp_path / "p.geojson").read_text(encoding="utf-8"))["features"]
+    assert [each["properties"]["measurements"] for each in tiles] == [{"difference": 0.5}, {}]
+    assert [each["properties"]["color"] for each in tiles] == [[1, 2, 3], [4, 5, 6]]
