@@ -241,6 +241,7 @@ class _SharedProbe:
         with self._lock:
             if self._pid != os.getpid():
                 self._pid = os.getpid()
+                self._inherited = self._probe  # kept: its process is not this one's to end
                 self._probe = ForeignProbe()
                 atexit.register(self._probe.close)
             return self._probe

@@ -16,6 +16,7 @@ import base64
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -260,12 +261,13 @@ def _locate_chunks(dataset: h5py.Dataset, filters: list[str], file_bytes: int) -
     if count > _MAX_CHUNKS:
         raise _DatasetProblemError("has too many chunks")
     table = _tabulate_chunks(dataset, grid)
+    if table.min() < 0 or (table[:, 0] > file_bytes - table[:, 1]).any():
+        raise _DatasetProblemError("declares more numbers than the file holds")
     stored = int(table[:, 1].sum())
     chunk_bytes = math.prod(chunk) * dataset.dtype.itemsize
     declared = math.prod(shape) * dataset.dtype.itemsize
     most = _SMALL_BYTES + _MAX_RATIO * stored
-    inside = (table[:, 0] + table[:, 1] <= file_bytes).all() and table.min() >= 0
-    if not inside or stored > file_bytes or max(declared, chunk_bytes) > most:
+    if stored > file_bytes or max(declared, chunk_bytes) > most:
         raise _DatasetProblemError("declares more numbers than the file holds")
     if not filters and (table[:, 1] != chunk_bytes).any():
         raise _DatasetProblemError("has chunks of a wrong length")
@@ -310,6 +312,8 @@ def _join(pieces: np.ndarray[Any, Any]) -> list[list[int]]:
 
 def main() -> None:
     """Describe the files whose paths come on stdin, until it ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a command
+        signal.signal(number, signal.SIG_IGN)  # this one ends with stdin
     _limit_memory()
     for line in sys.stdin:
         path, seconds = json.loads(line)
@@ -340,6 +344,8 @@ def _describe_damage(error: Exception) -> str:
         return "is cut short"
     if isinstance(error, FileNotFoundError | PermissionError):
         return "was removed, or may not be read"
+    if "already open for write" in str(error):
+        return "is still open for writing in another program, or that program was killed"
     return "is damaged, or not all of it is HDF5 (the HDF5 library cannot read it)"
 
 
@@ -358,8 +364,6 @@ def _limit_memory() -> None:
 def _limit_time(seconds: float) -> None:
     """End this process after that much processor time; 0 for no limit."""
     if sys.platform != "win32":
-        import signal
-
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import zlib
@@ -392,6 +393,37 @@ def test_a_file_that_ends_the_child_process_is_refused_and_the_next_one_is_read(
             with pytest.raises(StoredFileError, match=r"^a\.h5: the HDF5 library does not finish"):
                 one.describe(path)
             assert list(one.describe(path).datasets) == ["x"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_signals_to_all_processes_of_a_command_do_not_end_the_child_process(
+    tmp_path: Path,
+) -> None:
+    with ForeignProbe() as one:
+        path = draw(tmp_path / "a.h5")
+        one.describe(path)
+        process = one._process
+        assert process is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+            assert list(one.describe(path).datasets) == ["x"]
+        assert one._process is process
+
+
+def test_a_file_that_is_still_written_is_refused_as_such(
+    tmp_path: Path, probe: ForeignProbe
+) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="latest") as h5:
+        h5["x"] = NUMBERS
+        h5.flush()
+        with (
+            pytest.raises(StoredFileError, match=r"^a\.h5: is still open for writing"),
+            open_foreign_h5(path, probe),
+        ):
+            pass
+    with open_foreign_h5(path, probe) as found:
+        np.testing.assert_array_equal(read_any(found, "x"), NUMBERS)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
