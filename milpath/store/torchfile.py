@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +112,7 @@ class _Storage:
     def nbytes(self) -> int:
         return self.count * (2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize)
 
-    def decode(self, data: bytes, byte_order: str) -> NDArray[Any]:
+    def decode(self, data: bytes, byte_order: Literal["<", ">"]) -> NDArray[Any]:
         """Return the numbers, 1-D; bfloat16 as float32, whose upper half it is."""
         kind = "<u2" if self.dtype == "bfloat16" else self.dtype
         numbers = np.frombuffer(data, np.dtype(kind).newbyteorder(byte_order))
@@ -217,7 +217,7 @@ def _read_pickle_member(
     return archive.read(info)
 
 
-def _read_byte_order(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None) -> str:
+def _read_byte_order(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None) -> Literal["<", ">"]:
     """Return "<" or ">"; files of PyTorch before 2.1 do not say it."""
     if info is None:
         return "<"
