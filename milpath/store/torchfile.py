@@ -418,6 +418,12 @@ class _Machine:
         else:
             raise TypeError
 
+    def _build(self, _: Any) -> None:
+        """Skip what PyTorch attaches to the dict of a network's weights."""
+        state, target = self._stack.pop(), self._stack[-1]
+        if not isinstance(target, dict) or not isinstance(state, dict):
+            raise TypeError
+
     def _load_persistent(self, _: Any) -> None:
         storage = _parse_storage(self._stack.pop())
         if self.storages.setdefault(storage.key, storage) != storage:
@@ -450,6 +456,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "GLOBAL": _Machine._global,
     "STACK_GLOBAL": _Machine._stack_global,
     "REDUCE": _Machine._reduce,
+    "BUILD": _Machine._build,
     "BINPERSID": _Machine._load_persistent,
 }
 
