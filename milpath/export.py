@@ -1,7 +1,8 @@
 """Export: predictions in the formats of other programs.
 
 GeoJSON for QuPath, pyramidal OME-TIFF for image viewers, CSV for spreadsheets. All positions are
-level-0 pixels of the slide's whole canvas, unless the name says µm or mm.
+level-0 pixels of the slide's whole canvas, unless the name says µm or mm; those of GeoJSON are in
+QuPath's frame unless the other is asked for.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 from tifffile import TiffWriter
 
 from milpath.errors import UsageError
-from milpath.figures.colormap import colour_scale
+from milpath.figures.colormap import ColourScale, colour_scale
 from milpath.figures.heatmap import Heatmap, PatchScores, score_patches
 from milpath.figures.score import Scale
 from milpath.formats.prediction import Prediction
 from milpath.slides.facts import SlideFacts
+from milpath.slides.frame import Frame, Point, frame_record
 from milpath.store import fingerprint, publish, publish_csv
 
 _TILE_PX = 256
@@ -78,32 +80,66 @@ _NAMES = {
 # -- QuPath ----------------------------------------------------------------------------------------
 
 
-def write_geojson(path: Path, prediction: Prediction, rows: Rows | None = None) -> None:
+def write_geojson(
+    path: Path,
+    prediction: Prediction,
+    rows: Rows | None = None,
+    frame: Frame = Frame.qupath,
+    corner: Point | None = None,
+    measures: Mapping[str, Floats] | None = None,
+    properties: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
     """Write patches as QuPath tiles with measurements, one GeoJSON feature per line.
+
+    The file records its frame.
 
     Parameters
     ----------
     path : file to write; it is complete or not there
     prediction : of the slide to open in QuPath
     rows : row numbers of the patches; by default all
+    frame : that the coordinates are in
+    corner : (x, y) of the slide's bounds; by default as the prediction records it
+    measures : scores (N,) by name; by default `measure_patches`. NaN is left out
+    properties : further GeoJSON properties, one mapping per row
 
     Raises
     ------
-    UsageError : no tissue, so no patches
+    UsageError : no tissue, so no patches; or the corner is needed, and not known
     """
+    origin = _find_origin(prediction, frame, corner)
+    record = json.dumps(frame_record(frame, origin))
     with publish(path) as file:
-        file.write(b'{"type": "FeatureCollection", "features": [')
-        for index, feature in enumerate(_features(prediction, rows)):
+        file.write(f'{{"type": "FeatureCollection", "milpath": {record}, "features": ['.encode())
+        for index, feature in enumerate(_features(prediction, rows, origin, measures, properties)):
             text = json.dumps(feature, ensure_ascii=False, allow_nan=False)
             file.write((",\n" if index else "\n").encode() + text.encode())
         file.write(b"\n]}\n")
 
 
-def _features(prediction: Prediction, rows: Rows | None) -> Iterator[dict[str, Any]]:
-    measured = measure_patches(prediction)
+def _find_origin(prediction: Prediction, frame: Frame, corner: Point | None) -> Point:
+    corner = prediction.slide.corner if corner is None else corner
+    if corner is None and frame is Frame.qupath:
+        raise UsageError(
+            f"{prediction.slide.slide_id}: its prediction is of an earlier version of milpath and "
+            "does not record where QuPath begins to count; give the slide with --slide, classify "
+            "it again, or give --frame canvas"
+        )
+    return frame.origin(corner or (0, 0))
+
+
+def _features(
+    prediction: Prediction,
+    rows: Rows | None,
+    origin: Point,
+    measures: Mapping[str, Floats] | None,
+    properties: Sequence[Mapping[str, Any]] | None,
+) -> Iterator[dict[str, Any]]:
+    measured = measure_patches(prediction) if measures is None else measures
     side = prediction.grid.patch_size_l0
-    for row in range(len(prediction.grid)) if rows is None else rows.tolist():
-        x, y = prediction.grid.coords[row].tolist()
+    chosen = list(range(len(prediction.grid))) if rows is None else rows.tolist()
+    for row, further in zip(chosen, properties or [{}] * len(chosen), strict=True):
+        x, y = (prediction.grid.coords[row] - np.array(origin)).tolist()
         ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
         yield {
             "type": "Feature",
@@ -112,7 +148,12 @@ def _features(prediction: Prediction, rows: Rows | None) -> Iterator[dict[str, A
                 "objectType": "tile",
                 "name": f"patch {row}",
                 "isLocked": True,
-                "measurements": {name: float(values[row]) for name, values in measured.items()},
+                **further,
+                "measurements": {
+                    name: float(values[row])
+                    for name, values in measured.items()
+                    if not np.isnan(values[row])
+                },
             },
         }
 
@@ -124,17 +165,26 @@ def write_patches(
     path: Path,
     prediction: Prediction,
     rows: Rows | None = None,
+    measures: Mapping[str, Floats] | None = None,
     remarks: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write patches as a CSV table: number, position in pixels and mm, and all scores.
 
-    Parameters and errors are those of `write_geojson`, and
+    The cell of a score that is NaN is empty.
 
     Parameters
     ----------
+    path : file to write; it is complete or not there
+    prediction : its positions are written in the frame of the whole canvas
+    rows : row numbers of the patches; by default all
+    measures : scores (N,) by name; by default `measure_patches`
     remarks : further columns by name, one text per row
+
+    Raises
+    ------
+    UsageError : no tissue, so no patches
     """
-    measured = measure_patches(prediction)
+    measured = measure_patches(prediction) if measures is None else measures
     chosen = np.arange(len(prediction.grid)) if rows is None else rows
     coords = prediction.grid.coords[chosen]
     side = prediction.grid.patch_size_l0
@@ -145,7 +195,7 @@ def write_patches(
         *coords.T.tolist(),
         [side] * len(chosen),
         *([f"{value:.6f}" for value in axis] for axis in centres.T),
-        *([f"{value:.9g}" for value in values[chosen]] for values in measured.values()),
+        *([_format(value) for value in values[chosen].tolist()] for values in measured.values()),
         *(remarks or {}).values(),
     ]
     header = ["patch", "x_l0", "y_l0", "size_l0", "centre_x_mm", "centre_y_mm"]
@@ -153,15 +203,24 @@ def write_patches(
     publish_csv(path, [*header, *names, *(remarks or {})], zip(*columns, strict=True))
 
 
+def _format(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.9g}"
+
+
 # -- images ----------------------------------------------------------------------------------------
 
 
 def write_ome_tiff(
-    path: Path, heatmap: Heatmap, slide: SlideFacts, *, coloured: bool = False
+    path: Path,
+    heatmap: Heatmap,
+    slide: SlideFacts,
+    *,
+    coloured: bool = False,
+    scale: ColourScale | None = None,
 ) -> None:
     """Write a heatmap as a pyramidal OME-TIFF with its physical size, one pixel per cell.
 
-    The plane's position is the picture's top-left corner on the slide, in µm.
+    The plane's position is the picture's top-left corner on the slide's whole canvas, in µm.
 
     Parameters
     ----------
@@ -169,6 +228,7 @@ def write_ome_tiff(
     heatmap : its values are written as float32, NaN without a patch
     slide : record of its slide
     coloured : write RGB colours on white instead of the values
+    scale : of the colours; by default `colour_scale`
 
     Raises
     ------
@@ -177,7 +237,8 @@ def write_ome_tiff(
     if not np.isfinite(heatmap.values).any():
         raise UsageError(f"{slide.slide_id}: no patches, so there is no heatmap to write")
     levels = [
-        _colour(level, heatmap) if coloured else level for level in _build_pyramid(heatmap.values)
+        _colour(level, scale or colour_scale(heatmap)) if coloured else level
+        for level in _build_pyramid(heatmap.values)
     ]
     width, height = heatmap.lattice.cell_l0
     cell = width * slide.mpp_x, height * slide.mpp_y
@@ -238,9 +299,9 @@ def _build_pyramid(values: Floats) -> list[Floats]:
     return levels
 
 
-def _colour(values: Floats, heatmap: Heatmap) -> NDArray[np.uint8]:
+def _colour(values: Floats, scale: ColourScale) -> NDArray[np.uint8]:
     """Colour values on white, RGB (rows, cols, 3), with the colour scale of the whole heatmap."""
-    norm, colours = colour_scale(heatmap)
+    norm, colours = scale
     rgb = np.full((*values.shape, 3), 255, np.uint8)
     shown = np.isfinite(values)
     rgba = colours(norm(values[shown]))

@@ -166,8 +166,9 @@ class ArtefactParams(Params):
 class CodecParams(Params):
     """Pixel storage; see `milpath.formats.bag`."""
 
-    codec: Literal["jpeg", "raw"] = "jpeg"
-    """Pixel storage format: jpeg (4:4:4), or raw (lossless, about seven times larger)."""
+    codec: Literal["jpeg", "raw", "none"] = "jpeg"
+    """Pixel storage format: jpeg (4:4:4), raw (lossless, about seven times larger), or none (no
+    pixels, only where the patches lie)."""
     quality: int = Field(90, ge=50, le=100)
     """JPEG quality, 50 to 100; ignored by raw."""
 
@@ -179,6 +180,12 @@ class TileParams(Params):
     grid: GridParams = GridParams()
     artefacts: ArtefactParams = ArtefactParams()
     pixels: CodecParams = CodecParams()
+
+    @model_validator(mode="after")
+    def _check_blur(self) -> TileParams:
+        if self.pixels.codec == "none" and self.artefacts.max_blur is not None:
+            raise ValueError("blur is measured on pixels, and none are read; leave out max_blur")
+        return self
 
 
 class HeadParams(Params):

@@ -16,7 +16,15 @@ from milpath.cohort.cohort import SlideEntry
 from milpath.errors import AnnotationError, SlideReadError, StoredFileError
 from milpath.figures.canvas import encode_png
 from milpath.figures.qc import draw_qc
-from milpath.formats.bag import Bag, BagHeader, Encoded, bag_fingerprint, encode_patch, write_bag
+from milpath.formats.bag import (
+    Bag,
+    BagHeader,
+    Encoded,
+    bag_fingerprint,
+    encode_patch,
+    estimate_bytes,
+    write_bag,
+)
 from milpath.formats.existing import Existing
 from milpath.formats.geometry import compare_annotations, compare_slides
 from milpath.formats.layout import bag_path, qc_path
@@ -24,6 +32,7 @@ from milpath.params import (
     LEVEL_TOLERANCE,
     MAX_UNREADABLE,
     MPP_WARN_DIFFERENCE,
+    CodecParams,
     TileParams,
     compare_params,
 )
@@ -85,6 +94,29 @@ class TileFacts(Facts):
     """Patches left out as artefacts."""
 
 
+@dataclass(frozen=True)
+class PlanFacts(Facts):
+    """Facts about a bag that would be made."""
+
+    patches: int
+    """Number of patches; some may turn out to be unreadable."""
+    bytes: int
+    """Size of the bag, roughly."""
+
+    def describe(self) -> str:
+        """Say both in a phrase."""
+        return f"{self.patches} patches, about {describe_bytes(self.bytes)}"
+
+
+def describe_bytes(size: int) -> str:
+    """Say a size in the largest unit of which there is one, such as "3.1 MB"."""
+    unit = max((unit for unit in _BYTES if size >= unit), default=1)
+    return f"{size / unit:.3g} {_BYTES.get(unit, 'bytes')}"
+
+
+_BYTES = {1000: "KB", 10**6: "MB", 10**9: "GB", 10**12: "TB"}
+
+
 def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None = None) -> Plan:
     """Detect the tissue, or take that of an annotation, and plan the patch grid.
 
@@ -103,9 +135,11 @@ def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None =
         from milpath.slides.annotation import rasterize_annotation  # half a second of SciPy
 
         try:
-            tissue = rasterize_annotation(thumbnail, tissue, annotation.polygons)
+            tissue = rasterize_annotation(thumbnail, tissue, annotation)
         except AnnotationError as error:
             raise AnnotationError(f"{slide.name}: {error}") from None
+    for note in annotation.notes if annotation is not None else ():
+        log.warning("%s: its annotation: %s", slide.slide_id, note)
     for warning in _warnings(
         slide, thumbnail, tissue, params.grid.mpp, annotated=annotation is not None
     ):
@@ -180,16 +214,17 @@ def tile_slide(
     OutputError : `out` cannot be written
     """
     with entry.open() as slide:
-        annotation = entry.read_annotation()
+        annotation = entry.read_annotation(slide.bounds_l0)
         drawn = annotation.fingerprint if annotation else None
         found = find_bag(out, slide.facts, params, drawn)
         if found.value is not None:
             message = f"{found.value.patches} patches, already done with the same parameters"
             return skipped_outcome(entry, message, found.value, dry_run=dry_run)
-        if dry_run:
-            slide.level_for(params.grid.mpp)
-            return planned_outcome(entry, "tiled", found)
         plan = plan_slide(slide, params, annotation)
+        if dry_run:
+            patches = len(plan.grid)
+            planned = PlanFacts(patches, estimate_bytes(patches, params))
+            return planned_outcome(entry, "tiled", found, planned.describe(), planned)
         header = _write_results(slide, plan, out, params, drawn, threads)
         patches = len(plan.grid) + plan.left_out - header.unreadable - header.left_out
         facts = _collect_facts(slide.facts, plan.grid, header, patches)
@@ -203,11 +238,7 @@ def _write_results(
     path, qc = bag_path(out, slide.slide_id), qc_path(out, slide.slide_id)
     discard(qc)  # an older picture would show that all is done
     artefacts = ArtefactFilter(params.artefacts, plan.fold, plan.pen)
-
-    def process(pixels: NDArray[np.uint8]) -> tuple[Encoded, float]:
-        return encode_patch(pixels, params.pixels), measure_blur(pixels)
-
-    patches = artefacts.keep(stream_patches(slide, plan.grid, process, threads))
+    patches = artefacts.keep(_make_patches(slide, plan.grid, params.pixels, threads))
     with ThreadPoolExecutor(1) as pool:  # draws while patches are read
         picture = pool.submit(_draw_png, plan, slide.slide_id)
         background = plan.tissue.background
@@ -230,6 +261,19 @@ def _write_results(
     else:
         publish_bytes(qc, picture.result())
     return header
+
+
+def _make_patches(
+    slide: Slide, grid: PatchGrid, params: CodecParams, threads: int
+) -> Iterator[tuple[int, tuple[Encoded, float | None]]]:
+    """Yield (row of the grid, (encoded, blur)); no pixels are read where none are kept."""
+
+    def process(pixels: NDArray[np.uint8]) -> tuple[Encoded, float | None]:
+        return encode_patch(pixels, params), measure_blur(pixels)
+
+    if params.codec == "none":
+        return ((row, (b"", None)) for row in range(len(grid)))
+    return stream_patches(slide, grid, process, threads)
 
 
 def _draw_png(plan: Plan, slide_id: str) -> bytes:

@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line]
 # a reader trains before classifying; the page shows classifying first
-ORDER = ("tile", "train", "classify", "embed", "heatmap", "export", "info")
+ORDER = ("tile", "train", "classify", "embed", "heatmap", "export", "info", "check")
 
 SESSION = """
 import json, sys

@@ -14,15 +14,22 @@ from support.drawing import damage_tile, write_levels
 from support.untrusted.tamper import edited
 
 from milpath.cohort.cohort import SlideEntry
-from milpath.errors import MilpathError, OutputError, ResolutionError, SlideReadError
+from milpath.errors import (
+    MilpathError,
+    OutputError,
+    ResolutionError,
+    SlideReadError,
+    StoredFileError,
+)
 from milpath.formats.bag import Bag
 from milpath.formats.layout import bag_path
-from milpath.params import GridParams, TileParams
+from milpath.params import ArtefactParams, CodecParams, GridParams, TileParams
 from milpath.runs import Outcome
 from milpath.slides.slide import Slide
 from milpath.synthetic import SyntheticSlide, draw_slide
-from milpath.tile import plan_slide, tile_slide
+from milpath.tile import PlanFacts, describe_bytes, plan_slide, tile_slide
 
+COORDS = CodecParams(codec="none")
 SMALL = TileParams(grid=GridParams(mpp=2.0, patch_px=64))
 
 
@@ -47,6 +54,61 @@ def test_tiling_writes_a_bag_and_a_picture(drawn: SyntheticSlide, tmp_path: Path
         assert bag.header.params == SMALL
     assert (done.status, done.facts.mpp_source) == ("ok", "slide")
     assert done.message == f"{done.facts.patches} patches"
+
+
+def test_coordinates_only_are_those_of_the_bag_with_pixels_and_read_none(
+    drawn: SyntheticSlide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tile(drawn.path, tmp_path / "all")
+
+    def fail(*_: object) -> None:
+        raise AssertionError("patches were read")
+
+    monkeypatch.setattr("milpath.tile.stream_patches", fail)
+    tile(drawn.path, tmp_path / "few", SMALL.model_copy(update={"pixels": COORDS}))
+    small, large = (bag_path(tmp_path / name, "s") for name in ("few", "all"))
+    assert small.stat().st_size < 20_000 < large.stat().st_size
+    with Bag(small) as few, Bag(large) as every:
+        assert np.array_equal(few.grid.coords, every.grid.coords)
+        one, two = few.read_artefacts(), every.read_artefacts()
+        assert one is not None
+        assert two is not None
+        assert one.blur is None
+        assert two.blur is not None
+        assert np.array_equal(one.pen, two.pen)
+        assert np.array_equal(one.fold, two.fold)
+        with pytest.raises(
+            StoredFileError, match=r"^s\.h5: holds no pixels .* tile the slide again"
+        ):
+            few.read_patches(np.arange(1))
+
+
+def test_a_limit_of_blur_needs_pixels() -> None:
+    with pytest.raises(ValueError, match="blur is measured on pixels"):
+        TileParams(pixels=COORDS, artefacts=ArtefactParams(max_blur=0.5))
+
+
+def test_a_dry_run_says_how_many_patches_and_about_how_many_bytes_would_come(
+    drawn: SyntheticSlide, tmp_path: Path
+) -> None:
+    entry = SlideEntry(drawn.path, "s")
+    for codec in ("jpeg", "raw", "none"):
+        params = SMALL.model_copy(update={"pixels": CodecParams(codec=codec)})
+        planned = tile_slide(entry, tmp_path / codec, params, dry_run=True)
+        done = tile_slide(entry, tmp_path / codec, params)
+        assert isinstance(planned.facts, PlanFacts)
+        assert planned.facts.patches == done.facts.patches
+        size = bag_path(tmp_path / codec, "s").stat().st_size
+        assert size / 2 - (1 << 20) < planned.facts.bytes < 2 * size  # raw ones grow by a MiB
+        assert planned.message == f"would be tiled: {planned.facts.describe()}"
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1234, "1.23 KB"), (5 * 10**9, "5 GB")],
+)
+def test_sizes_are_said_in_the_largest_unit(size: int, said: str) -> None:
+    assert describe_bytes(size) == said
 
 
 def test_any_number_of_threads_writes_the_same_bytes(drawn: SyntheticSlide, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ COMMANDS = {
     "export": "Export a prediction to other formats.",
     "view": "Open a slide and its predictions.",
     "info": "Show what a file contains.",
+    "check": "Verify stored files by their checksums.",
     "report": "Summarize runs and their slides.",
     "mnist": "Run the MNIST-bags benchmark.",
     "demo": "Run a demo on synthetic slides.",
@@ -73,7 +74,7 @@ app = typer.Typer(
     ),
     epilog=(
         "Exit codes: 0 success, 2 wrong usage (options, parameters or cohort file), 3 some slides "
-        "failed, 4 all failed, 5 results cannot be written, 130 interrupted (Ctrl-C), "
+        "or files failed, 4 all failed, 5 results cannot be written, 130 interrupted (Ctrl-C), "
         "143 terminated (SIGTERM)."
     ),
     **_SETTINGS,

@@ -14,6 +14,7 @@ from milpath.cli.console import (
     show_warnings,
 )
 from milpath.cli.machines import (
+    FrameOption,
     IdsFromPathOption,
     NetworkWorkersOption,
     SchedulerOption,
@@ -26,6 +27,7 @@ from milpath.cli.machines import (
 )
 from milpath.cli.runs import DryRunOption, open_run
 from milpath.errors import StoredFileError, UsageError
+from milpath.slides.frame import Frame
 
 
 def classify(
@@ -46,6 +48,7 @@ def classify(
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
     tissue: TissueOption = None,
+    frame: FrameOption = Frame.qupath,
     ids_from_path: IdsFromPathOption = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show progress within each slide.")
@@ -67,7 +70,7 @@ def classify(
     from milpath.runs import Inline
 
     show_warnings(verbose=verbose)
-    gathered = gather_entries(slides, slide_mpp, tissue, ids_from_path=ids_from_path)
+    gathered = gather_entries(slides, slide_mpp, tissue, frame, ids_from_path=ids_from_path)
     entries, part = take_shard(gathered, shard)
     try:
         spec = read_bundle_spec(model)
@@ -78,7 +81,8 @@ def classify(
     table = predictions_table_path(out, (part.number, part.count) if part else None)
     place = {entry.slide_id: number for number, entry in enumerate(entries)}
     files = [model_spec_path(model), *files_of(entries)]
-    params = {"model": spec.fingerprint, "annotated": tissue is not None}
+    annotated = {"annotated": tissue is not None, "frame": str(frame)}
+    params = {"model": spec.fingerprint, **annotated}
     with (
         open_backend(workers, scheduler, len(entries), out, files, dry_run=dry_run) as backend,
         open_run("classify", out, entries, params, as_json, dry_run=dry_run) as run,

@@ -11,8 +11,10 @@ import typer
 from milpath.cli.heatmap import write_picture
 from milpath.errors import UsageError
 from milpath.figures.score import Scale, Score
+from milpath.slides.frame import Frame, Point
 
 if TYPE_CHECKING:
+    from milpath.export import Rows
     from milpath.formats.prediction import Prediction
 
 
@@ -47,7 +49,8 @@ def export(
     slide: Annotated[
         Path | None,
         typer.Option(
-            help="Slide that the prediction was made from; required for --to png.",
+            help="Slide that the prediction was made from; required for --to png. geojson: needed "
+            "only for predictions of earlier versions.",
             show_default=False,
         ),
     ] = None,
@@ -76,28 +79,52 @@ def export(
             show_default="all",
         ),
     ] = None,
+    frame: Annotated[
+        Frame,
+        typer.Option(
+            help="geojson: corner that coordinates count from, on slides with scanned bounds: "
+            "qupath (that of the bounds, as QuPath does) or canvas (that of the whole slide, as "
+            "OpenSlide does). The file records it."
+        ),
+    ] = Frame.qupath,
 ) -> None:
     """Export a prediction for QuPath, image viewers or spreadsheets, or as a picture.
 
-    GeoJSON and CSV contain all scores, whatever --score is. Positions are level-0 pixels.
+    GeoJSON and CSV contain all scores, whatever --score is. Positions are level-0 pixels: those of
+    GeoJSON are in the frame of --frame, all others count from the corner of the whole slide.
     """
     if class_name is not None and score is not Score.contribution:
         raise UsageError("--class: attention has no class; also give --score contribution")
-    if (slide is not None) != (to is Format.png):
-        raise UsageError("--slide: required with --to png, and only there")
+    _check_slide(slide, to)
+    if frame is not Frame.qupath and to is not Format.geojson:
+        raise UsageError("--frame: only available with --to geojson")
     if coloured and to is not Format.ome_tiff:
         raise UsageError("--coloured: only available with --to ome-tiff")
     if top is not None and to not in (Format.geojson, Format.csv):
         raise UsageError("--top: only available with --to geojson or csv")
+    from milpath.export import write_geojson, write_patches
     from milpath.formats.prediction import read_prediction
 
     found = read_prediction(prediction)
-    if slide is not None:
+    if to is Format.png and slide is not None:
         print(f"{out}: {write_picture(found, slide, out, score, scale, class_name)}")
     elif to is Format.ome_tiff:
         print(f"{out}: {_write_raster(found, out, score, scale, class_name, coloured)}")
     else:
-        print(f"{out}: {_write_patches(found, to, out, score, class_name, top):,} patches")
+        rows = _pick_rows(found, score, class_name, top)
+        if to is Format.csv:
+            write_patches(out, found, rows)
+        else:
+            corner = None if slide is None else _find_corner(found, slide)
+            write_geojson(out, found, rows, frame, corner)
+        print(f"{out}: {len(rows):,} patches")
+
+
+def _check_slide(slide: Path | None, to: Format) -> None:
+    if slide is None and to is Format.png:
+        raise UsageError("--slide: required with --to png")
+    if slide is not None and to not in (Format.png, Format.geojson):
+        raise UsageError("--slide: only available with --to png or geojson")
 
 
 def _write_raster(
@@ -118,17 +145,20 @@ def _write_raster(
     return heatmap.label
 
 
-def _write_patches(
-    prediction: Prediction,
-    to: Format,
-    out: Path,
-    score: Score,
-    class_name: str | None,
-    top: int | None,
-) -> int:
-    from milpath.export import pick_strongest, write_geojson, write_patches
+def _pick_rows(
+    prediction: Prediction, score: Score, class_name: str | None, top: int | None
+) -> Rows:
+    from milpath.export import pick_strongest
     from milpath.figures.heatmap import score_patches
 
-    rows = pick_strongest(score_patches(prediction, score, Scale.raw, class_name), top)
-    (write_geojson if to is Format.geojson else write_patches)(out, prediction, rows)
-    return len(rows)
+    return pick_strongest(score_patches(prediction, score, Scale.raw, class_name), top)
+
+
+def _find_corner(prediction: Prediction, slide: Path) -> Point:
+    """Return where the bounds of a prediction's slide begin; raise if it is a different slide."""
+    from milpath.formats.prediction import check_same_slide
+    from milpath.slides.slide import Slide
+
+    with Slide(slide, prediction.slide.slide_id, prediction.slide.mpp_x) as opened:
+        check_same_slide(prediction, opened, opened.name, "give the matching slide with --slide")
+        return opened.bounds_l0[:2]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from milpath.errors import UsageError
+from milpath.slides.frame import Frame
 
 if TYPE_CHECKING:
     from milpath.cohort.cohort import SlideEntry
@@ -49,6 +50,15 @@ TissueOption = Annotated[
         show_default="auto-detected",
     ),
 ]
+FrameOption = Annotated[
+    Frame,
+    typer.Option(
+        "--frame",
+        help="Corner that the coordinates of --tissue-annotations count from, on slides with "
+        "scanned bounds: qupath (that of the bounds, as QuPath does) or canvas (that of the whole "
+        "slide, as OpenSlide does). A file written by milpath records its own.",
+    ),
+]
 IdsFromPathOption = Annotated[
     bool,
     typer.Option(
@@ -81,6 +91,7 @@ def gather_entries(
     slides: Sequence[Path],
     slide_mpp: float | None,
     tissue: Path | None,
+    frame: Frame = Frame.qupath,
     *,
     ids_from_path: bool = False,
 ) -> list[SlideEntry]:
@@ -89,9 +100,11 @@ def gather_entries(
 
     entries = gather_slides(slides, slide_mpp, ids_from_path=ids_from_path)
     if tissue is None:
+        if frame is not Frame.qupath:
+            raise UsageError("--frame: only available with --tissue-annotations")
         return entries
     try:
-        return attach_annotations(entries, tissue)
+        return attach_annotations(entries, tissue, frame)
     except UsageError as error:
         raise UsageError(f"--tissue-annotations: {error}") from None
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +16,7 @@ from milpath.cli.console import (
     show_warnings,
 )
 from milpath.cli.machines import (
+    FrameOption,
     IdsFromPathOption,
     SchedulerOption,
     ShardOption,
@@ -26,7 +28,12 @@ from milpath.cli.machines import (
 )
 from milpath.cli.params_file import ParamsOption, given_options, merge_params
 from milpath.cli.runs import DryRunOption, open_run
+from milpath.errors import UsageError
 from milpath.params import ArtefactParams, CodecParams, GridParams, TileParams, TissueParams
+from milpath.slides.frame import Frame
+
+if TYPE_CHECKING:
+    from milpath.runs import Outcome
 
 _GRID = GridParams()
 _PIXELS = CodecParams()
@@ -111,9 +118,17 @@ def tile(
         typer.Option(help="Pixel storage format: jpeg, or raw (lossless, about 7 times larger)."),
     ] = _PIXELS.codec,
     quality: Annotated[int, typer.Option(help="JPEG quality, 50 to 100.")] = _PIXELS.quality,
+    coords_only: Annotated[
+        bool,
+        typer.Option(
+            "--coords-only",
+            help="Store only where the patches lie, in kilobytes per slide, not their pixels.",
+        ),
+    ] = False,
     params_file: ParamsOption = None,
     slide_mpp: SlideMppOption = None,
     tissue: TissueOption = None,
+    frame: FrameOption = Frame.qupath,
     ids_from_path: IdsFromPathOption = False,
     workers: WorkersOption = 0,
     scheduler: SchedulerOption = None,
@@ -129,14 +144,18 @@ def tile(
     given = given_options(context, _NAMES)
     if "tissue.exclude_pen" in given:
         given["tissue.exclude_pen"] = not keep_pen
+    if coords_only and {"pixels.codec", "pixels.quality"} & set(given):
+        raise UsageError("--codec and --quality are for pixels, --coords-only stores none")
+    if coords_only:
+        given["pixels.codec"] = "none"
     params = merge_params(TileParams, "tile", params_file, given)
     from milpath.tile import tile_slide
 
     show_warnings()
-    gathered = gather_entries(slides, slide_mpp, tissue, ids_from_path=ids_from_path)
+    gathered = gather_entries(slides, slide_mpp, tissue, frame, ids_from_path=ids_from_path)
     entries, _ = take_shard(gathered, shard)
     files = files_of(entries)
-    recorded = params.model_dump() | {"annotated": tissue is not None}
+    recorded = params.model_dump() | {"annotated": tissue is not None, "frame": str(frame)}
     with (
         open_backend(workers, scheduler, len(entries), out, files, dry_run=dry_run) as backend,
         open_run("tile", out, entries, recorded, as_json, dry_run=dry_run) as run,
@@ -149,4 +168,16 @@ def tile(
             dry_run=dry_run,
         )
         run.do(job, backend)
+    if dry_run and not as_json:
+        _show_total(run.outcomes)
     run.finish()
+
+
+def _show_total(outcomes: Sequence[Outcome]) -> None:
+    """Say how many patches and bytes would be written."""
+    from milpath.tile import PlanFacts
+
+    planned = [one.facts for one in outcomes if isinstance(one.facts, PlanFacts)]
+    if len(planned) > 1:
+        total = PlanFacts(sum(one.patches for one in planned), sum(one.bytes for one in planned))
+        print(f"{len(planned)} slides in all: {total.describe()}")

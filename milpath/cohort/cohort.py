@@ -15,6 +15,7 @@ from milpath.cohort.search import SLIDE_SUFFIXES, name_entry, search_folder
 from milpath.cohort.table import MAX_LISTED, read_table
 from milpath.errors import AnnotationError, UsageError
 from milpath.params import MPP_RANGE
+from milpath.slides.frame import Frame
 from milpath.slides.names import folded, printable
 from milpath.slides.redaction import name_slide
 
@@ -211,13 +212,16 @@ def _is_same(one: SlideEntry, two: SlideEntry) -> bool:
     return same_file and replace(one, path=two.path) == two
 
 
-def attach_annotations(entries: Sequence[SlideEntry], given: Path) -> list[SlideEntry]:
+def attach_annotations(
+    entries: Sequence[SlideEntry], given: Path, frame: Frame = Frame.qupath
+) -> list[SlideEntry]:
     """Return the slides with their tissue annotations.
 
     Parameters
     ----------
     given : an annotation file, for one slide; or a folder of `<slide_id>.geojson`, where a slide
         without one fails later, on its own
+    frame : of the annotations' coordinates, unless their files record their own
 
     Raises
     ------
@@ -230,7 +234,8 @@ def attach_annotations(entries: Sequence[SlideEntry], given: Path) -> list[Slide
                 f"{given}: has no annotation for any of the slides; expected "
                 + " ".join(file.name for file in files[:3])
             )
-        return [replace(entry, annotation=file) for entry, file in zip(entries, files, strict=True)]
+        pairs = zip(entries, files, strict=True)
+        return [replace(entry, annotation=file, frame=frame) for entry, file in pairs]
     if len(entries) > 1:
         raise UsageError(
             f"one annotation file is for one slide, not for {len(entries)}; "
@@ -242,7 +247,7 @@ def attach_annotations(entries: Sequence[SlideEntry], given: Path) -> list[Slide
         read_annotation(given)  # fails now, not after a network has been loaded
     except AnnotationError as error:
         raise UsageError(str(error)) from None
-    return [replace(entry, annotation=given) for entry in entries]
+    return [replace(entry, annotation=given, frame=frame) for entry in entries]
 
 
 def _natural(label: str) -> tuple[float, str]:

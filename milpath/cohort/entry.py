@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from milpath.cohort.workitem import WorkItem
 from milpath.errors import AnnotationError, UnsupportedSlideError
 from milpath.slides.facts import MppSource
+from milpath.slides.frame import Box, Frame
 from milpath.slides.slide import Slide
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class SlideEntry(WorkItem):
     site: str | None = None
     annotation: Path | None = None
     """GeoJSON of tissue drawn by a person; without it, tissue is detected."""
+    frame: Frame = Frame.qupath
+    """Of the annotation's coordinates, unless its file records its own."""
     fault: str | None = None
     """Why it cannot be processed, one line; found while its folder was searched."""
 
@@ -43,8 +46,13 @@ class SlideEntry(WorkItem):
             raise UnsupportedSlideError(self.fault)
         return Slide(self.path, self.slide_id, self.mpp, self.mpp_source)
 
-    def read_annotation(self) -> Annotation | None:
-        """Read its tissue annotation; raise `AnnotationError`, also where the file is missing."""
+    def read_annotation(self, bounds: Box | None = None) -> Annotation | None:
+        """Read its tissue annotation; raise `AnnotationError`, also where the file is missing.
+
+        Parameters
+        ----------
+        bounds : (x, y, width, height) of the slide's scanned area; None if it is not known
+        """
         if self.annotation is None:
             return None
         from milpath.slides.annotation import read_annotation  # half a second of SciPy
@@ -55,7 +63,8 @@ class SlideEntry(WorkItem):
                 f"{annotation_path(Path(), self.slide_id)} in "
                 "the folder of annotations"
             )
-        return read_annotation(self.annotation, f"{self.slide_id}: its annotation")
+        name = f"{self.slide_id}: its annotation"
+        return read_annotation(self.annotation, name, bounds, self.frame)
 
 
 def annotation_path(folder: Path, slide_id: str) -> Path:

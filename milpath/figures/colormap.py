@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -13,7 +13,11 @@ if TYPE_CHECKING:  # takes 0.2 seconds: imported when the first heatmap is drawn
     from matplotlib.colors import ListedColormap, Normalize
 
 
-def colour_scale(heatmap: Heatmap, palette: str | None = None) -> tuple[Normalize, ListedColormap]:
+ColourScale: TypeAlias = "tuple[Normalize, ListedColormap]"
+"""The normalisation of values to 0..1, and the RGBA colours of equal parts of it."""
+
+
+def colour_scale(heatmap: Heatmap, palette: str | None = None) -> ColourScale:
     """Map values to colours: the weaker, the more transparent, so that tissue stays visible.
 
     The limits of the relative scales do not depend on the slide (attention: 0.1 to 10 times the
@@ -49,6 +53,8 @@ def _upper_limit(heatmap: Heatmap) -> float:
     if heatmap.scale == Scale.percentile:
         return 100.0
     size = np.abs(heatmap.values)
+    if not np.isfinite(size).any():
+        return 1.0
     if heatmap.scale == Scale.relative:
         return max(1.0, float(np.nanpercentile(size, 99)))
     return float(np.nan_to_num(size).max()) or 1.0

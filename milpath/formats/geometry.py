@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, Protocol, get_type_hints
 
 import h5py
@@ -109,8 +109,11 @@ def is_same_slide(old: Hashed, new: Hashed) -> bool:
 
 def compare_slides(old: SlideFacts, new: SlideFacts) -> list[str]:
     """Describe each change of a slide since a file was made from it, one phrase each."""
-    if old.content_hash is None and old.quickhash == new.quickhash:
+    earlier = old.content_hash is None or (old.corner is None and new.corner not in (None, (0, 0)))
+    if earlier and old.quickhash == new.quickhash:
         return ["made by an earlier version of milpath"]
+    if old.corner is None:  # the same as where the slide has no bounds
+        old = replace(old, bounds_x_l0=new.bounds_x_l0, bounds_y_l0=new.bounds_y_l0)
     if not is_same_slide(old, new):
         return ["the file is a different slide"]
     return [
@@ -128,6 +131,8 @@ def compare_annotations(old: str | None, new: str | None) -> list[str]:
         return ["its tissue changed from detected to annotated"]
     if new is None:
         return ["its tissue changed from annotated to detected"]
+    if old.partition("+")[0] == new.partition("+")[0]:  # the same file
+        return ["its tissue annotation is read in another frame"]
     return ["its tissue annotation differs"]
 
 
@@ -153,6 +158,8 @@ _BY_NAME: dict[str, Any] = {
     "slide_id": Annotated[str, AfterValidator(_check_file_name)],
     "content_hash": Annotated[str, AfterValidator(_check_printable)] | None,
     "patch_px": Annotated[int, Field(ge=1, le=4096)],
+    "bounds_x_l0": Annotated[int, Field(ge=0, lt=1 << 31)] | None,
+    "bounds_y_l0": Annotated[int, Field(ge=0, lt=1 << 31)] | None,
     "level": NonNegativeInt,
 }
 """Exceptions from `_BY_TYPE`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -63,6 +63,16 @@ class Prediction(BagScores):
     def effective_patches(self) -> float:
         """Effective number of patches, 1 / Σ a_k² of the mean attention; 0 without tissue."""
         return float(1 / np.square(self.attention).sum()) if len(self.grid) else 0.0
+
+    def select_member(self, member: int) -> Prediction:
+        """Return the prediction of one member of the ensemble alone, 0 to M - 1."""
+        pick = slice(member, member + 1)
+        return replace(
+            self,
+            member_attention=self.member_attention[pick],
+            member_contributions=self.member_contributions[pick],
+            member_bias=self.member_bias[pick],
+        )
 
 
 def write_prediction(path: Path, prediction: Prediction) -> None:

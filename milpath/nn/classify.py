@@ -61,7 +61,7 @@ def classify_slide(
     """
     path, picture = prediction_path(out, entry.slide_id), overlay_path(out, entry.slide_id)
     with entry.open() as slide:
-        annotation = entry.read_annotation()
+        annotation = entry.read_annotation(slide.bounds_l0)
         drawn = annotation.fingerprint if annotation else None
         found = find_prediction(path, slide.facts, spec.fingerprint, drawn)
         prediction = found.value

@@ -141,6 +141,8 @@ def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> Tr
             if bag.header.status == "no_tissue":
                 excluded.append(entry.slide_id)
                 continue
+            if content == "pixels":
+                bag.require_pixels()
             made = (entry.slide_id, bag.header.params, bag.header.background, bag.grid.patch_px)
             encoders.setdefault(bag.encoder, entry.slide_id)
             size, quickhash = len(bag), bag.slide.quickhash

@@ -23,16 +23,21 @@ class Artefacts:
 
     Attributes
     ----------
-    blur : (N,), see `measure_blur`
+    blur : (N,), see `measure_blur`; None where no pixels were read
     fold, pen : (N,), fraction of a patch's area that is a fold of the tissue, or marker pen
     """
 
-    blur: Scores
+    blur: Scores | None
     fold: Scores
     pen: Scores
 
     def __len__(self) -> int:
-        return len(self.blur)
+        return len(self.pen)
+
+    @property
+    def known(self) -> dict[str, Scores]:
+        """Those that were measured, by name."""
+        return {name: scores for name, scores in vars(self).items() if scores is not None}
 
 
 def measure_blur(pixels: NDArray[np.uint8]) -> float:
@@ -80,15 +85,21 @@ class ArtefactFilter:
         self._blur: list[float] = []
         self.left_out = 0
 
-    def keep(self, patches: Iterable[tuple[int, tuple[Made, float]]]) -> Iterator[tuple[int, Made]]:
-        """Yield (row of the grid, patch) of (row, (patch, blur)) unless it is left out."""
+    def keep(
+        self, patches: Iterable[tuple[int, tuple[Made, float | None]]]
+    ) -> Iterator[tuple[int, Made]]:
+        """Yield (row of the grid, patch) of (row, (patch, blur)) unless it is left out.
+
+        The blur is None where no pixels were read.
+        """
         for row, (made, blur) in patches:
-            if blur > self._max_blur:
+            if blur is not None and blur > self._max_blur:
                 self.left_out += 1
-            else:
-                self._rows.append(row)
+                continue
+            self._rows.append(row)
+            if blur is not None:
                 self._blur.append(blur)
-                yield row, made
+            yield row, made
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -98,7 +109,8 @@ class ArtefactFilter:
     @property
     def scores(self) -> Artefacts:
         """Scores of the patches that were kept until now."""
-        blur = np.asarray(self._blur, np.float32)
+        measured = len(self._blur) == len(self._rows)
+        blur = np.asarray(self._blur, np.float32) if measured else None
         return Artefacts(blur, self._fold[self.rows], self._pen[self.rows])
 
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from milpath.params import MAX_UNREADABLE
 from milpath.patches.grid import PatchGrid
 from milpath.patches.tiff import open_tiff_level
 from milpath.patches.tilecache import TileCache
+from milpath.slides.closing import Closing
 from milpath.slides.resample import frame_windows, resample
 from milpath.slides.slide import Slide
 
@@ -98,7 +98,7 @@ def _read_ahead(
             pool.shutdown(cancel_futures=True)
 
 
-class _Reader:
+class _Reader(Closing):
     """Reads the patches of a grid in several threads, from the file's tiles where possible."""
 
     def __init__(self, slide: Slide, grid: PatchGrid) -> None:
@@ -116,15 +116,8 @@ class _Reader:
             self._stack.enter_context(level)
             self._cache = TileCache(level, self._windows, slide.background)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         self._stack.close()
 
     def read(self, rows: Sequence[int]) -> Iterator[Pixels | SlideReadError]:

@@ -12,7 +12,6 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from simplejpeg import decode_jpeg
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
 from milpath.errors import SlideReadError
+from milpath.slides.closing import Closing
 from milpath.slides.slide import Slide
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _ALIGNED = 1 / 256  # of a level's pixel; OpenSlide interpolates at larger offse
 Pixels = NDArray[np.uint8]
 
 
-class TiffLevel:
+class TiffLevel(Closing):
     """One level of a tiled RGB TIFF; several threads may read it at the same time.
 
     Attributes
@@ -56,12 +56,6 @@ class TiffLevel:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def read_tile(self, row: int, col: int) -> Pixels | None:
         """Read a tile (height, width, 3), complete at the level's edge; None if not available."""

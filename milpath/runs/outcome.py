@@ -139,15 +139,21 @@ def skipped_outcome(item: WorkItem, message: str, facts: Facts, *, dry_run: bool
     return Outcome(item.slide_id, "skipped", prefix + message, facts)
 
 
-def planned_outcome(item: WorkItem, verb: str, found: Existing[Any]) -> Outcome:
+def planned_outcome(
+    item: WorkItem, verb: str, found: Existing[Any], result: str = "", facts: Facts | None = None
+) -> Outcome:
     """Outcome, in a dry run, of an item that would be processed.
 
     Parameters
     ----------
     verb : what the job does, such as "tiled"
     found : what is in the place of the result: nothing, or something stale
+    result, facts : what the result would be, for people and for programs
     """
-    return Outcome(item.slide_id, "planned", f"would be {describe_redo(verb, found) or verb}")
+    message = f"would be {describe_redo(verb, found) or verb}"
+    if result:
+        message += f", {result}" if found.state == "stale" else f": {result}"
+    return Outcome(item.slide_id, "planned", message, facts or Facts())
 
 
 def describe_redo(verb: str, found: Existing[Any]) -> str:

@@ -1,17 +1,16 @@
 """Annotation: tissue as polygons that a person can draw and edit, read and written as GeoJSON.
 
-Polygons have holes and are in level-0 pixels (x, y), in the form that QuPath reads and writes.
+Polygons have holes and are in level-0 pixels (x, y) of the whole canvas. Files are in the form that
+QuPath reads and writes, and count from the corner that their `Frame` says.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,12 @@ from shapely import STRtree, contains_xy, points, prepare
 from skimage.measure import approximate_polygon, find_contours
 
 from milpath.errors import AnnotationError
+from milpath.slides.frame import AS_ON_CANVAS, Box, Frame, Placement, Point, frame_record
+from milpath.slides.geojson import Regions, Ring, Rings, count_things, parse_regions
+from milpath.slides.names import printable
 from milpath.slides.thumbnail import Thumbnail
 from milpath.slides.tissue import TissueMask
 from milpath.store import publish_json
-
-Ring = NDArray[np.float64]
 
 MAX_BYTES = 1 << 25
 MAX_VERTICES = 250_000
@@ -34,7 +34,6 @@ MAX_RINGS = 10_000
 _MAX_LISTS = MAX_VERTICES + 4 * MAX_RINGS  # JSON lists: a vertex is one, so are rings and polygons
 _MAX_CROSSINGS = 1 << 18  # of edges and rows, computed at a time
 
-_MAX_COORDINATE = 1e9  # larger than any slide; comparing with it also excludes NaN
 _TOLERANCE = 0.7  # cells by which a traced polygon may differ from its mask
 
 
@@ -59,11 +58,17 @@ class Annotation:
     Attributes
     ----------
     polygons : at least one
-    fingerprint : of the file that they were read from
+    fingerprint : of the file that they were read from, and of where it lies on the canvas
+    ignored : regions that are cut out of them, of QuPath's classes that end in `*`
+    placement : where the file's coordinates lie
+    notes : what was left out or is suspicious, one phrase each
     """
 
     polygons: tuple[Polygon, ...]
     fingerprint: str
+    ignored: tuple[Polygon, ...] = ()
+    placement: Placement = AS_ON_CANVAS
+    notes: tuple[str, ...] = ()
 
 
 def trace_tissue(tissue: TissueMask) -> list[Polygon]:
@@ -120,7 +125,7 @@ def _find_enclosing(order: Sequence[Ring], regions: Sequence[Region]) -> list[li
 
 
 def rasterize_annotation(
-    thumbnail: Thumbnail, tissue: TissueMask, polygons: Sequence[Polygon]
+    thumbnail: Thumbnail, tissue: TissueMask, annotation: Annotation
 ) -> TissueMask:
     """Replace a tissue mask by the cells whose centres lie inside an annotation.
 
@@ -128,24 +133,53 @@ def rasterize_annotation(
     ----------
     thumbnail : of the slide; its unreadable cells are never tissue
     tissue : result of `segment_tissue`; all but its mask is kept
-    polygons : of the annotation
 
     Raises
     ------
-    AnnotationError : no cell of the slide lies inside the annotation
+    AnnotationError : no cell of the slide lies inside the annotation, or all of them are ignored
     """
+    mask = _fill_polygons(thumbnail, annotation.polygons)
+    if not mask.any():
+        raise AnnotationError(_describe_miss(annotation))
+    mask &= ~_fill_polygons(thumbnail, annotation.ignored)
+    if not mask.any():
+        raise AnnotationError(
+            "the annotation's regions of classes that end in * cover all of its tissue; "
+            "give what is tissue another class"
+        )
+    return replace(tissue, mask=mask & ~thumbnail.unreadable)
+
+
+def _fill_polygons(thumbnail: Thumbnail, polygons: Sequence[Polygon]) -> NDArray[np.bool_]:
     mask = np.zeros(thumbnail.rgb.shape[:2], np.bool_)
     for polygon in polygons:
         rings = [thumbnail.lattice.to_index(ring) for ring in (polygon.ring, *polygon.holes)]
         where, inside = _fill_rings(mask.shape, rings)
         mask[where] |= inside
-    if not mask.any():
-        low = np.min([polygon.ring.min(axis=0) for polygon in polygons], axis=0)
-        raise AnnotationError(
-            "the annotation does not overlap the slide: its smallest coordinates are "
-            f"x {low[0]:g}, y {low[1]:g}; expected level-0 pixels from the slide's top-left corner"
-        )
-    return replace(tissue, mask=mask & ~thumbnail.unreadable)
+    return mask
+
+
+def _describe_miss(annotation: Annotation) -> str:
+    placement = annotation.placement
+    low, _ = _find_extent(annotation.polygons)
+    x, y = low - placement.origin
+    text = (
+        "the annotation does not overlap the slide: its smallest coordinates are "
+        f"x {x:.10g}, y {y:.10g}"
+    )
+    if placement.frame is Frame.qupath and placement.origin == (0, 0):
+        return f"{text}; expected level-0 pixels from the slide's top-left corner"
+    text += f", read in {placement.describe()}; expected level-0 pixels"
+    if placement.recorded:
+        return text
+    return f"{text}; if they count from the other corner, give --frame {placement.frame.other}"
+
+
+def _find_extent(polygons: Sequence[Polygon]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the smallest and the largest (x, y) of polygons."""
+    low = np.min([polygon.ring.min(axis=0) for polygon in polygons], axis=0)
+    high = np.max([polygon.ring.max(axis=0) for polygon in polygons], axis=0)
+    return low, high
 
 
 def _fill_rings(
@@ -210,23 +244,38 @@ def _crossings(ring: Ring, rows: int) -> Iterator[tuple[NDArray[np.int64], NDArr
 # -- files -----------------------------------------------------------------------------------------
 
 
-def write_annotation(path: Path, polygons: Sequence[Polygon]) -> None:
+def write_annotation(
+    path: Path,
+    polygons: Sequence[Polygon],
+    corner: Point = (0, 0),
+    frame: Frame = Frame.qupath,
+) -> None:
     """Write polygons as GeoJSON annotations of QuPath's class Tissue.
 
-    The file is complete or not there.
+    The file is complete or not there, and records its frame.
+
+    Parameters
+    ----------
+    polygons : level-0 pixels of the whole canvas
+    corner : (x, y) of the slide's bounds
+    frame : that the file's coordinates are in
     """
+    origin = frame.origin(corner)
     features = [
         {
             "type": "Feature",
             "geometry": {
                 "type": "Polygon",
-                "coordinates": [_close_ring(ring) for ring in (polygon.ring, *polygon.holes)],
+                "coordinates": [
+                    _close_ring(ring - origin) for ring in (polygon.ring, *polygon.holes)
+                ],
             },
             "properties": {"objectType": "annotation", "classification": {"name": "Tissue"}},
         }
         for polygon in polygons
     ]
-    publish_json(path, {"type": "FeatureCollection", "features": features})
+    record = frame_record(frame, origin)
+    publish_json(path, {"type": "FeatureCollection", "milpath": record, "features": features})
 
 
 def _close_ring(ring: Ring) -> list[list[float]]:
@@ -234,67 +283,144 @@ def _close_ring(ring: Ring) -> list[list[float]]:
     return [*vertices, vertices[0]]
 
 
-def read_annotation(path: Path, name: str | None = None) -> Annotation:
+def read_annotation(
+    path: Path,
+    name: str | None = None,
+    bounds: Box | None = None,
+    frame: Frame = Frame.qupath,
+) -> Annotation:
     """Read the polygons of a GeoJSON file: a FeatureCollection, a list of features, or one.
 
     Parameters
     ----------
     path : GeoJSON file
     name : name of the file in messages; by default its file name
+    bounds : (x, y, width, height) of the slide's scanned area, canvas; None if it is not known
+    frame : of the coordinates, unless the file records its own
+
+    Returns
+    -------
+    Polygons in level-0 pixels of the whole canvas.
 
     Raises
     ------
-    AnnotationError : no such file, too large, no polygon, coordinates that are not finite, or a
-        `crs` (coordinates are then not pixels)
+    AnnotationError : no such file, too large, not GeoJSON, no polygon, coordinates that are not
+        finite or are degrees, or the file was written for a slide with other bounds
     """
     name = name or path.name
+    data = _read_bytes(path, name)
+    try:
+        regions = parse_regions(data)
+    except AnnotationError as error:
+        raise AnnotationError(
+            f"{name}: not an annotation: {error}; expected GeoJSON with polygons of level-0 pixels"
+        ) from None
+    try:
+        _check_regions(regions)
+        placement = _place(regions, bounds, frame)
+    except AnnotationError as error:
+        raise AnnotationError(f"{name}: {error}") from None
+    polygons = _shift(regions.kept, placement)
+    notes = [*_list_left_out(regions), *_list_doubts(polygons, placement, bounds, frame)]
+    return Annotation(
+        polygons,
+        hashlib.sha256(data).hexdigest()[:32] + _describe_shift(placement),
+        _shift(regions.cut, placement),
+        placement,
+        tuple(notes),
+    )
+
+
+def _read_bytes(path: Path, name: str) -> bytes:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise AnnotationError(f"{name}: larger than {MAX_BYTES >> 20} MB; simplify it")
         data = path.read_bytes()
-        if data.count(b",") > 4 * MAX_VERTICES or data.count(b"[") > _MAX_LISTS:
-            raise AnnotationError(f"{name}: more than {MAX_VERTICES:,} vertices; simplify it")
-        polygons = tuple(_parse_polygons(json.loads(data)))
     except OSError as error:
         raise AnnotationError(f"{name}: cannot be read ({error.strerror})") from None
-    except _PARSE_ERRORS:
-        raise AnnotationError(
-            f"{name}: not an annotation; expected GeoJSON with polygons of level-0 pixels"
-        ) from None
-    if not polygons:
-        raise AnnotationError(f"{name}: contains no polygon; draw at least one around the tissue")
-    rings = [ring for each in polygons for ring in (each.ring, *each.holes)]
+    if data.count(b",") > 4 * MAX_VERTICES or data.count(b"[") > _MAX_LISTS:
+        raise AnnotationError(f"{name}: more than {MAX_VERTICES:,} vertices; simplify it")
+    return data
+
+
+def _check_regions(regions: Regions) -> None:
+    """Raise if a file has no region of tissue, or too many vertices."""
+    rings = [ring for region in (*regions.kept, *regions.cut) for ring in region]
     if len(rings) > MAX_RINGS or sum(map(len, rings)) > MAX_VERTICES:
         raise AnnotationError(
-            f"{name}: more than {MAX_VERTICES:,} vertices or {MAX_RINGS:,} rings; simplify it"
+            f"more than {MAX_VERTICES:,} vertices or {MAX_RINGS:,} rings; simplify it"
         )
-    return Annotation(polygons, hashlib.sha256(data).hexdigest()[:32])
+    if regions.kept:
+        return
+    found = "; ".join(_list_left_out(regions))
+    raise AnnotationError(
+        "contains no polygon of tissue; draw at least one around the tissue"
+        + (f", of a class that does not end in * ({found})" if regions.cut else "")
+        + (f" ({found})" if found and not regions.cut else "")
+    )
 
 
-_PARSE_ERRORS = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-"""Raised when JSON of another structure is parsed as polygons."""
+def _list_left_out(regions: Regions) -> list[str]:
+    """Say what of a file is no tissue."""
+    cut = {printable(name, 40): count for name, count in regions.cut_classes.items()}
+    named = ", ".join(f"{count:,} of class {name}" for name, count in cut.items())
+    notes = [f"regions cut out: {named}"] if named else []
+    return notes + ([f"left out: {count_things(regions.left_out)}"] if regions.left_out else [])
 
 
-def _parse_polygons(found: Any) -> Iterator[Polygon]:
-    if isinstance(found, list):
-        for each in found:
-            yield from _parse_polygons(each)
-    elif "crs" in found:
-        raise ValueError("not in pixels")
-    elif found["type"] == "FeatureCollection":
-        yield from _parse_polygons(found["features"])
-    elif found["type"] == "Feature":
-        yield from _parse_polygons(found["geometry"])
-    elif found["type"] in ("Polygon", "MultiPolygon"):
-        several = found["type"] == "MultiPolygon"
-        for rings in found["coordinates"] if several else [found["coordinates"]]:
-            outer, *holes = (_parse_ring(ring) for ring in rings)
-            yield Polygon(outer, tuple(holes))
+def _place(regions: Regions, bounds: Box | None, frame: Frame) -> Placement:
+    """Find where a file's coordinates lie; raise if it was written for other bounds."""
+    recorded = regions.placement
+    if recorded is None:
+        return Placement(frame, frame.origin(bounds[:2] if bounds else (0, 0)))
+    expected = recorded.origin if bounds is None else recorded.frame.origin(bounds[:2])
+    if recorded.origin != expected:
+        (x, y), (own_x, own_y) = recorded.origin, expected
+        raise AnnotationError(
+            f"was written for a slide whose frame begins at x {x:.10g}, y {y:.10g} of the canvas, "
+            f"this one's begins at x {own_x:.10g}, y {own_y:.10g}; give the annotation of this "
+            "slide"
+        )
+    return recorded
 
 
-def _parse_ring(vertices: Any) -> Ring:
-    ring = np.asarray(vertices, np.float64)
-    fits = ring.ndim == 2 and ring.shape[1] == 2 and len(ring) >= 4
-    if not fits or not (np.abs(ring) < _MAX_COORDINATE).all():
-        raise ValueError("not a ring")
-    return ring[:-1] if (ring[0] == ring[-1]).all() else ring
+def _shift(regions: Sequence[Rings], placement: Placement) -> tuple[Polygon, ...]:
+    """Bring regions to the canvas."""
+    moved = ([ring + placement.origin for ring in rings] for rings in regions)
+    return tuple(Polygon(ring, tuple(holes)) for ring, *holes in moved)
+
+
+def _describe_shift(placement: Placement) -> str:
+    """Write where a file begins on the canvas, as +X+Y; nothing for the canvas's corner."""
+    x, y = placement.origin
+    return f"+{x:.10g}+{y:.10g}" if (x, y) != (0, 0) else ""
+
+
+def _list_doubts(
+    polygons: Sequence[Polygon],
+    placement: Placement,
+    bounds: Box | None,
+    frame: Frame,
+) -> Iterator[str]:
+    """Say where the frame that was given is not used, or seems wrong."""
+    if bounds is None or bounds[:2] == (0, 0):
+        return
+    if placement.recorded:
+        if frame is Frame.canvas and placement.frame is not frame:
+            yield f"read in {placement.describe()}, not in that of --frame {frame}"
+        return
+    other = placement.frame.other
+    shift = np.subtract(other.origin(bounds[:2]), placement.origin)
+    extent = np.array(_find_extent(polygons))
+    if not _fits(extent, bounds) and _fits(extent + shift, bounds):
+        yield (
+            f"reaches out of the scanned area in {placement.describe()}, but would lie inside it "
+            f"with --frame {other}; check the picture"
+        )
+
+
+def _fits(extent: NDArray[np.float64], bounds: Box) -> bool:
+    """Return whether (low, high) corners lie inside bounds, within a pixel."""
+    low = np.array(bounds[:2])
+    high = low + bounds[2:]
+    return bool((extent[0] >= low - 1).all() and (extent[1] <= high + 1).all())

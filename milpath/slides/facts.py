@@ -25,6 +25,8 @@ class SlideFacts:
     quickhash : OpenSlide's hash of the slide's metadata and its smallest level
     content_hash : hash of its size in bytes and of a sample of level 0; None in files of earlier
         versions
+    bounds_x_l0, bounds_y_l0 : corner of the scanned area, where QuPath begins to count; None in
+        files of earlier versions
     """
 
     slide_id: str
@@ -37,3 +39,12 @@ class SlideFacts:
     objective: float | None
     quickhash: str
     content_hash: str | None = None
+    bounds_x_l0: int | None = None
+    bounds_y_l0: int | None = None
+
+    @property
+    def corner(self) -> tuple[int, int] | None:
+        """(x, y) of the scanned area, level-0 pixels of the canvas; None if it is not known."""
+        if self.bounds_x_l0 is None or self.bounds_y_l0 is None:
+            return None
+        return self.bounds_x_l0, self.bounds_y_l0

@@ -29,6 +29,7 @@ class SlideHandle:
     Attributes
     ----------
     reader : what is open now; another after a failed read, and none of its facts differ
+    is_lost : whether the last try to open the file again failed
 
     Raises
     ------
@@ -40,7 +41,7 @@ class SlideHandle:
         self._slide_id = slide_id
         self._name = name_slide(path, slide_id)
         self._sleep = sleep
-        self._lost = False  # the last try to open it again failed
+        self.is_lost = False
         self._futile = 0  # reads in a row that a new reader did not help
         self.reader = self._open()
 
@@ -70,7 +71,7 @@ class SlideHandle:
         ------
         SlideReadError : the file is damaged there, or gone
         """
-        if self._lost:
+        if self.is_lost:
             self._renew()
         try:
             return self.reader.read_rgba(location_l0, level, size)
@@ -128,19 +129,19 @@ class SlideHandle:
 
     def _open_again(self) -> SlideReader:
         """Open the file again, and wait a little if it is gone; only once until it is back."""
-        waits = () if self._lost else _REOPEN_WAITS
+        waits = () if self.is_lost else _REOPEN_WAITS
         for wait in (*waits, None):
             try:
                 reader = self._open()
                 break
             except UnsupportedSlideError as error:
                 if wait is None:
-                    self._lost = True
+                    self.is_lost = True
                     raise SlideReadError(
                         f"{error} (it was there when it was opened; tried {len(waits) + 1} times)"
                     ) from None
                 self._sleep(wait)
-        self._lost = False
+        self.is_lost = False
         old, new = self.reader, reader
         if (old.level_dimensions, old.properties) != (new.level_dimensions, new.properties):
             reader.close()

@@ -12,8 +12,6 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from PIL import Image
 
 from milpath.errors import ResolutionError, SlideReadError, UnsupportedSlideError
 from milpath.params import LEVEL_TOLERANCE, MAX_UPSAMPLING, MPP_ANISOTROPY, MPP_RANGE
+from milpath.slides.closing import Closing
 from milpath.slides.facts import MppSource, SlideFacts
 from milpath.slides.handle import SlideHandle
 from milpath.slides.identity import hash_contents
@@ -39,7 +38,7 @@ from milpath.slides.validation import (
 _MIN_OPAQUE = 250  # alpha that some pixel of a slide has
 
 
-class Slide:
+class Slide(Closing):
     """A whole-slide image.
 
     Parameters
@@ -92,6 +91,11 @@ class Slide:
         """Its name in messages: the file's, or only the id if the user gave a different one."""
         return name_slide(self.path, self.slide_id)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the file could not be opened again the last time that was tried."""
+        return self._handle.is_lost
+
     def reopen(self) -> Slide:
         """Open the same slide again, for another thread.
 
@@ -106,17 +110,6 @@ class Slide:
     def close(self) -> None:
         """Close the file."""
         self._handle.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- what the file says about itself ---------------------------------------------------------
 
@@ -254,6 +247,7 @@ class Slide:
         """The allow-listed properties; raises `ResolutionError` as `mpp` does."""
         width, height = self.dimensions
         mpp_x, mpp_y = self.mpp
+        bounds_x, bounds_y = self.bounds_l0[:2]
         return SlideFacts(
             slide_id=self.slide_id,
             vendor=self.vendor,
@@ -265,6 +259,8 @@ class Slide:
             objective=self.objective,
             quickhash=self.quickhash,
             content_hash=self.content_hash,
+            bounds_x_l0=bounds_x,
+            bounds_y_l0=bounds_y,
         )
 
     @property

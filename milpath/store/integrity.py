@@ -196,6 +196,13 @@ def _extents(dataset: h5py.Dataset) -> list[tuple[int, int]]:
 # -- reading -------------------------------------------------------------------------------------
 
 
+def has_footer(file: IO[bytes]) -> bool:
+    """Return whether an open file ends as an integrity footer does, valid or not."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - len(_MAGIC)))
+    return file.read(len(_MAGIC)) == _MAGIC
+
+
 def read_footer(file: IO[bytes]) -> Footer:
     """Read and check the footer of an open file; the pages are not checked yet.
 

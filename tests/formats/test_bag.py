@@ -120,7 +120,7 @@ def test_jpegs_are_appended_correctly_across_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = every_patch(make(tmp_path))
-    monkeypatch.setattr("milpath.formats.bag._APPEND_BYTES", 3000)
+    monkeypatch.setattr("milpath.formats.bag.writing._APPEND_BYTES", 3000)
     assert np.array_equal(every_patch(make(tmp_path)), whole)
 
 

@@ -15,6 +15,7 @@ from skimage.measure import points_in_poly
 
 from milpath.errors import AnnotationError
 from milpath.slides.annotation import (
+    Annotation,
     Polygon,
     nest_rings,
     rasterize_annotation,
@@ -45,7 +46,7 @@ def test_a_traced_mask_is_rasterized_to_itself_except_at_its_border(seed: int) -
     mask = blobs(seed)
     thumbnail, tissue = make_tissue(mask)
     annotation = trace_tissue(tissue)
-    again = rasterize_annotation(thumbnail, tissue, annotation).mask
+    again = rasterize_annotation(thumbnail, tissue, Annotation(tuple(annotation), "a")).mask
     rim = ndimage.binary_dilation(mask) & ~ndimage.binary_erosion(mask)
     assert not (again ^ mask)[~rim].any()
     assert (again ^ mask).mean() < 0.02
@@ -143,7 +144,11 @@ def test_unreadable_cells_are_never_tissue() -> None:
     thumbnail, tissue = make_tissue(np.ones((20, 30), np.bool_))
     thumbnail.unreadable[:, :10] = True
     everything = Polygon(np.array([[0, 0], [1e4, 0], [1e4, 1e4], [0, 1e4]]))
-    assert not rasterize_annotation(thumbnail, tissue, [everything]).mask[:, :10].any()
+    assert (
+        not rasterize_annotation(thumbnail, tissue, Annotation((everything,), "a"))
+        .mask[:, :10]
+        .any()
+    )
 
 
 # -- untrusted files -----------------------------------------------------------------------------
@@ -197,7 +202,7 @@ def test_an_annotation_outside_the_slide_raises_with_its_coordinates() -> None:
     with pytest.raises(
         AnnotationError, match="not overlap the slide: its smallest coordinates are x 900000, y 0"
     ):
-        rasterize_annotation(thumbnail, tissue, [Polygon(ring)])
+        rasterize_annotation(thumbnail, tissue, Annotation((Polygon(ring),), "a"))
 
 
 @given(data=st.data())
@@ -210,7 +215,8 @@ def test_polygons_are_rasterized_as_by_testing_each_point(data: st.DataObject) -
     points = np.stack([cols.ravel(), rows.ravel()], axis=1)
     outer, hole = (points_in_poly(points, ring).reshape(20, 30) for ring in rings)
     try:
-        mask = rasterize_annotation(thumbnail, tissue, [Polygon(places[0], (places[1],))]).mask
+        drawn = Annotation((Polygon(places[0], (places[1],)),), "a")
+        mask = rasterize_annotation(thumbnail, tissue, drawn).mask
     except AnnotationError:
         mask = np.zeros((20, 30), np.bool_)
     assert (mask != (outer & ~hole)).sum() <= _on_edges(points, rings)

@@ -355,7 +355,7 @@ def test_facts_are_an_allow_list(tmp_path: Path) -> None:
         )
     assert {field.name for field in dataclasses.fields(SlideFacts)} == {
         *("slide_id", "vendor", "width_l0", "height_l0", "mpp_x", "mpp_y", "mpp_source"),
-        *("objective", "quickhash", "content_hash"),
+        *("objective", "quickhash", "content_hash", "bounds_x_l0", "bounds_y_l0"),
     }
     assert (facts.vendor, facts.objective, facts.mpp_x) == ("aperio", 20.0, 0.5)
     for secret in ("DOE", "5c3r37"):

@@ -14,7 +14,7 @@ from milpath.slides.facts import SlideFacts
 
 Pixels = NDArray[np.uint8]
 
-FACTS = SlideFacts("süd-7", "aperio", 4000, 3000, 0.25, 0.251, "slide", 40.0, "c0ffee")
+FACTS = SlideFacts("süd-7", "aperio", 4000, 3000, 0.25, 0.251, "slide", 40.0, "c0ffee", None, 0, 0)
 """The record of a slide that does not exist."""
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +17,15 @@ from napari.layers import Layer
 from support.drawing import noise, write_levels
 
 from milpath.errors import UsageError
-from milpath.formats.prediction import Prediction
+from milpath.figures.heatmap import Heatmap
+from milpath.figures.overlay import blend, write_overlay
+from milpath.formats.prediction import Prediction, SlideMismatchError
 from milpath.slides.slide import Slide
+from milpath.slides.thumbnail import fit_thumbnail
 from napari_milpath.exporting import plan_export
 from napari_milpath.histogram import count_scores, format_tick
 from napari_milpath.inspection import FORCED, Inspection
-from napari_milpath.layers import slide_layer
+from napari_milpath.layers import require_same_slide, slide_layer
 from napari_milpath.pyramid import Pyramid
 from napari_milpath.reader import add_layers, read_attention
 from napari_milpath.scores import (
@@ -74,7 +80,7 @@ def test_the_layer_shows_the_chosen_scores(viewer: ViewerModel, predict_slide: M
     prediction = predict_slide()
     layer = viewer.add_layer(Layer.create(*read_attention(prediction)))
     inspection = Inspection(viewer)
-    expected = np.log10(prediction.attention * 130).reshape(10, 13)
+    expected = (prediction.attention * 130).reshape(10, 13)
     np.testing.assert_allclose(layer.data, expected, rtol=1e-5)
     inspection.show(scale="raw")
     np.testing.assert_allclose(layer.data, prediction.attention.reshape(10, 13), rtol=1e-5)
@@ -186,6 +192,45 @@ def test_keeps_a_warning_as_long_as_a_prediction_lies_over_a_different_slide(
     inspection.choose(inspection.sources[3])
     plan_export(inspection, tmp_path / "right.png")()
     assert (tmp_path / "forced.png").read_bytes() != (tmp_path / "right.png").read_bytes()
+
+
+def test_a_prediction_belongs_to_a_slide_with_the_same_contents_not_only_the_same_quickhash(
+    viewer: ViewerModel, predict_slide: Make, pyramid: Pyramid
+) -> None:
+    right = predict_slide()
+    assert right.slide.quickhash == pyramid.quickhash
+    changed = replace(right, slide=replace(right.slide, content_hash="0ther"))
+    with pytest.raises(SlideMismatchError, match="a different slide"):
+        require_same_slide(pyramid, changed)
+    viewer.add_layer(Layer.create(*read_attention(changed)))
+    inspection = Inspection(viewer)
+    assert inspection.forced
+    viewer.add_layer(Layer.create(*read_attention(right)))
+    assert not inspection.forced
+    earlier = replace(right, slide=replace(right.slide, content_hash=None))
+    viewer.add_layer(Layer.create(*read_attention(earlier)))
+    assert not inspection.forced
+
+
+def test_a_slide_that_is_opened_later_lies_below_its_prediction(
+    pyramid: Pyramid, predict_slide: Make
+) -> None:
+    viewer = ViewerModel()
+    inspection = Inspection(viewer)
+    viewer.add_layer(Layer.create(np.zeros((3, 3)), {"name": "other"}, "image"))
+    viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    viewer.add_layer(Layer.create(*read_attention(predict_slide(seed=1))))
+    slide = viewer.add_layer(Layer.create(*slide_layer(pyramid)))
+    assert [each.name for each in viewer.layers] == [
+        "other",
+        "noise-ü",
+        "noise-ü attention",
+        "noise-ü attention [1]",
+    ]
+    assert inspection.pyramid is pyramid
+    viewer.layers.remove(slide)
+    viewer.add_layer(Layer.create(*slide_layer(pyramid)))
+    assert viewer.layers[1].name == "noise-ü"
 
 
 # -- descriptions ----------------------------------------------------------------------------------
@@ -363,3 +408,312 @@ def test_raises_for_an_export_without_a_prediction_or_a_known_format(
     viewer.layers.pop(0)
     with pytest.raises(UsageError, match="needs the slide"):
         plan_export(inspection, tmp_path / "e.png")()
+
+
+def test_an_export_of_a_member_carries_the_members_probability_and_scores(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prediction = predict_slide()
+    viewer.add_layer(Layer.create(*read_attention(prediction)))
+    inspection = Inspection(viewer)
+    inspection.choose(inspection.sources[2])
+    member = prediction.select_member(1)
+    assert member.probs == pytest.approx(prediction.member_probs[1])
+    table = read_table(inspection, tmp_path)
+    written = [float(row["attention"]) for row in table]
+    np.testing.assert_allclose(written, prediction.member_attention[1], rtol=1e-6)
+    assert {row["source"] for row in table} == {"noise-ü attention, member 1"}
+    assert table[0]["prediction"] == describe_prediction(inspection.sources[2])
+    feature = read_features(inspection, tmp_path)[7]
+    assert feature["measurements"]["attention"] == prediction.member_attention[1, 7]
+    assert feature["metadata"]["source"] == "noise-ü attention, member 1"
+    assert "member 1" in viewer.canvas.overlays.text.text
+    titles = read_titles(inspection, tmp_path, monkeypatch)
+    expected = f"noise-ü, member 1: {member.predicted}, probability {member.probs.max():.2f}"
+    assert titles[0] == expected
+    assert "ensemble" not in "".join(titles)
+
+
+def test_an_export_of_a_difference_carries_the_difference(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prediction = predict_slide()
+    viewer.add_layer(Layer.create(*read_attention(prediction)))
+    inspection = Inspection(viewer)
+    inspection.choose(inspection.sources[1], inspection.sources[2])
+    expected = prediction.member_attention[0] - prediction.member_attention[1]
+    table = read_table(inspection, tmp_path)
+    assert "attention" not in table[0]
+    written = [float(row["difference_of_attention"]) for row in table]
+    np.testing.assert_allclose(written, expected, rtol=1e-6)
+    shown = [float(row["displayed"]) for row in table]
+    np.testing.assert_allclose(shown, 130 * expected, rtol=1e-6)
+    assert "member 0 minus noise-ü attention, member 1" in table[0]["source"]
+    feature = read_features(inspection, tmp_path)[7]
+    assert feature["measurements"]["difference_of_attention"] == expected[7]
+    assert "difference: " in feature["metadata"]["prediction"]
+    titles = read_titles(inspection, tmp_path, monkeypatch)
+    names = "noise-ü attention, member 0 minus noise-ü attention, member 1"
+    assert titles[0] == f"difference: {names}"
+    assert titles[1].startswith("noise-ü attention, member 0: ")
+    assert "difference: " in viewer.canvas.overlays.text.text
+    assert f"difference displayed: {130 * expected[7]:+.3g}" in inspection.describe_patch(7)
+
+
+def test_a_difference_is_of_the_same_class_of_both(predict_slide: Make) -> None:
+    one = predict_slide()
+    bias = np.array([[0.0, 500.0], [0.0, 500.0]])
+    other = replace(predict_slide(seed=4), member_bias=-bias)
+    assert (replace(one, member_bias=bias).predicted, other.predicted) == ("tumour", "normal")
+    found = subtract_scores(
+        ScoreSource("a", replace(one, member_bias=bias)),
+        ScoreSource("b", other),
+        DisplaySettings(score="contribution", scale="raw"),
+    )
+    np.testing.assert_allclose(
+        found.values, one.contributions[:, 1] - other.contributions[:, 1], atol=1e-12
+    )
+    assert "contribution to tumour" in found.label
+
+
+def test_warns_instead_of_subtracting_a_model_without_that_class(
+    viewer: ViewerModel, predict_slide: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr("napari_milpath.inspection.show_warning", warnings.append)
+    viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    other = replace(predict_slide(seed=1), class_names=("healthy", "lesion"))
+    viewer.add_layer(Layer.create(*read_attention(other)))
+    inspection = Inspection(viewer)
+    inspection.show(score="contribution")
+    assert warnings == []
+    inspection.choose(inspection.sources[0], inspection.sources[3])
+    assert inspection.subtracted is None
+    assert len(warnings) == 1
+    assert "noise-ü attention [1] cannot be subtracted: no class" in warnings[0]
+
+
+# -- what is exported is what is displayed ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("score", ["attention", "contribution"])
+@pytest.mark.parametrize("scale", ["relative", "percentile", "raw"])
+def test_every_export_leaves_out_what_the_threshold_hides(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path, score: str, scale: str
+) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    inspection.show(score=score, scale=scale, threshold=0.55)
+    low, high = layer.contrast_limits
+    fraction = (layer.data.ravel().astype(float) - low) / (high - low)
+    visible = layer.colormap.map(fraction.clip(0, 1))[:, 3] > 0  # as napari draws it
+    assert 0 < visible.sum() < 130
+    table = read_table(inspection, tmp_path)
+    assert [row["visible"] == "yes" for row in table] == visible.tolist()
+    names = [feature["name"] for feature in read_features(inspection, tmp_path)]
+    assert names == [f"patch {row}" for row in np.flatnonzero(visible)]
+    plan_export(inspection, tmp_path / "e.ome.tif")()
+    numbers = tifffile.imread(tmp_path / "e.ome.tif")
+    np.testing.assert_array_equal(np.isfinite(numbers).ravel(), visible)
+    plan_export(inspection, tmp_path / "e.rgb.ome.tif")()
+    coloured = (tifffile.imread(tmp_path / "e.rgb.ome.tif") != 255).any(axis=-1)
+    assert not coloured.ravel()[~visible].any()
+
+
+def test_exports_have_the_displayed_colours(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path
+) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    inspection.show(palette="magma")
+    layer.contrast_limits = (0.5, 3.0)
+    layer.gamma = 0.8
+    layer.opacity = 0.6
+    fraction = ((layer.data.ravel().astype(float) - 0.5) / 2.5).clip(0, 1) ** 0.8
+    rgba = np.asarray(layer.colormap.map(fraction))
+    plan_export(inspection, tmp_path / "e.rgb.ome.tif")()
+    on_white = 1 - 0.6 * rgba[:, 3:] * (1 - rgba[:, :3])
+    found = tifffile.imread(tmp_path / "e.rgb.ome.tif").reshape(-1, 3)
+    assert np.abs(found - 255 * on_white).max() <= 4  # 256 steps of the scale
+    colours = [feature["color"] for feature in read_features(inspection, tmp_path)]
+    assert np.abs(colours - 255 * rgba[:, :3]).max() <= 1
+    with Slide(inspection.pyramid.path) as slide:  # type: ignore[union-attr]
+        drawn = blend(inspection.heatmap, fit_thumbnail(slide, 750), inspection.image.to_scale())  # type: ignore[arg-type, union-attr]
+        plain = blend(inspection.heatmap, fit_thumbnail(slide, 750))  # type: ignore[arg-type]
+    assert (drawn != plain).any()
+
+
+def test_a_picture_shows_the_slide_where_the_threshold_hides_the_heatmap(
+    viewer: ViewerModel, predict_slide: Make
+) -> None:
+    viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    inspection.show(threshold=1.0)
+    assert inspection.image is not None
+    assert inspection.heatmap is not None
+    assert inspection.pyramid is not None
+    with Slide(inspection.pyramid.path) as slide:
+        thumbnail = fit_thumbnail(slide, 750)
+    drawn = blend(inspection.heatmap, thumbnail, inspection.image.to_scale())
+    np.testing.assert_array_equal(drawn, thumbnail.rgb)
+
+
+def test_raises_for_an_export_of_which_nothing_is_displayed(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path
+) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    inspection.show(threshold=1.0)
+    for name in ("e.geojson", "e.ome.tif", "e.rgb.ome.tif"):
+        with pytest.raises(UsageError, match="no patch is displayed"):
+            plan_export(inspection, tmp_path / name)
+    inspection.show(threshold=0.0)
+    layer.visible = False
+    with pytest.raises(UsageError, match="layer is hidden"):
+        plan_export(inspection, tmp_path / "e.csv")
+
+
+def test_layer_colour_bar_panel_and_table_are_in_the_same_unit(
+    viewer: ViewerModel, predict_slide: Make, tmp_path: Path
+) -> None:
+    prediction = predict_slide()
+    layer = viewer.add_layer(Layer.create(*read_attention(prediction)))
+    inspection = Inspection(viewer)
+    assert inspection.image is not None
+    value = 130 * prediction.attention[29]
+    assert layer.data[2, 3] == pytest.approx(value, rel=1e-6)  # napari's status bar
+    assert layer.contrast_limits == pytest.approx((0.1, 10))  # napari's colour bar
+    assert format_tick(inspection.image, 0.0) == "0.1×"
+    assert format_tick(inspection.image, 1.0) == "10×"
+    assert float(read_table(inspection, tmp_path)[29]["displayed"]) == pytest.approx(value)
+    assert f"{value:.3g}× the mean" in inspection.describe_patch(29)
+
+
+# -- napari's own controls -------------------------------------------------------------------------
+
+
+def test_follows_contrast_limits_gamma_and_opacity(
+    viewer: ViewerModel, predict_slide: Make
+) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    signals: list[str] = []
+    inspection.restyled.connect(lambda: signals.append("restyled"))
+    layer.contrast_limits = (0.5, 2.0)
+    assert inspection.image is not None
+    assert inspection.image.limits == (0.5, 2.0)
+    assert format_tick(inspection.image, 0.5) == "1×"
+    colours = np.asarray(layer.colormap.map(np.array([(1.01 - 0.5) / 1.5])))
+    np.testing.assert_allclose(colours[0], inspection.image.rgba[129], atol=0.02)
+    layer.gamma = 2.0
+    layer.opacity = 0.25
+    assert (inspection.image.gamma, inspection.image.opacity) == (2.0, 0.25)
+    assert len(signals) == 3
+    inspection.show(threshold=0.5, palette="magma")
+    assert inspection.image.limits == (0.5, 2.0)
+    assert layer.contrast_limits == [0.5, 2.0]
+    inspection.show(scale="raw")
+    assert layer.contrast_limits[1] < 1
+    assert inspection.image.limits == tuple(layer.contrast_limits)
+    assert inspection.image.gamma == 2.0
+
+
+@pytest.mark.parametrize("limits", [(0.0, 2.0), (-1.0, 2.0), (-2.0, -1.0)])
+def test_a_logarithmic_scale_bears_limits_that_have_no_logarithm(
+    viewer: ViewerModel, predict_slide: Make, limits: tuple[float, float]
+) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    layer.contrast_limits_range = (-5, 10)
+    layer.contrast_limits = limits
+    assert inspection.image is not None
+    low, high = inspection.image.ends
+    assert 0 < low < high
+    assert tuple(layer.contrast_limits) == inspection.image.limits
+    assert np.isfinite(inspection.image.scale_colours).all()
+
+
+def test_follows_a_colormap_chosen_in_napari(viewer: ViewerModel, predict_slide: Make) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    layer.colormap = "green"
+    assert inspection.image is not None
+    assert getattr(inspection.settings.palette, "name", "") == "green"
+    np.testing.assert_allclose(inspection.image.scale_colours[-1], (0, 1, 0, 1), atol=0.01)
+    np.testing.assert_allclose(layer.colormap.map(np.array([1.0]))[0], (0, 1, 0, 1), atol=0.01)
+    inspection.show(scale="percentile", threshold=0.5)
+    alpha = layer.colormap.map(np.array([0.49, 0.51]))[:, 3]
+    assert alpha.tolist() == [0, 1]
+    inspection.show(palette="viridis")
+    assert inspection.image.scale_colours[-1][0] > 0.9
+
+
+def test_says_nothing_of_a_hidden_prediction_and_chooses_one_made_visible(
+    viewer: ViewerModel, predict_slide: Make
+) -> None:
+    first = viewer.add_layer(Layer.create(*read_attention(predict_slide(members=1))))
+    second = viewer.add_layer(Layer.create(*read_attention(predict_slide(seed=1, members=1))))
+    inspection = Inspection(viewer)
+    caption = viewer.canvas.overlays.text
+    assert caption.visible
+    second.visible = False
+    assert inspection.hidden
+    assert not caption.visible
+    second.visible = True
+    assert caption.visible
+    second.opacity = 0
+    assert not caption.visible
+    first.visible = True
+    assert inspection.layer is first
+    assert (first.visible, second.visible) == (True, False)
+    assert caption.visible
+    viewer.layers.remove(first)
+    assert inspection.layer is second
+    viewer.layers.clear()
+    assert (inspection.source, inspection.image, caption.visible) == (None, None, False)
+
+
+def test_follows_a_new_name_of_a_layer(viewer: ViewerModel, predict_slide: Make) -> None:
+    layer = viewer.add_layer(Layer.create(*read_attention(predict_slide())))
+    inspection = Inspection(viewer)
+    inspection.choose(inspection.sources[1], inspection.sources[2])
+    inspection.go_to(7)
+    layer.name = "reader A"
+    assert [source.name for source in inspection.sources] == [
+        "reader A",
+        "reader A, member 0",
+        "reader A, member 1",
+    ]
+    assert inspection.source is inspection.sources[1]
+    assert inspection.subtracted is inspection.sources[2]
+    assert inspection.patch == 7
+    assert inspection.scores is not None
+    assert inspection.scores.label.endswith("reader A, member 0 minus reader A, member 1")
+    assert "reader A" in viewer.canvas.overlays.text.text
+
+
+def read_table(inspection: Inspection, folder: Path) -> list[dict[str, str]]:
+    plan_export(inspection, folder / "e.csv")()
+    with (folder / "e.csv").open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_features(inspection: Inspection, folder: Path) -> list[dict[str, Any]]:
+    """Return the properties of each exported tile."""
+    plan_export(inspection, folder / "e.geojson")()
+    found = json.loads((folder / "e.geojson").read_text(encoding="utf-8"))["features"]
+    return [feature["properties"] for feature in found]
+
+
+def read_titles(inspection: Inspection, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the lines of the title of an exported picture."""
+    titles: list[str] = []
+
+    def note(path: Path, slide: Slide, heatmap: Heatmap, title: str, **options: Any) -> None:
+        titles.extend(title.split("\n"))
+        write_overlay(path, slide, heatmap, title, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_milpath.exporting.write_overlay", note)
+        plan_export(inspection, folder / "e.png")()
+    return titles

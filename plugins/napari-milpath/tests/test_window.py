@@ -28,7 +28,7 @@ from milpath.slides.slide import Slide
 from napari_milpath.layers import heatmap_layer, pyramid_of, slide_layer
 from napari_milpath.panel import Panel
 from napari_milpath.pyramid import Pyramid
-from napari_milpath.reader import read_attention
+from napari_milpath.reader import _never_wait, read_attention
 from napari_milpath.tissue import find_tissue
 from napari_milpath.window import fill_viewer
 
@@ -115,6 +115,27 @@ def test_the_slide_keeps_its_colours_where_there_is_no_patch(
         )
         np.testing.assert_array_equal(picture(viewer), before)
         viewer.layers.clear()
+
+
+def test_a_slide_dropped_after_its_prediction_is_drawn_below_it(
+    viewer: Viewer, square_slide: Path, tmp_path: Path
+) -> None:
+    grid = lattice(8, 8, 512, 512, (0, 0))
+    with Slide(square_slide) as slide:
+        prediction = replace(predict(grid), slide=slide.facts)
+    write_prediction(tmp_path / "square.prediction.h5", prediction)
+    viewer.open(str(tmp_path / "square.prediction.h5"), plugin="napari-milpath")
+    (ground,) = viewer.open(str(square_slide), plugin="napari-milpath")
+    assert [each.name for each in viewer.layers] == ["square", "square attention"]
+    viewer.scene.camera.center = (0, 200, 200)
+    viewer.scene.camera.zoom = 1
+    shown = picture(viewer)
+    centre = shown[shown.shape[0] // 2, shown.shape[1] // 2]
+    assert np.ptp(centre) > 20  # the slide alone is white there
+    pyramid = pyramid_of(ground)
+    assert pyramid is not None
+    viewer.layers.clear()
+    pyramid.close()
 
 
 def test_a_hundred_pans_at_full_size_read_at_most_ten_tiles(
@@ -301,6 +322,34 @@ def test_shows_the_intact_parts_of_a_damaged_slide(
         magenta = (shown[..., 0] > 90) & (shown[..., 1] < 60) & (shown[..., 2] > 90)
         assert 0.01 < magenta.mean() < 0.2
         viewer.layers.clear()
+
+
+def test_the_panel_says_that_a_slide_is_gone_and_shows_it_again(
+    viewer: Viewer, slide_file: Path
+) -> None:
+    panel = fill_viewer(viewer, slide_file, [])
+    pyramid = panel.inspection.pyramid
+    assert pyramid is not None
+    assert pyramid.slide._sleep is _never_wait
+    before = picture(viewer)
+    away = slide_file.with_suffix(".away")
+    slide_file.rename(away)
+    pyramid.slide._reader.close()
+    pyramid.cache.clear()
+    layer = viewer.layers[0]
+    layer.data = list(layer.data)
+    hatched = picture(viewer)
+    panel.inspector.check_files()
+    assert not panel.inspector.damage.isHidden()
+    assert panel.inspector.damage.text().startswith("noise-ü.tif: the file is gone; ")
+    magenta = (hatched[..., 0] > 90) & (hatched[..., 1] < 60) & (hatched[..., 2] > 90)
+    assert magenta.mean() > 0.2
+    away.rename(slide_file)
+    panel.inspector.check_files()
+    assert panel.inspector.damage.isHidden()
+    np.testing.assert_array_equal(picture(viewer), before)
+    close_slides(viewer)
+    panel.stop()
 
 
 def test_a_wrong_file_opens_nothing_and_shows_an_error(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 import h5py
 import numpy as np
 
+from milpath.errors import StoredFileError
 from milpath.formats.bag import Bag, encode_patch, write_bag, write_features
 from milpath.formats.prediction import Prediction, read_prediction, write_prediction
 from milpath.params import GridParams, TileParams
 from milpath.patches.grid import PatchGrid
 from milpath.slides.facts import SlideFacts
 from milpath.store import open_h5, publish_h5
+from milpath.store.foreign import open_foreign_h5
 from support.untrusted.tamper import Index, edited, tamper, write_footer_with
 from support.untrusted.watch import Case
 
@@ -118,6 +121,27 @@ def hdf5_cases() -> Iterator[Case]:
     for kind, (_, read, needed) in KINDS.items():
         for name, write, words in _ways(kind, needed):
             yield Case(f"{kind} {name}", write, read, accepted=name == "valid", words=words)
+
+
+def foreign_cases() -> Iterator[Case]:
+    """Yield the same files, each read as the file of another program."""
+    for case in hdf5_cases():
+        yield replace(case, read=read_as_foreign, accepted=None, words="")
+
+
+def read_as_foreign(path: Path) -> None:
+    """Read every dataset of a file that can be read, and no byte of another file."""
+    refused = []
+    with open_foreign_h5(path) as h5:
+        for name in h5.names:
+            try:
+                values = h5.read(name, h5.dtype(name), h5.shape(name))
+                if CANARY.encode() in values.tobytes():
+                    raise ValueError(f"{name} holds the contents of another file")
+            except StoredFileError as error:
+                refused.append(error)
+    if refused:
+        raise refused[0]
 
 
 def _ways(kind: str, needed: str) -> Iterator[tuple[str, Callable[[Path], Path], str]]:

@@ -135,7 +135,7 @@ def rasterize(path: Path) -> None:
     lattice = Lattice((0, 0), (32.0, 32.0))
     thumbnail = Thumbnail(rgb, lattice, 8.0, none)
     found = TissueMask(none, lattice, "bright", none)
-    rasterize_annotation(thumbnail, found, read_annotation(path).polygons)
+    rasterize_annotation(thumbnail, found, read_annotation(path))
 
 
 _SQUARE = [[100, 100], [9000, 100], [9000, 9000], [100, 9000], [100, 100]]
@@ -172,7 +172,7 @@ ANNOTATIONS: dict[str, tuple[Contents, bool]] = {
     "1,000 squares": (lambda: _many(1000, 400.0), True),
     "off the slide": (_polygon([[x + 1e6, y] for x, y in _SQUARE]), False),
     "longitudes": (_polygon([[-0.1, 51.4], [-0.2, 51.4], [-0.2, 51.5], [-0.1, 51.5]]), False),
-    "crs": (_polygon(_SQUARE, crs={"type": "name", "properties": {"name": "EPSG:4326"}}), False),
+    "crs": (_polygon(_SQUARE, crs={"type": "name", "properties": {"name": "EPSG:4326"}}), True),
     "NaN": (_polygon([[0, 0], [float("nan"), 0], [9, 9], [0, 9]]), False),
     "infinite": (_polygon([[0, 0], [float("inf"), 0], [9, 9], [0, 9]]), False),
     "1e308": (_polygon([[0, 0], [1e308, 0], [1e308, 1e308], [0, 1e308]]), False),
@@ -195,7 +195,8 @@ ANNOTATIONS: dict[str, tuple[Contents, bool]] = {
     "no rings": (_polygon(), False),
     "empty ring": (_polygon([]), False),
     "point": (_json({"type": "Point", "coordinates": [1, 2]}), False),
-    "line": (_json({"type": "LineString", "coordinates": _SQUARE}), False),
+    "closed line": (_json({"type": "LineString", "coordinates": _SQUARE}), True),
+    "open line": (_json({"type": "LineString", "coordinates": _SQUARE[:4]}), False),
     "no type": (_json({"coordinates": [_SQUARE]}), False),
     "type a list": (_json({"type": ["Polygon"], "coordinates": [_SQUARE]}), False),
     "features a number": (_json({"type": "FeatureCollection", "features": 5}), False),

@@ -27,11 +27,12 @@ from milpath.cohort.cohort import ANNOTATION_SUFFIX
 from milpath.errors import MilpathError, UsageError
 from milpath.formats.prediction import Prediction, SlideMismatchError, read_prediction
 from milpath.slides.annotation import Polygon, write_annotation
+from milpath.slides.frame import Point
 from napari_milpath.inspection import Inspection
 from napari_milpath.job import ClassifyJob, ClassifyRequest
-from napari_milpath.layers import LayerData, mpp_of, require_same_slide
+from napari_milpath.layers import LayerData, Mpp, mpp_of, require_same_slide
 from napari_milpath.reader import add_layers, offer_to_force, read_attention
-from napari_milpath.tissue import annotation_of, find_tissue, is_tissue, tissue_layer
+from napari_milpath.tissue import annotation_of, corner_of, find_tissue, is_tissue, tissue_layer
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -105,10 +106,12 @@ class ClassifyTab(QWidget):
         if pyramid is None:
             show_error("open a slide first")
             return
-        mpp = mpp_of(pyramid)
+        mpp, corner = mpp_of(pyramid), pyramid.slide.bounds_l0[:2]
         self.tissue.setEnabled(False)
         self.finder = create_worker(find_tissue, pyramid.slide, _ignore_errors=True)
-        self.finder.returned.connect(lambda found: self._add_tissue(found, mpp or (1.0, 1.0)))
+        self.finder.returned.connect(
+            partial(self._add_tissue, mpp=mpp or (1.0, 1.0), corner=corner)
+        )
         self.finder.errored.connect(lambda error: show_error(str(error)))
         self.finder.finished.connect(self._finish_tissue)
         self.finder.start()
@@ -117,10 +120,10 @@ class ClassifyTab(QWidget):
         self.finder = None
         self.tissue.setEnabled(True)
 
-    def _add_tissue(self, polygons: list[Polygon], mpp: tuple[float, float]) -> None:
+    def _add_tissue(self, polygons: list[Polygon], mpp: Mpp, corner: Point) -> None:
         for layer in [layer for layer in self.viewer.layers if is_tissue(layer)]:
             self.viewer.layers.remove(layer)
-        self.viewer.add_layer(Layer.create(*tissue_layer(polygons, mpp)))
+        self.viewer.add_layer(Layer.create(*tissue_layer(polygons, mpp, corner)))
         self.annotated.setChecked(True)
         self.status.setText(f"tissue regions: {len(polygons)}; edit them with the layer's tools")
 
@@ -138,7 +141,7 @@ class ClassifyTab(QWidget):
             show_info(f"saved {Path(name).name}")
 
     def save_annotation(self, path: Path) -> None:
-        """Write the polygons of the tissue layer as GeoJSON.
+        """Write the polygons of the tissue layer as GeoJSON, in QuPath's frame.
 
         Raises
         ------
@@ -148,7 +151,7 @@ class ClassifyTab(QWidget):
         layers = [layer for layer in self.viewer.layers if is_tissue(layer)]
         if not layers or not len(layers[-1].data):
             raise UsageError("there is no tissue annotation; find tissue first, then edit it")
-        write_annotation(path, annotation_of(layers[-1]))
+        write_annotation(path, annotation_of(layers[-1]), corner_of(layers[-1]))
 
     # -- classification ---------------------------------------------------------------------------
 

@@ -153,7 +153,7 @@ class Gallery(QWidget):
         sign = _SIGNS.get(self.selection.marks.get(row, ""), "")
         if inspection.scores is None or inspection.image is None:
             return sign
-        unit = "×" if inspection.image.logarithmic else ""
+        unit = inspection.image.unit
         damage = "\nunreadable" if row in self._unreadable else ""
         return f"{sign} {inspection.scores.values[row]:.3g}{unit}".strip() + damage
 

@@ -26,7 +26,7 @@ def count_scores(image: HeatmapImage, scores: NDArray[np.float64]) -> NDArray[np
 
 def format_tick(image: HeatmapImage, position: float) -> str:
     """Format the score at a position on the colour scale, 0 to 1, as the label of a tick."""
-    return f"{image.score(position):.3g}" + ("×" if image.logarithmic else "")
+    return f"{image.score(position):.3g}{image.unit}"
 
 
 class Histogram(QWidget):
@@ -37,17 +37,23 @@ class Histogram(QWidget):
         self.setMinimumHeight(110)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._image: HeatmapImage | None = None
+        self._scores: NDArray[np.float64] | None = None
         self._counts = np.zeros(BINS, np.int64)
 
     def set_scores(self, image: HeatmapImage | None, scores: NDArray[np.float64] | None) -> None:
         """Count and show new scores (N,)."""
-        if image is not None and scores is not None:
-            self._counts = count_scores(image, scores)
+        self._scores, self._image = scores, None
         self.set_colours(image)
 
     def set_colours(self, image: HeatmapImage | None) -> None:
-        """Show new colours under the same bars; None clears the widget."""
-        self._image = image
+        """Show new colours of the same scores, counted again if the limits are new.
+
+        None clears the widget.
+        """
+        shown, self._image = self._image, image
+        counted = shown is not None and image is not None and shown.ends == image.ends
+        if image is not None and self._scores is not None and not counted:
+            self._counts = count_scores(image, self._scores)
         self.update()
 
     def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802 (Qt's name)
@@ -75,7 +81,7 @@ class Histogram(QWidget):
 
     def _draw_scale(self, painter: QPainter, area: QRectF, ink: QColor) -> None:
         assert self._image is not None
-        colours = np.asarray(self._image.colormap.colors)
+        colours = self._image.scale_colours
         gradient = QLinearGradient(area.topLeft(), area.topRight())
         for index, (red, green, blue, alpha) in enumerate(colours.tolist()):
             on_white = (alpha * each + 1 - alpha for each in (red, green, blue))

@@ -5,6 +5,8 @@ It works without a widget; the widgets display and change it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from textwrap import wrap
 from typing import Any
@@ -12,21 +14,33 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
+from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from milpath.errors import UsageError
 from milpath.figures.heatmap import Heatmap, PatchScores, rasterize_scores
+from milpath.formats.geometry import is_same_slide
 from milpath.formats.prediction import Prediction
 from milpath.slides.lattice import from_world, to_um, to_world
-from napari_milpath.heatmap_image import HeatmapImage, build_heatmap_image, set_threshold
-from napari_milpath.layers import KEY, Mpp, frame, prediction_of, pyramid_of, update_layer
+from napari_milpath.heatmap_image import HeatmapImage, build_heatmap_image, follow_layer
+from napari_milpath.layers import (
+    KEY,
+    Mpp,
+    frame,
+    keep_slides_below,
+    prediction_of,
+    pyramid_of,
+    update_layer,
+)
 from napari_milpath.lookup import PatchLookup
 from napari_milpath.pyramid import Pyramid
 from napari_milpath.scores import (
     DisplaySettings,
     ScoreSource,
     compute_scores,
-    describe_prediction,
+    describe_choice,
+    measure_source,
     score_sources,
     subtract_scores,
 )
@@ -65,6 +79,9 @@ class Inspection:
     restyled = Signal()
     """The colours changed, the scores did not."""
 
+    recovered = Signal()
+    """A slide's file that was gone or damaged can be read again."""
+
     moved = Signal(int)
     """The patch under the mouse, or the new current patch: its row, -1 for none."""
 
@@ -81,6 +98,8 @@ class Inspection:
         self._lookup: PatchLookup | None = None
         self._listed: list[tuple[Layer, Prediction]] = []
         self._slides: list[Pyramid] = []
+        self._drawing = False
+        keep_slides_below(viewer.layers)
         viewer.layers.events.inserted.connect(self.refresh)
         viewer.layers.events.removed.connect(self.refresh)
         viewer.mouse_move_callbacks.append(self._on_mouse)
@@ -92,6 +111,7 @@ class Inspection:
             self.viewer.layers.events.inserted.disconnect(self.refresh)
             self.viewer.layers.events.removed.disconnect(self.refresh)
             self.viewer.mouse_move_callbacks.remove(self._on_mouse)
+            self._follow([layer for layer, _ in self._listed], follow=False)
 
     # -- slides, predictions-----------------------------------------------------------------------
 
@@ -107,14 +127,99 @@ class Inspection:
                 self.changed.emit()
             return
         added = len(listed) > len(self._listed)
+        self._follow([layer for layer, _ in self._listed], follow=False)
+        self._follow([layer for layer, _ in listed], follow=True)
         self._listed = listed
-        per_layer = [score_sources(layer.name, found) for layer, found in listed]
-        self.sources = [source for each in per_layer for source in each]
-        names = {source.name: source for source in self.sources}
-        subtracted = names.get(self.subtracted.name) if self.subtracted else None
-        kept = names.get(self.source.name) if self.source and not added else None
-        newest = per_layer[-1][0] if listed else None
-        self.choose(kept or newest, subtracted)
+        kept, subtracted = self._list_sources()
+        newest = self._first_source(listed[-1][0]) if listed else None
+        self.choose(newest if added else kept or newest, subtracted)
+
+    def _list_sources(self) -> tuple[ScoreSource | None, ScoreSource | None]:
+        """List the sources by their layers' names; return the ones that were chosen."""
+        chosen = self.source, self.subtracted
+        self.sources = [
+            source for layer, found in self._listed for source in score_sources(layer.name, found)
+        ]
+        kept = [
+            next((source for source in self.sources if source.is_of(old)), None)
+            if old is not None
+            else None
+            for old in chosen
+        ]
+        return kept[0], kept[1]
+
+    def _first_source(self, layer: Layer) -> ScoreSource | None:
+        """Return the source that is listed first of a layer."""
+        found = prediction_of(layer)
+        return next((source for source in self.sources if source.prediction is found), None)
+
+    def check_files(self) -> str:
+        """Draw slides again whose files are back; say what still is hatched, a line per slide."""
+        lines = []
+        for layer in self.viewer.layers:
+            pyramid = pyramid_of(layer)
+            if pyramid is None:
+                continue
+            if pyramid.retry():
+                layer.data = list(pyramid.levels)  # a refresh keeps the coarsest level
+                self.recovered.emit()
+            lines.append(pyramid.describe_damage())
+        return "\n".join(filter(None, lines))
+
+    # -- napari's own controls of the layers -------------------------------------------------------
+
+    def _follow(self, layers: list[Layer], *, follow: bool) -> None:
+        """Follow, or no longer, what napari's own controls set."""
+        for layer in layers:
+            for name, react in (
+                ("contrast_limits", self._on_style),
+                ("colormap", self._on_style),
+                ("gamma", self._on_style),
+                ("opacity", self._on_style),
+                ("visible", self._on_eye),
+                ("name", self._on_name),
+            ):
+                emitter = getattr(layer.events, name)
+                (emitter.connect if follow else emitter.disconnect)(react)
+
+    @contextmanager
+    def _setting_layers(self) -> Iterator[None]:
+        """Tell own changes of the layers from those by napari's controls."""
+        self._drawing = True
+        try:
+            yield
+        finally:
+            self._drawing = False
+
+    def _on_style(self, event: Any) -> None:
+        """Display the colours that were set in napari's own controls of the chosen layer."""
+        layer = self.layer
+        if self._drawing or self.image is None or layer is None or event.source is not layer:
+            return
+        if event.type == "colormap":
+            self.settings = replace(self.settings, palette=layer.colormap)
+        self.image = follow_layer(self.image, layer)
+        self._draw(new_scores=False, new_palette=event.type == "colormap")
+
+    def _on_eye(self, event: Any) -> None:
+        """Choose a prediction that is made visible; say so if the chosen one is hidden."""
+        if self._drawing:
+            return
+        layer = event.source
+        if layer.visible and layer is not self.layer:
+            self.choose(self._first_source(layer))
+        else:
+            self._caption()
+            self.restyled.emit()
+
+    def _on_name(self, event: Any) -> None:
+        self.choose(*self._list_sources())
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the chosen prediction's layer is not visible."""
+        layer = self.layer
+        return layer is not None and not (layer.visible and layer.opacity > 0)
 
     @property
     def layer(self) -> Image | None:
@@ -129,8 +234,8 @@ class Inspection:
         """The slide from which the chosen prediction was made, else the topmost."""
         found = self._slides
         if self.source is not None:
-            quickhash = self.source.prediction.slide.quickhash
-            found = [each for each in found if each.quickhash == quickhash] or found
+            facts = self.source.prediction.slide
+            found = [each for each in found if is_same_slide(facts, each)] or found
         return found[-1] if found else None
 
     @property
@@ -139,7 +244,7 @@ class Inspection:
         slide = self.pyramid
         if self.source is None or slide is None:
             return False
-        return slide.quickhash != self.source.prediction.slide.quickhash
+        return not is_same_slide(self.source.prediction.slide, slide)
 
     @property
     def mpp(self) -> Mpp | None:
@@ -152,7 +257,7 @@ class Inspection:
 
     def choose(self, source: ScoreSource | None, subtracted: ScoreSource | None = None) -> None:
         """Display a source's scores, or their difference to another's; hide the other layers."""
-        if source is not self.source:
+        if source is None or self.source is None or not source.is_of(self.source):
             self._lookup = None
             self.patch = -1
         self.source, self.subtracted = source, subtracted
@@ -160,8 +265,9 @@ class Inspection:
             self._lookup = self._lookup or PatchLookup(source.prediction.grid)
             if self.settings.class_name not in (None, *source.prediction.class_names):
                 self.settings = replace(self.settings, class_name=None)
-            for layer, found in self._listed:
-                layer.visible = found is source.prediction
+            with self._setting_layers():
+                for layer, found in self._listed:
+                    layer.visible = found is source.prediction
             self.viewer.layers.selection = {self.layer}  # napari shows its controls
             self._fit_slide()
         self._draw(new_scores=True)
@@ -183,8 +289,9 @@ class Inspection:
             if new_scores or self.heatmap is None:
                 self.scores = self._compute_scores(source)
                 self.heatmap = rasterize_scores(source.prediction.grid, self.scores)
-            self.image = self._build_image(self.heatmap, new_scores, new_palette)
-            update_layer(layer, self.image)
+            self.image = self._build_image(self.heatmap, layer, new_scores, new_palette)
+            with self._setting_layers():
+                update_layer(layer, self.image)
             bar = layer.colorbar
             bar.box, bar.box_color, bar.color, bar.visible = True, _BACKGROUND, "black", True
         self._caption()
@@ -192,24 +299,31 @@ class Inspection:
 
     def _compute_scores(self, source: ScoreSource) -> PatchScores:
         if self.subtracted is not None:
-            return subtract_scores(source, self.subtracted, self.settings)
+            try:
+                return subtract_scores(source, self.subtracted, self.settings)
+            except UsageError as error:
+                show_warning(f"{self.subtracted.name} cannot be subtracted: {error}")
+                self.subtracted = None
         return compute_scores(source, self.settings)
 
-    def _build_image(self, heatmap: Heatmap, new_scores: bool, new_palette: bool) -> HeatmapImage:
+    def _build_image(
+        self, heatmap: Heatmap, layer: Image, new_scores: bool, new_palette: bool
+    ) -> HeatmapImage:
         """Build the image; a threshold alone takes no pass over the values."""
-        if self.image is not None and not new_scores and not new_palette:
-            return set_threshold(self.image, self.settings.threshold)
-        image = build_heatmap_image(heatmap, self.settings.palette, self.settings.threshold)
-        if self.image is not None and not new_scores:
-            image = replace(image, values=self.image.values)  # the same array: no new upload
-        return image
+        old, threshold = self.image, self.settings.threshold
+        if old is not None and not new_scores and not new_palette:
+            return replace(old, threshold=threshold)
+        image = build_heatmap_image(heatmap, self.settings.palette, threshold)
+        if old is not None and not new_scores:  # the same array: no new upload
+            image = replace(image, values=old.values, limits=old.limits)
+        return replace(image, gamma=layer.gamma, opacity=layer.opacity)
 
     def _caption(self) -> None:
         """Write on the canvas what it shows, so that screenshots are self-explanatory."""
         text = self.viewer.canvas.overlays.text
         text.visible = False
-        if self.source is not None and self.image is not None:
-            lines = (describe_prediction(self.source), self.image.label, *[FORCED] * self.forced)
+        if self.source is not None and self.image is not None and not self.hidden:
+            lines = (*self.describe(), self.image.label, *[FORCED] * self.forced)
             text.text = "\n".join(
                 f"{line}\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}"
                 for each in lines
@@ -239,8 +353,35 @@ class Inspection:
             return -1
         return int(self._lookup.find(from_world([position[-2:]], self.mpp))[0])
 
+    def describe(self) -> list[str]:
+        """Say in a few lines which prediction, member or difference is chosen."""
+        return describe_choice(self.source, self.subtracted) if self.source is not None else []
+
+    def measure(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
+        """Collect all scores of what is chosen, and the displayed ones, for tables.
+
+        Returns
+        -------
+        Scores (N,) by name, NaN where there is none; and what they are, by name.
+        """
+        if self.source is None or self.scores is None:
+            return {}, {}
+        measures = measure_source(self.source, self.subtracted)
+        chosen = self.source.name
+        if self.subtracted is not None:
+            chosen += f" minus {self.subtracted.name}"
+        remarks = {
+            "source": chosen,
+            "prediction": "; ".join(self.describe()),
+            "displayed_as": self.scores.label,
+        }
+        return {**measures, "displayed": self.scores.values}, remarks
+
     def describe_patch(self, row: int) -> str:
-        """Describe a patch in three lines: its number and position, and all its scores."""
+        """Describe a patch in three lines: its number and position, and all its scores.
+
+        A fourth line holds the displayed difference, if one is chosen.
+        """
         if self.source is None or self.mpp is None or row < 0:
             return ""
         grid, names = self.source.prediction.grid, self.source.prediction.class_names
@@ -252,7 +393,14 @@ class Inspection:
             f"attention {weight:.3g}, {weight * len(grid):.3g}× the mean, "
             f"percentile {self.source.ranks[row]:.1f}\n"
             f"contribution to the logits: {logits}"
-        )
+        ) + self._describe_difference(row)
+
+    def _describe_difference(self, row: int) -> str:
+        if self.subtracted is None or self.scores is None:
+            return ""
+        value = self.scores.values[row]
+        text = "no patch of the other" if np.isnan(value) else f"{value:+.3g}"
+        return f"\ndifference displayed: {text}"
 
     def go_to(self, row: int) -> None:
         """Make a patch the current one: move the view to it and draw a box around it."""

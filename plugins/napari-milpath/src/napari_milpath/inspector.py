@@ -7,7 +7,7 @@ from pathlib import Path
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -22,14 +22,13 @@ from qtpy.QtWidgets import (
 from milpath.errors import MilpathError
 from milpath.figures.score import Scale, Score
 from napari_milpath.exporting import FORMATS, plan_export
-from napari_milpath.heatmap_image import PALETTES
+from napari_milpath.heatmap_image import PALETTES, Palette
 from napari_milpath.histogram import Histogram
 from napari_milpath.inspection import FORCED, Inspection
 from napari_milpath.scores import (
     ScoreSource,
     describe_agreement,
     describe_concentration,
-    describe_prediction,
 )
 
 _SCORE_LABELS = {
@@ -42,6 +41,7 @@ _SCALE_LABELS = {
     Scale.raw: "raw",
 }
 _NOTHING = "nothing"
+_WATCH_MS = 1000  # between two looks at whether the slides' files can be read
 _DEFAULT = "default"
 _WARNING_STYLE = "background: #b00020; color: white; padding: 4px"  # visible in both themes
 
@@ -52,8 +52,15 @@ class Inspector(QWidget):
     def __init__(self, inspection: Inspection) -> None:
         super().__init__()
         self.inspection = inspection
-        self.title, self.forced = _label(), _label()
+        self.title, self.forced, self.hidden = _label(), _label(), _label()
+        self.damage = _label()
+        self.damage.setStyleSheet(_WARNING_STYLE)
+        self.damage.setVisible(False)
+        self.watch = QTimer(self)
+        self.watch.setInterval(_WATCH_MS)
         self.forced.setStyleSheet(_WARNING_STYLE)
+        self.hidden.setStyleSheet(_WARNING_STYLE)
+        self.hidden.setText("Not displayed: its layer is hidden, see the eye in the list of layers")
         self.source, self.subtracted = _combo_box(), _combo_box()
         self.score, self.class_name = _combo_box(), _combo_box()
         self.scale, self.palette_name = _combo_box(), _combo_box()
@@ -91,6 +98,8 @@ class Inspector(QWidget):
         column = QVBoxLayout(self)
         column.addWidget(self.title)
         column.addWidget(self.forced)
+        column.addWidget(self.hidden)
+        column.addWidget(self.damage)
         column.addLayout(form)
         for below in (self.histogram, self.label, self.facts, self.hover):
             column.addWidget(below)
@@ -107,6 +116,7 @@ class Inspector(QWidget):
         self.threshold.valueChanged.connect(self._show)
         self.opacity.valueChanged.connect(self._set_opacity)
         self.export.clicked.connect(self._export)
+        self.watch.timeout.connect(self.check_files)
         self.inspection.changed.connect(self.refresh)
         self.inspection.restyled.connect(self.restyle)
         self.inspection.moved.connect(self._describe_patch)
@@ -120,7 +130,9 @@ class Inspector(QWidget):
         self.inspection.choose(sources[self.source.currentIndex()], subtracted)
 
     def _show(self) -> None:
-        palette = self.palette_name.currentText()
+        palette: Palette = self.palette_name.currentText()
+        if palette == _palette_text(self.inspection.settings.palette):
+            palette = self.inspection.settings.palette
         self.inspection.show(
             score=list(_SCORE_LABELS)[self.score.currentIndex()],
             scale=list(_SCALE_LABELS)[self.scale.currentIndex()],
@@ -170,7 +182,7 @@ class Inspector(QWidget):
         _fill(self.source, names, source.name if source else None)
         _fill(self.subtracted, [_NOTHING, *names], subtracted.name if subtracted else _NOTHING)
         classes = list(source.prediction.class_names) if source else []
-        predicted = source.prediction.predicted if source else None
+        predicted = source.output.predicted if source else None
         _fill(self.class_name, classes, inspection.settings.class_name or predicted)
         self.class_name.setEnabled(inspection.settings.score == Score.contribution)
         self.restyle()
@@ -182,12 +194,21 @@ class Inspector(QWidget):
     def restyle(self) -> None:
         """Display the current colours of the same scores."""
         self.histogram.set_colours(self.inspection.image)
+        self.hidden.setVisible(self.inspection.hidden)
         settings, layer = self.inspection.settings, self.inspection.layer
         _fill(self.score, list(_SCORE_LABELS.values()), _SCORE_LABELS[settings.score])
         _fill(self.scale, list(_SCALE_LABELS.values()), _SCALE_LABELS[settings.scale])
-        _fill(self.palette_name, [_DEFAULT, *PALETTES], settings.palette or _DEFAULT)
+        palette = _palette_text(settings.palette)
+        palettes = [_DEFAULT, *PALETTES]
+        _fill(self.palette_name, [*palettes, *({palette} - set(palettes))], palette)
         _set_slider(self.threshold, settings.threshold)
         _set_slider(self.opacity, layer.opacity if layer is not None else 1.0)
+
+    def check_files(self) -> None:
+        """Say which slides cannot be read, and draw them again once they can."""
+        text = self.inspection.check_files()
+        self.damage.setText(text)
+        self.damage.setVisible(bool(text))
 
     def _describe(self, source: ScoreSource | None) -> None:
         self.forced.setText(f"{FORCED}. Its patches do not match the slide under them.")
@@ -197,7 +218,7 @@ class Inspector(QWidget):
             self.facts.setText("")
             return
         subtracted = self.inspection.subtracted
-        self.title.setText(describe_prediction(source))
+        self.title.setText("\n".join(self.inspection.describe()))
         facts = [describe_concentration(source)]
         if subtracted is not None:
             facts.append(describe_agreement(source, subtracted, self.inspection.settings))
@@ -205,6 +226,13 @@ class Inspector(QWidget):
 
     def _describe_patch(self, row: int) -> None:
         self.hover.setText(self.inspection.describe_patch(row))
+
+
+def _palette_text(palette: Palette) -> str:
+    """Return the item for a palette; a colormap chosen in napari has an item of its own."""
+    if palette is None:
+        return _DEFAULT
+    return palette if isinstance(palette, str) else f"{palette.name} (napari)"
 
 
 def _label() -> QLabel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from napari.components import LayerList
 from napari.layers import Image, Layer
 
 from milpath.errors import ResolutionError
@@ -91,6 +92,18 @@ def update_layer(layer: Image, image: HeatmapImage) -> None:
         layer.colormap = image.colormap
 
 
+def keep_slides_below(layers: LayerList) -> None:
+    """From now on, move each slide that is added below the predictions; repeated calls are fine."""
+    layers.events.inserted.connect(_lower_slide, position="last")  # once napari draws it
+
+
+def _lower_slide(event: Any) -> None:
+    layers, layer = event.source, event.value
+    above = [index for index, each in enumerate(layers) if prediction_of(each) is not None]
+    if pyramid_of(layer) is not None and above and above[0] < layers.index(layer):
+        layers.move(layers.index(layer), above[0])
+
+
 def pyramid_of(layer: Layer) -> Pyramid | None:
     """Return the slide that a layer displays, if any."""
     found = layer.metadata.get(KEY)
@@ -106,4 +119,4 @@ def prediction_of(layer: Layer) -> Prediction | None:
 def require_same_slide(pyramid: Pyramid, prediction: Prediction) -> None:
     """Raise `SlideMismatchError` if a prediction was made from a different slide."""
     remedy = "open the matching slide, or use milpath view --force"
-    check_same_slide(prediction, pyramid.slide, pyramid.slide.name, remedy)
+    check_same_slide(prediction, pyramid, pyramid.slide.name, remedy)

@@ -55,6 +55,7 @@ class Panel(QWidget):
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 (Qt's name)
         """Watch the main window, once the panel has one."""
         super().showEvent(event)
+        self.inspector.watch.start()
         above = self.parent()
         while above is not None and not isinstance(above, QMainWindow):
             above = above.parent()
@@ -78,6 +79,7 @@ class Panel(QWidget):
 
     def stop(self) -> None:
         """Stop all background work and disconnect from the viewer."""
+        self.inspector.watch.stop()
         self.inspection.close()
         self.gallery.stop()
         self.classify_tab.stop()

@@ -1,9 +1,10 @@
 """A slide as napari's multiscale data, read in tiles and only where it is displayed.
 
 A level is an array (rows, cols, 3) that covers the whole slide: its pixel (r, c) lies at
-(c, r) * (size of level 0 / size of the level). The file's levels are unchanged. Coarser levels,
-each half the size of the one before, are computed until one is as small as a thumbnail; odd sizes
-are resampled to the exact positions, so that nothing shifts.
+(c, r) * (size of level 0 / size of the level). The file's levels are unchanged; those that show
+something else than level 0 are left out, as by tiling. Coarser levels, each half the size of the
+one before, are computed in their place, and until one is as small as a thumbnail; odd sizes are
+resampled to the exact positions, so that nothing shifts.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from PIL import Image
 
 from milpath.errors import SlideReadError
 from milpath.slides.lattice import Lattice
+from milpath.slides.levels import is_trusted
 from milpath.slides.slide import Slide
 
 Pixels = NDArray[np.uint8]
 Key = tuple[int, int, int]
 Size = tuple[int, int]
+FileState = tuple[int, int, int] | None
 
 TILE_PX = 768
 """Side of a tile, pixels; only whole tiles are read."""
@@ -159,21 +162,21 @@ class Pyramid:
     Attributes
     ----------
     levels : napari's multiscale data
-    quickhash : identifies the slide
+    quickhash, content_hash : identify the slide
     reads : number of tiles read or computed so far, per level
-    damaged : number of tiles that are unreadable, in part or as a whole
+    damaged : number of tiles that are hatched, because they are unreadable in part or as a whole
     """
 
     def __init__(self, slide: Slide, cache_bytes: int = CACHE_BYTES) -> None:
         self.slide = slide
-        self.quickhash = slide.quickhash
+        self.quickhash, self.content_hash = slide.quickhash, slide.content_hash
         self.cache = TileCache(cache_bytes)
         self.damaged = 0
+        self._file_when_hatched: FileState = None
         self._lock = threading.RLock()  # one thread at a time: a slide reopens after an error
-        sizes = list(slide.level_dimensions)
-        self._of_file = len(sizes)
-        while max(sizes[-1]) > _COARSEST_PX:
-            sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        planned = _plan_levels(slide)
+        sizes = [size for size, _ in planned]
+        self._level_of_file = [level for _, level in planned]
         self.sizes: tuple[Size, ...] = tuple(sizes)
         self.reads = [0] * len(sizes)
         self.levels = [Level(size, self._tiles_of(k)) for k, size in enumerate(sizes)]
@@ -183,6 +186,36 @@ class Pyramid:
         """The slide's file."""
         return self.slide.path
 
+    def describe_damage(self) -> str:
+        """Say in a line why tiles are hatched; nothing if none is."""
+        if not self.damaged:
+            return ""
+        name = self.slide.name
+        if self.slide.is_lost:
+            return f"{name}: the file is gone; the missing parts are hatched until it is back"
+        return f"{name}: the file is damaged; the unreadable parts are hatched"
+
+    def retry(self) -> bool:
+        """Drop all tiles if some are hatched and the file is back, or another than then.
+
+        Returns whether they were dropped, so that the slide is to be drawn again.
+        """
+        with self._lock:
+            if not self.damaged or not self._is_back():
+                return False
+            self.damaged = 0
+            self.cache.clear()
+            return True
+
+    def _is_back(self) -> bool:
+        if not self.slide.is_lost:
+            return _file_state(self.path) != self._file_when_hatched
+        try:
+            self.slide.reopen().close()
+        except SlideReadError:
+            return False
+        return True
+
     def close(self) -> None:
         """Close the file and drop all tiles."""
         with self._lock:
@@ -190,7 +223,7 @@ class Pyramid:
             self.cache.clear()
 
     def _tiles_of(self, level: int) -> Callable[[int, int], Pixels]:
-        read = self._read if level < self._of_file else self._halve
+        read = self._halve if self._level_of_file[level] is None else self._read
 
         def tile(row: int, col: int) -> Pixels:
             return self.cache.get((level, row, col), lambda: count(row, col))
@@ -211,16 +244,23 @@ class Pyramid:
         """Read a tile from the file; hatch unreadable parts."""
         x, y, width, height = self._box(level, row, col)
         rgb = np.empty((height, width, 3), np.uint8)
-        factors = self.slide.level_factors[level]
+        of_file = self._level_of_file[level]
+        assert of_file is not None
+        factors = self.slide.level_factors[of_file]
         with self._lock:
             whole = True
             for top, left, h, w in _blocks(
-                height, width, self._reader(level, (x, y), factors, rgb)
+                height, width, self._reader(of_file, (x, y), factors, rgb), self._is_readable
             ):
                 whole = False
                 rgb[top : top + h, left : left + w] = _hatching(y + top, x + left, h, w)
-            self.damaged += not whole
+            if not whole:
+                self.damaged += 1
+                self._file_when_hatched = _file_state(self.path)
         return rgb
+
+    def _is_readable(self) -> bool:
+        return not self.slide.is_lost
 
     def _reader(
         self, level: int, corner: tuple[int, int], factors: tuple[float, float], into: Pixels
@@ -259,16 +299,53 @@ class Pyramid:
         return np.asarray(picture.resize((width, height), _FILTER, box=(left, top, right, bottom)))
 
 
+def _plan_levels(slide: Slide) -> list[tuple[Size, int | None]]:
+    """Plan the levels to display: their sizes, and their numbers in the file, None if computed."""
+    planned: list[tuple[Size, int | None]] = []
+    for level, size in enumerate(slide.level_dimensions):
+        if is_trusted(slide, level):
+            planned.append((size, level))
+        else:
+            while max(half := _halve_size(planned[-1][0])) >= max(size):  # not below the next level
+                planned.append((half, None))
+    while max(planned[-1][0]) > _COARSEST_PX:
+        planned.append((_halve_size(planned[-1][0]), None))
+    return planned
+
+
+def _halve_size(size: Size) -> Size:
+    return -(-size[0] // 2), -(-size[1] // 2)
+
+
+def _file_state(path: Path) -> FileState:
+    """Return what tells a file from another at the same path; None if it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _blocks(
-    height: int, width: int, read: Callable[[int, int, int, int], bool]
+    height: int,
+    width: int,
+    read: Callable[[int, int, int, int], bool],
+    worthwhile: Callable[[], bool],
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Read a tile, or recursively its quarters where that fails; yield the failed blocks."""
+    """Read a tile, or recursively its quarters where that fails; yield the failed blocks.
+
+    Parameters
+    ----------
+    height, width : of the tile, pixels
+    read : reads a block (top, left, height, width) and returns whether it could
+    worthwhile : whether smaller blocks are worth a try
+    """
     waiting = [(0, 0, height, width)]
     while waiting:
         top, left, h, w = waiting.pop()
         if read(top, left, h, w):
             continue
-        if max(h, w) <= _MIN_BLOCK_PX:
+        if max(h, w) <= _MIN_BLOCK_PX or not worthwhile():
             yield top, left, h, w
             continue
         halves = [(top, -(-h // 2)), (top + -(-h // 2), h // 2)]

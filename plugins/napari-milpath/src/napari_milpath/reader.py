@@ -15,12 +15,14 @@ from qtpy.QtWidgets import QAbstractButton, QMessageBox
 
 from milpath.errors import MilpathError, UnsupportedSlideError, UsageError
 from milpath.figures.heatmap import render_heatmap
+from milpath.formats.geometry import is_same_slide
 from milpath.formats.prediction import Prediction, SlideMismatchError, read_prediction
 from milpath.slides.slide import Slide
 from napari_milpath.layers import (
     KEY,
     LayerData,
     heatmap_layer,
+    keep_slides_below,
     mpp_of,
     prediction_of,
     pyramid_of,
@@ -116,6 +118,8 @@ def add_layers(viewer: ViewerModel, layers: Callable[[], list[LayerData]]) -> No
 
 def read_files(paths: list[Path], *, force: bool = False) -> list[LayerData]:
     """Read as `read` does, but raise all errors; `force` accepts predictions of other slides."""
+    if (viewer := napari.current_viewer()) is not None:
+        keep_slides_below(viewer.layers)
     predictions = [each for each in paths if each.name.endswith(PREDICTION_SUFFIX)]
     layers = [read_slide(each) for each in paths if each not in predictions]
     pyramids: list[Pyramid] = [layer[1]["metadata"][KEY] for layer in layers]
@@ -141,19 +145,23 @@ def _require_slides(pyramids: list[Pyramid], predictions: list[Prediction]) -> N
     waiting = [found for layer in shown if (found := prediction_of(layer)) is not None]
     slides = opened + pyramids
     for prediction in predictions + ([] if opened else waiting):
-        if slides and prediction.slide.quickhash not in {each.quickhash for each in slides}:
+        if slides and not any(is_same_slide(prediction.slide, each) for each in slides):
             require_same_slide(slides[-1], prediction)
 
 
 def read_slide(path: Path, mpp: float | None = None) -> LayerData:
     """Read a slide as a lazy layer; `mpp` overrides its µm per pixel. Raises as `Slide` does."""
-    pyramid = Pyramid(Slide(path, mpp=mpp))
+    pyramid = Pyramid(Slide(path, mpp=mpp, sleep=_never_wait))
     if mpp_of(pyramid) is None:
         show_warning(
             f"{pyramid.slide.name}: the µm per pixel are missing or wrong, so lengths are in "
             "pixels; open it with milpath view --slide-mpp"
         )
     return slide_layer(pyramid)
+
+
+def _never_wait(seconds: float) -> None:
+    """Do not block the window while a slide's file is gone; see `Pyramid.retry`."""
 
 
 def read_attention(prediction: Prediction) -> LayerData:

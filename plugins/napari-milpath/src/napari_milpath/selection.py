@@ -55,6 +55,7 @@ class PatchSelection:
         self._marks: list[tuple[Prediction, dict[int, Mark]]] = []
         self._current: tuple[Prediction | None, Pyramid | None] = (None, None)
         inspection.changed.connect(self.refresh)
+        inspection.recovered.connect(self.changed.emit)
         self.refresh()
 
     def select(self, count: int, *, weakest: bool) -> None:
@@ -116,7 +117,9 @@ class PatchSelection:
             raise UsageError("no patch is marked; go to a patch and press r, x or u")
         rows = np.array(sorted(self.marks), np.int64)
         marks = [self.marks[row] for row in rows.tolist()]
-        write_patches(path, source.prediction, rows, {"mark": marks})
+        measures, remarks = self.inspection.measure()
+        chosen = {name: [text] * len(rows) for name, text in remarks.items()}
+        write_patches(path, source.prediction, rows, measures, {**chosen, "mark": marks})
         return len(rows)
 
 
@@ -163,12 +166,18 @@ def read_thumbnails(
 
     Yields
     ------
-    (row of the grid, uint8 array (`THUMB_PX`, `THUMB_PX`, 3)), None where the file is damaged.
+    (row of the grid, uint8 array (`THUMB_PX`, `THUMB_PX`, 3)), None where the file is damaged or
+    gone.
     """
     side = grid.patch_size_l0
     scale = max(1, side / THUMB_PX)
     level = max(k for k, each in enumerate(slide.level_factors) if max(each) <= scale)
-    with slide.reopen() as own:
+    try:
+        own = slide.reopen()
+    except SlideReadError:
+        yield from ((row, None) for row in rows.tolist())
+        return
+    with own:
         for row in rows.tolist():
             x, y = grid.coords[row].tolist()
             try:

@@ -7,6 +7,7 @@ from napari.layers import Layer
 
 from milpath.params import TissueParams
 from milpath.slides.annotation import Polygon, nest_rings, trace_tissue
+from milpath.slides.frame import Point
 from milpath.slides.lattice import LEVEL_0
 from milpath.slides.slide import Slide
 from milpath.slides.thumbnail import read_thumbnail
@@ -14,6 +15,7 @@ from milpath.slides.tissue import segment_tissue
 from napari_milpath.layers import KEY, LayerData, Mpp, frame
 
 NAME = "tissue"
+_CORNER = "corner"
 _COLOUR = "#00a878"
 _WIDTH = 1 / 250  # of the edges, as a fraction of the largest polygon's extent
 
@@ -31,8 +33,15 @@ def find_tissue(slide: Slide) -> list[Polygon]:
     return trace_tissue(segment_tissue(thumbnail, params))
 
 
-def tissue_layer(polygons: list[Polygon], mpp: Mpp) -> LayerData:
-    """Build an editable layer of polygons; a ring inside another is a hole."""
+def tissue_layer(polygons: list[Polygon], mpp: Mpp, corner: Point = (0, 0)) -> LayerData:
+    """Build an editable layer of polygons; a ring inside another is a hole.
+
+    Parameters
+    ----------
+    polygons : level-0 pixels of the whole canvas
+    mpp : (x, y) µm per pixel of the slide
+    corner : (x, y) of the slide's bounds, where QuPath begins to count
+    """
     rings = [ring for polygon in polygons for ring in (polygon.ring, *polygon.holes)]
     corners = [LEVEL_0.to_index(ring) for ring in rings]
     reach = max((float(np.ptp(ring, axis=0).max()) for ring in rings), default=1000.0)
@@ -44,7 +53,7 @@ def tissue_layer(polygons: list[Polygon], mpp: Mpp) -> LayerData:
             "edge_color": _COLOUR,
             "edge_width": max(1.0, reach * _WIDTH),
             "face_color": "transparent",
-            "metadata": {KEY: NAME},
+            "metadata": {KEY: NAME, _CORNER: corner},
             **frame(mpp),
         },
         "shapes",
@@ -54,6 +63,12 @@ def tissue_layer(polygons: list[Polygon], mpp: Mpp) -> LayerData:
 def annotation_of(layer: Layer) -> list[Polygon]:
     """Return the current polygons of a layer of `tissue_layer`, level-0 pixels."""
     return nest_rings([LEVEL_0.from_index(ring) for ring in layer.data])
+
+
+def corner_of(layer: Layer) -> Point:
+    """Return the corner that a layer of `tissue_layer` was built with."""
+    corner: Point = layer.metadata[_CORNER]
+    return corner
 
 
 def is_tissue(layer: Layer) -> bool:

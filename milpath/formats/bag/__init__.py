@@ -1,0 +1,24 @@
+"""Bag: the patches of one slide, and their features, in one HDF5 file.
+
+Layout: `/coords` (N, 2) int64 with TRIDENT's attribute names; `/patches`, either JPEG bytes end to
+end with `/patch_offsets` (N+1,) int64, or raw (N, P, P, 3) uint8; their artefacts as `/blur`,
+`/fold` and `/pen` (N,) float32; and after `milpath embed` `/features` (N, D) float16 or float32.
+"""
+
+from milpath.formats.bag.features import write_features
+from milpath.formats.bag.header import BagHeader, BagStatus, bag_fingerprint
+from milpath.formats.bag.reading import Bag
+from milpath.formats.bag.writing import Encoded, as_kept, encode_patch, estimate_bytes, write_bag
+
+__all__ = [
+    "Bag",
+    "BagHeader",
+    "BagStatus",
+    "Encoded",
+    "as_kept",
+    "bag_fingerprint",
+    "encode_patch",
+    "estimate_bytes",
+    "write_bag",
+    "write_features",
+]

@@ -1,0 +1,188 @@
+"""Verification of all files that milpath wrote under a folder, and new checksums for them.
+
+Another program that opens a bag or a prediction for writing removes its checksums, also where it
+changes nothing. `restore_checksums` gives them back to a file whose contents are valid.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from milpath.errors import StoredFileError
+from milpath.formats.bag import Bag
+from milpath.formats.layout import model_spec_path
+from milpath.formats.model_spec import check_weights, read_bundle_spec
+from milpath.formats.prediction import read_prediction
+from milpath.store import (
+    FORMAT_VERSION,
+    create_temp_folder,
+    open_h5,
+    publish,
+    publish_h5,
+    require_permission,
+)
+from milpath.store.foreign import ForeignH5, open_foreign_h5
+from milpath.store.integrity import ChecksumError
+
+_BATCH = 256  # patches decoded at a time
+
+FileState = Literal["ok", "wrong", "without checksums", "restored", "of another program"]
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What was found about one file.
+
+    Attributes
+    ----------
+    file : its path relative to the folder, with "/"
+    kind : "bag", "prediction", "weights" or "model"; empty where that is not known
+    state : "ok"; "wrong"; "without checksums" where another program removed them; "restored" where
+        they were given back; "of another program" where milpath did not write it
+    message : why it is wrong, one line; else empty
+    """
+
+    file: str
+    kind: str
+    state: FileState
+    message: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether milpath wrote the file, and cannot read it now."""
+        return self.state in ("wrong", "without checksums")
+
+
+def check_files(folder: Path, *, restore: bool = False) -> Iterator[FileCheck]:
+    """Verify every HDF5 file and model under a folder, in the order of their names.
+
+    All checksums are compared, and bags, predictions and models are opened.
+
+    Parameters
+    ----------
+    folder : a folder, or one file
+    restore : give checksums back to bags and predictions that lost them
+
+    Raises
+    ------
+    OutputError : `restore`, and a file cannot be written
+    """
+    found = _list_files(folder) if folder.is_dir() else [folder]
+    for path in found:
+        name = path.relative_to(folder).as_posix() if path != folder else path.name
+        if path.suffix == ".json":
+            yield _check_model(path.parent, name)
+        else:
+            yield _check_h5(path, name, restore)
+
+
+def restore_checksums(path: Path, kind: str) -> None:
+    """Give a bag or prediction its checksums back, if all its contents are valid.
+
+    Raises
+    ------
+    StoredFileError : it holds something else, of this or another kind; it is kept as it is
+    OutputError : it cannot be written; the old one is kept
+    """
+    require_permission(path.parent)
+    with open_foreign_h5(path) as old, create_temp_folder(path.parent) as folder:
+        _require_restorable(old, kind)
+        new = folder / path.name  # messages name the file
+        try:
+            with publish_h5(new, kind) as h5:
+                old.copy(h5)
+                h5.attrs["milpath_version"] = old.require_attr("milpath_version")
+        except (ValueError, TypeError):
+            raise old.refuse(f"holds more than a {kind} does") from None
+        _READ_ALL[kind](new)
+        old.require_unchanged()
+        with new.open("rb") as source, publish(path) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+
+
+def _list_files(folder: Path) -> list[Path]:
+    specs = [path for path in folder.rglob("model.json") if path == model_spec_path(path.parent)]
+    return sorted(path for path in [*folder.rglob("*.h5"), *specs] if path.is_file())
+
+
+def _check_model(folder: Path, name: str) -> FileCheck:
+    try:
+        check_weights(folder, read_bundle_spec(folder))
+    except StoredFileError as error:
+        return FileCheck(name, "model", "wrong", str(error))
+    return FileCheck(name, "model", "ok")
+
+
+def _check_h5(path: Path, name: str, restore: bool) -> FileCheck:
+    kind = ""
+    try:
+        with open_foreign_h5(path) as h5:
+            kind, verified = str(h5.attr("milpath_kind") or ""), h5.verified
+        if not kind and not verified:
+            return FileCheck(name, "", "of another program")
+        if verified:
+            _check_all(path, kind)
+            return FileCheck(name, kind, "ok")
+        if restore:
+            restore_checksums(path, kind)
+            return FileCheck(name, kind, "restored")
+    except StoredFileError as error:
+        return FileCheck(name, kind, "wrong", str(error))
+    return FileCheck(name, kind, "without checksums", _describe_loss(path, kind))
+
+
+def _check_all(path: Path, kind: str) -> None:
+    with open_h5(path, kind) as h5:
+        try:
+            h5.check_all()
+        except (ChecksumError, OSError) as error:
+            raise h5.refuse(f"a {kind} that cannot be read ({error})") from None
+    if kind in _OPEN:
+        _OPEN[kind](path)
+
+
+def _describe_loss(path: Path, kind: str) -> str:
+    fact = f"{path.name}: a {kind} that another program opened for writing; it has no checksums now"
+    if kind in _READ_ALL:
+        return f"{fact}; milpath check --reseal gives them back if its contents are valid"
+    return f"{fact}; copy it again from its source, or make it again"
+
+
+def _require_restorable(old: ForeignH5, kind: str) -> None:
+    if kind not in _READ_ALL or old.attr("milpath_kind") != kind:
+        raise old.refuse(
+            f"a {kind[:40]!r} file, of which nothing shows that its numbers are still those that "
+            "milpath wrote; copy it again from its source, or make it again"
+        )
+    if old.attr("milpath_format") != FORMAT_VERSION:
+        raise old.refuse(f"is not of format {FORMAT_VERSION}, which this milpath writes")
+
+
+# -- the contents of each kind -----------------------------------------------------------------
+
+
+def _open_bag(path: Path) -> None:
+    with Bag(path) as bag:
+        _ = bag.encoder
+
+
+def _read_bag(path: Path) -> None:
+    with Bag(path) as bag:
+        bag.read_artefacts()
+        for _ in bag.iter_patches(_BATCH):
+            pass
+        if bag.encoder is not None:
+            for _ in bag.iter_features(1 << 14):
+                pass
+
+
+def _read_prediction(path: Path) -> None:
+    read_prediction(path)
+
+
+_OPEN: dict[str, Callable[[Path], None]] = {"bag": _open_bag, "prediction": _read_prediction}
+_READ_ALL: dict[str, Callable[[Path], None]] = {"bag": _read_bag, "prediction": _read_prediction}
