@@ -1,0 +1,154 @@
+"""Files of other tools that hold tensors and arrays, drawn by hand from their descriptions."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_STORAGES = {
+    "float16": "HalfStorage",
+    "float32": "FloatStorage",
+    "float64": "DoubleStorage",
+    "int8": "CharStorage",
+    "uint8": "ByteStorage",
+    "int16": "ShortStorage",
+    "int32": "IntStorage",
+    "int64": "LongStorage",
+    "bool": "BoolStorage",
+}
+
+
+@dataclass
+class Tensor:
+    """A tensor as `torch.save` records it: a view of a storage.
+
+    Parameters
+    ----------
+    numbers : 1-D, the storage
+    key, kind : of the storage; equal keys share it
+    """
+
+    numbers: NDArray[Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+    key: str = "0"
+    kind: str = ""
+    count: int | None = None
+
+    @property
+    def storage_kind(self) -> str:
+        return self.kind or _STORAGES[str(self.numbers.dtype)]
+
+    @property
+    def storage_count(self) -> int:
+        return len(self.numbers) if self.count is None else self.count
+
+
+def tensor(array: NDArray[Any], key: str = "0") -> Tensor:
+    """Return a contiguous tensor."""
+    strides = np.cumprod([1, *array.shape[:0:-1]])[::-1] if array.ndim else []
+    return Tensor(array.ravel(), array.shape, tuple(int(step) for step in strides), key=key)
+
+
+def bfloat16(array: NDArray[Any], key: str = "0") -> Tensor:
+    """Return a contiguous tensor of bfloat16: the upper halves of float32."""
+    upper = (array.astype("<f4").view("<u4") >> 16).astype("<u2")
+    made = tensor(upper.astype("<i2"), key)
+    made.kind = "BFloat16Storage"
+    return made
+
+
+@dataclass
+class Recorder:
+    """Write the instructions of a pickle of `torch.save`, protocol 2."""
+
+    legacy: bool = False
+    storages: dict[str, Tensor] = field(default_factory=dict)
+
+    def record(self, value: Any) -> bytes:
+        """Return a whole pickle of the value."""
+        return b"\x80\x02" + self._emit(value) + b"."
+
+    def _emit(self, value: Any) -> bytes:
+        if isinstance(value, Tensor):
+            return self._emit_tensor(value)
+        if isinstance(value, dict):
+            items = b"".join(self._emit(key) + self._emit(item) for key, item in value.items())
+            return b"}(" + items + b"u"
+        if isinstance(value, list):
+            return b"](" + b"".join(map(self._emit, value)) + b"e"
+        if isinstance(value, tuple):
+            return b"(" + b"".join(map(self._emit, value)) + b"t"
+        return pickle.dumps(value, 2)[2:-1]
+
+    def _emit_tensor(self, made: Tensor) -> bytes:
+        self.storages[made.key] = made
+        storage = b"(" + b"".join(
+            [
+                self._emit("storage"),
+                f"ctorch\n{made.storage_kind}\n".encode(),
+                self._emit(made.key),
+                self._emit("cpu"),
+                self._emit(made.storage_count),
+                b"N" if self.legacy else b"",
+                b"tQ",
+            ]
+        )
+        args = self._emit(made.offset) + self._emit(made.shape) + self._emit(made.strides)
+        hooks = b"\x89ccollections\nOrderedDict\n)R"
+        return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + args + hooks + b"tR"
+
+
+def write_torch(path: Path, value: Any, byte_order: str | None = "little") -> Path:
+    """Write what `torch.save(value, path)` of PyTorch 1.6 and later writes."""
+    recorder = Recorder()
+    record = recorder.record(value)
+    storages = {key: made.numbers.tobytes() for key, made in recorder.storages.items()}
+    return write_archive(path, record, storages, byte_order)
+
+
+def write_archive(
+    path: Path,
+    record: bytes,
+    storages: dict[str, bytes],
+    byte_order: str | None = "little",
+    compression: int = zipfile.ZIP_STORED,
+) -> Path:
+    """Write the ZIP archive of `torch.save` around a pickle and its storages."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", record)
+        if byte_order is not None:
+            archive.writestr("archive/byteorder", byte_order)
+        for key, data in storages.items():
+            archive.writestr(f"archive/data/{key}", data)
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+def write_legacy_torch(path: Path, value: Any, little: bool = True) -> Path:
+    """Write what `torch.save` of PyTorch before 1.6 wrote."""
+    out, recorder = io.BytesIO(), Recorder(legacy=True)
+    system = {"protocol_version": 1001, "little_endian": little, "type_sizes": {"int": 4}}
+    for plain in (0x1950A86A20F9469CFC6C, 1001, system):
+        out.write(pickle.dumps(plain, 2))
+    out.write(recorder.record(value))
+    out.write(pickle.dumps(sorted(recorder.storages), 2))
+    _write_storages(out, (recorder.storages[key] for key in sorted(recorder.storages)))
+    path.write_bytes(out.getvalue())
+    return path
+
+
+def _write_storages(out: io.BytesIO, tensors: Iterable[Tensor]) -> None:
+    for made in tensors:
+        out.write(struct.pack("<q", made.storage_count))
+        out.write(made.numbers.tobytes())
