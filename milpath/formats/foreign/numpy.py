@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from milpath.errors import StoredFileError
 from milpath.formats.foreign.arrays import COORD_NAMES, pick_coords, pick_features
 from milpath.formats.foreign.folders import find_files
 from milpath.formats.foreign.values import FeatureFacts, FeatureHints, SlideFeatures
@@ -25,7 +26,10 @@ class NumpyLayout:
     name = "numpy"
 
     def find(self, folder: Path) -> dict[str, Path]:
-        """Return the file of each slide by its id; empty without `.npz` or `.npy` files."""
+        """Return the file of each slide by its id; empty without `.npz` or `.npy` files.
+
+        Raises `StoredFileError` if a slide has both.
+        """
         arrays = {
             slide_id: path
             for slide_id, path in find_files(folder, ".npy").items()
@@ -36,6 +40,10 @@ class NumpyLayout:
             for slide_id, path in find_files(folder, ".npz").items()
             if not slide_id.endswith(".index")
         }
+        for slide_id in arrays.keys() & archives.keys():
+            raise StoredFileError(
+                f"{slide_id}: has both an .npy and an .npz file of features; remove one of them"
+            )
         return dict(sorted({**arrays, **archives}.items()))
 
     def read(self, path: Path, hints: FeatureHints) -> SlideFeatures:
