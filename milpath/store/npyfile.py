@@ -105,8 +105,7 @@ def _read_array(file: IO[bytes], size: int) -> NDArray[Any]:
     data = file.read(expected)
     if len(data) != expected:
         raise _RefusedError("cut short; copy or save it again")
-    order = "F" if header["fortran_order"] else "C"
-    array = np.ndarray(shape, dtype, data, order=order)
+    array = np.ndarray(shape, dtype, data, order="F" if header["fortran_order"] else "C")
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 

@@ -411,8 +411,9 @@ class _Machine:
         args, function = self._stack.pop(), self._stack.pop()
         if not isinstance(function, _Global) or not isinstance(args, tuple):
             raise TypeError
-        if function.name == _ORDERED_DICT and not args:
+        if function.name == _ORDERED_DICT:
             self._stack.append({})
+            self._update([part for pairs in args for key, item in pairs for part in (key, item)])
         elif function.name == _REBUILD:
             self._stack.append(_rebuild(*args))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import struct
 import zipfile
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -152,3 +154,95 @@ def _write_storages(out: io.BytesIO, tensors: Iterable[Tensor]) -> None:
     for made in tensors:
         out.write(struct.pack("<q", made.storage_count))
         out.write(made.numbers.tobytes())
+
+
+# -- folders of other tools ------------------------------------------------------------------------
+
+
+@dataclass
+class Drawn:
+    """Features of one slide, as a test has drawn them; level-0 pixels, top left corners."""
+
+    features: NDArray[Any]
+    coords: NDArray[np.int64]
+    patch_size_l0: int = 512
+    patch_px: int = 256
+    mpp: float = 0.5
+    encoder: str = "net"
+
+
+def draw_features(count: int = 7, dim: int = 4, dtype: str = "float32", seed: int = 0) -> Drawn:
+    """Draw features on no lattice and in no order."""
+    rng = np.random.default_rng(seed)
+    coords = rng.integers(0, 50_000, (count, 2), dtype=np.int64)
+    return Drawn(rng.normal(size=(count, dim)).astype(dtype), coords)
+
+
+def write_slideflow(folder: Path, slide_id: str, drawn: Drawn) -> Path:
+    """Write a bag as slideflow's `DatasetFeatures.to_torch` does."""
+    path = write_torch(folder / f"{slide_id}.pt", tensor(drawn.features))
+    np.savez(folder / f"{slide_id}.index.npz", arr_0=drawn.coords + drawn.patch_size_l0 // 2)
+    config = {
+        "extractor": {"class": f"slideflow.model.extractors.x.{drawn.encoder}", "kwargs": {}},
+        "normalizer": None,
+        "num_features": drawn.features.shape[1],
+        "tile_px": drawn.patch_px,
+        "tile_um": drawn.patch_px * drawn.mpp,
+    }
+    (folder / "bags_config.json").write_text(json.dumps(config))
+    return path
+
+
+def write_clam_pt(folder: Path, slide_id: str, drawn: Drawn) -> Path:
+    """Write what CLAM's scripts for patches and features do, at a level of half the resolution."""
+    for name in ("pt_files", "h5_files", "patches"):
+        (folder / name).mkdir(exist_ok=True)
+    with h5py.File(folder / "h5_files" / f"{slide_id}.h5", "w") as h5:
+        h5.create_dataset("features", data=drawn.features, maxshape=(None, drawn.features.shape[1]))
+        h5.create_dataset("coords", data=drawn.coords.astype(np.int32), maxshape=(None, 2))
+    with h5py.File(folder / "patches" / f"{slide_id}.h5", "w") as h5:
+        coords = h5.create_dataset("coords", data=drawn.coords, maxshape=(None, 2))
+        scale = drawn.patch_size_l0 / drawn.patch_px
+        attrs = {"patch_size": drawn.patch_px, "patch_level": 1, "downsample": (scale, scale)}
+        coords.attrs.update(attrs)
+    return write_torch(folder / "pt_files" / f"{slide_id}.pt", tensor(drawn.features))
+
+
+def write_plain_torch(folder: Path, slide_id: str, drawn: Drawn) -> Path:
+    """Write features and coordinates as a dict of tensors."""
+    value = {"features": tensor(drawn.features), "coords": tensor(drawn.coords, "1")}
+    return write_torch(folder / f"{slide_id}.pt", value)
+
+
+def write_npz(folder: Path, slide_id: str, drawn: Drawn) -> Path:
+    """Write features and coordinates with `numpy.savez_compressed`."""
+    path = folder / f"{slide_id}.npz"
+    np.savez_compressed(path, features=drawn.features, coords=drawn.coords)
+    return path
+
+
+def write_npy(folder: Path, slide_id: str, drawn: Drawn) -> Path:
+    """Write features with `numpy.save`, and coordinates beside them."""
+    path = folder / f"{slide_id}.npy"
+    np.save(path, drawn.features)
+    np.save(folder / f"{slide_id}_coords.npy", drawn.coords)
+    return path
+
+
+def write_torchmil(folder: Path, slide_id: str, drawn: Drawn) -> Path:
+    """Write the folders that torchmil's data sets read, with one encoder."""
+    features, coords = folder / "features" / f"features_{drawn.encoder}", folder / "coords"
+    for place in (features, coords):
+        place.mkdir(exist_ok=True, parents=True)
+    np.save(coords / f"{slide_id}.npy", drawn.coords)
+    np.save(features / f"{slide_id}.npy", drawn.features)
+    return features / f"{slide_id}.npy"
+
+
+def write_torchmil_h5(folder: Path, slide_id: str, drawn: Drawn) -> Path:
+    """Write the same in HDF5, without a folder for the encoder."""
+    for name, array in (("features", drawn.features), ("coords", drawn.coords)):
+        (folder / name).mkdir(exist_ok=True)
+        with h5py.File(folder / name / f"{slide_id}.h5", "w") as h5:
+            h5[name] = array
+    return folder / "features" / f"{slide_id}.h5"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from milpath.errors import StoredFileError
+
+_T = TypeVar("_T", str, int, float)
 
 
 @dataclass(frozen=True)
@@ -87,3 +91,21 @@ class Layout(Protocol):
     def read(self, path: Path, hints: FeatureHints) -> SlideFeatures:
         """Read one slide's features; raises `StoredFileError`."""
         ...
+
+
+def settle(path: Path, what: str, stated: _T | None, hint: _T | None) -> _T | None:
+    """Return what a file states, else what the user says, else None.
+
+    Raises
+    ------
+    StoredFileError : they differ; `what` names the value, such as "µm per pixel"
+    """
+    if stated is None or hint is None:
+        return hint if stated is None else stated
+    same = stated == hint if isinstance(stated, str) else abs(stated - hint) <= 0.01 * abs(stated)
+    if not same:
+        raise StoredFileError(
+            f"{path.name}: its {what} is {stated}, but {hint} was given; leave that option out, or "
+            "check that these are the features you mean"
+        )
+    return stated
