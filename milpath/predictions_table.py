@@ -30,6 +30,7 @@ class PredictionSummary:
     unreadable : patches left out because the slide's file is damaged there
     status : "ok" or "no_tissue"
     in_training : whether the model was trained on this slide
+    distance : to the training set, see `Prediction`
     """
 
     predicted: str | None
@@ -39,6 +40,7 @@ class PredictionSummary:
     unreadable: int
     status: Literal["ok", "no_tissue"]
     in_training: bool
+    distance: float | None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def summarize_prediction(prediction: Prediction) -> PredictionSummary:
         unreadable=prediction.unreadable,
         status=prediction.status,
         in_training=prediction.in_training,
+        distance=prediction.distance,
     )
 
 
@@ -106,7 +109,7 @@ def write_predictions_table(
 ) -> None:
     """Write one row per outcome, including those of failed slides."""
     probabilities = [f"prob_{name}" for name in class_names]
-    counts = ["spread", "patches", "unreadable", "in_training", "status", "message"]
+    counts = ["spread", "patches", "unreadable", "in_training", "distance", "status", "message"]
     rows = [_row(outcome, class_names) for outcome in outcomes]
     publish_csv(path, ["slide", "predicted", *probabilities, *counts], rows)
 
@@ -114,7 +117,7 @@ def write_predictions_table(
 def _row(outcome: Outcome, class_names: Sequence[str]) -> list[object]:
     if not isinstance(outcome.facts, ClassifyFacts):
         message = outcome.message if outcome.status == "failed" else ""
-        empty = [""] * (len(class_names) + 5)
+        empty = [""] * (len(class_names) + 6)
         return [outcome.slide_id, *empty, outcome.status, message]
     found = outcome.facts.prediction
     probs = found.probs or {}
@@ -126,6 +129,7 @@ def _row(outcome: Outcome, class_names: Sequence[str]) -> list[object]:
         found.patches,
         found.unreadable,
         "yes" if found.in_training else "no",
+        "" if found.distance is None else f"{found.distance:.3f}",
         found.status,
         "",
     ]

@@ -32,9 +32,6 @@ from milpath.formats.scores import format_probability
 from milpath.slides.slide import Slide
 from milpath.slides.thumbnail import Thumbnail, fit_thumbnail
 
-SEEN = "the model was trained on this slide"
-"""Warning of a prediction that is no evidence of how the model does on new slides."""
-
 _GREY = "#888888"
 
 
@@ -72,7 +69,7 @@ def blend(
 def overlay_title(prediction: Prediction, name: str | None = None) -> str:
     """Two lines: slide, predicted class and its probability; effective number of patches.
 
-    A third one if the model was trained on this slide.
+    Then one for each of its warnings.
 
     Parameters
     ----------
@@ -90,7 +87,7 @@ def overlay_title(prediction: Prediction, name: str | None = None) -> str:
         f"{name}: {prediction.predicted}, probability {probability}\n"
         f"effective number of patches: {effective:,} of {count:,}"
     )
-    return f"{title}\n{SEEN}" if prediction.in_training else title
+    return "\n".join([title, *prediction.warnings])
 
 
 def render_overlay(

@@ -4,7 +4,7 @@
 
     BAGS/       <slide_id>.h5   qc/<slide_id>.png   encoder/{encoder.json, encoder.h5}   runlog/
     MODEL/      model.json   metrics.json   held_out.csv   training.png
-                member-<n>-<model>.h5   encoder-<model>.h5   runlog/
+                member-<n>-<model>.h5   encoder-<model>.h5   space-<model>.h5   runlog/
     RESULTS/    <slide_id>.prediction.h5   <slide_id>.png   predictions.csv   runlog/
 
 `<model>` are the first digits of the model's fingerprint, so that the weights of two models never
@@ -94,9 +94,15 @@ def shared_encoder_path(model: Path, fingerprint: str) -> Path:
     return model / f"encoder-{fingerprint[:_MODEL_DIGITS]}.h5"
 
 
+def space_path(model: Path, fingerprint: str) -> Path:
+    """Where the training set lies among all features, of the model with this fingerprint."""
+    return model / f"space-{fingerprint[:_MODEL_DIGITS]}.h5"
+
+
 def list_weights(model: Path) -> list[Path]:
     """All weights files in a model's folder, also those of an earlier model."""
-    return sorted([*model.glob("member-*.h5"), *model.glob("encoder-*.h5")])
+    kinds = ("member", "encoder", "space")
+    return sorted(path for kind in kinds for path in model.glob(f"{kind}-*.h5"))
 
 
 def metrics_path(model: Path) -> Path:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from milpath.errors import StoredFileError
 from milpath.formats.geometry import Hashed
-from milpath.formats.layout import member_path, model_spec_path, shared_encoder_path
+from milpath.formats.layout import member_path, model_spec_path, shared_encoder_path, space_path
 from milpath.params import HeadParams, Params, TileParams, describe_violation
 from milpath.slides.names import is_printable
 from milpath.store import SafeH5, fingerprint, open_h5
@@ -50,6 +50,8 @@ class BundleSpec(Params):
     """Of the architecture and all weights; the names of the weights files contain it."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Record of the training: parameters, counts, versions."""
+    has_space: bool = False
+    """Whether it records where the training set lies among all features."""
     seen: tuple[str, ...] = ()
     """Marks of the slides of training and early stopping, see `mark_slide`; sorted."""
 
@@ -120,9 +122,13 @@ def read_bundle_spec(folder: Path) -> BundleSpec:
 
 
 def weights_paths(folder: Path, spec: BundleSpec) -> list[Path]:
-    """All weights files of a bundle: the shared encoder's, if there is one, then the members'."""
+    """All weights files of a bundle: the shared encoder's, if there is one, then the members'.
+
+    The last is that of its feature space, if there is one.
+    """
     shared = [shared_encoder_path(folder, spec.fingerprint)] if spec.mode == "features" else []
-    return shared + [member_path(folder, n, spec.fingerprint) for n in range(spec.members)]
+    space = [space_path(folder, spec.fingerprint)] if spec.has_space else []
+    return shared + [member_path(folder, n, spec.fingerprint) for n in range(spec.members)] + space
 
 
 def check_weights(folder: Path, spec: BundleSpec) -> None:

@@ -45,6 +45,8 @@ class Prediction(BagScores):
     unreadable : number of patches left out because the slide's file is damaged there
     annotation : fingerprint of the tissue annotation; None if the tissue was detected
     in_training : whether the model was trained on this slide, so that it says nothing about others
+    distance : of its patches to the training set, 1 = the largest of the training cohort's slides;
+        None without patches, or where the model does not record its training set
     """
 
     slide: SlideFacts
@@ -55,11 +57,23 @@ class Prediction(BagScores):
     unreadable: int = 0
     annotation: str | None = None
     in_training: bool = False
+    distance: float | None = None
 
     @property
     def predicted(self) -> str | None:
         """Name of the most probable class; None without tissue."""
         return None if self.status == "no_tissue" else self.class_names[int(self.probs.argmax())]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What speaks against believing it, one phrase each."""
+        found = ["the model was trained on this slide"] if self.in_training else []
+        if self.distance is not None and self.distance > 1:
+            found.append(
+                f"unlike the training slides, {self.distance:.2f} times as far from them as the "
+                "farthest of their own"
+            )
+        return tuple(found)
 
     @property
     def effective_patches(self) -> float:
@@ -89,6 +103,8 @@ def write_prediction(path: Path, prediction: Prediction) -> None:
             h5.attrs["annotation"] = prediction.annotation
         if prediction.in_training:
             h5.attrs["in_training"] = True
+        if prediction.distance is not None:
+            h5.attrs["distance"] = prediction.distance
         h5.create_dataset("member_attention", data=prediction.member_attention)
         h5.create_dataset("member_contributions", data=prediction.member_contributions)
         h5.create_dataset("member_bias", data=prediction.member_bias)
@@ -125,6 +141,7 @@ def read_prediction(path: Path) -> Prediction:
             unreadable=_read_count(h5, "unreadable"),
             annotation=_read_text(h5, "annotation"),
             in_training=bool(h5.attr("in_training")),
+            distance=_read_distance(h5),
         )
         valid = bias.size and _all_finite(prediction)
         if not valid or (len(grid) and not _sums_to_one(prediction.member_attention)):
@@ -195,6 +212,13 @@ def _read_count(h5: SafeH5, name: str) -> int:
     value = h5.require_attr(name)
     if not isinstance(value, int) or value < 0:
         raise h5.refuse(f"attribute {name!r} is not a number of patches")
+    return value
+
+
+def _read_distance(h5: SafeH5) -> float | None:
+    value = h5.attr("distance")
+    if value is not None and not (isinstance(value, float) and 0 <= value < np.inf):
+        raise h5.refuse("attribute 'distance' is not a distance")
     return value
 
 

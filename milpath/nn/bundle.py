@@ -21,6 +21,7 @@ from milpath.formats.layout import (
     member_path,
     model_spec_path,
     shared_encoder_path,
+    space_path,
 )
 from milpath.formats.model_spec import (
     BundleSpec,
@@ -33,6 +34,7 @@ from milpath.formats.model_spec import (
 from milpath.nn.encoders import fingerprint_weights, rebuild_encoder
 from milpath.nn.engine import global_state, keras
 from milpath.nn.mil import Member, build_head
+from milpath.nn.space import FeatureSpace, load_space, save_space
 from milpath.store import discard, fingerprint, open_h5, publish_h5, publish_text
 
 
@@ -44,10 +46,15 @@ class Bundle:
     members: tuple[Member, ...]
     encoder: keras.Model | None
     """The encoder that all members share; None if each has its own."""
+    space: FeatureSpace | None = None
+    """Where the training set lies among the features of that encoder, or of the first member's."""
 
 
 def assemble_bundle(
-    fields: dict[str, Any], members: Sequence[Member], encoder: keras.Model | None
+    fields: dict[str, Any],
+    members: Sequence[Member],
+    encoder: keras.Model | None,
+    space: FeatureSpace | None = None,
 ) -> Bundle:
     """Put networks in memory into a bundle.
 
@@ -56,16 +63,17 @@ def assemble_bundle(
     fields : of `BundleSpec`, except `members` and `fingerprint`
     members : the ensemble
     encoder : the encoder that they share, if they do
+    space : where the training set lies among the features
     """
     parts = [] if encoder is None else [encoder]
     for member in members:
         parts.extend(_networks(member))
     weights = [fingerprint_weights(part) for part in parts]
-    draft = BundleSpec(**fields, members=len(members), fingerprint="0" * 32)
-    name = fingerprint(
-        "model", weights, draft.model_dump(mode="json", exclude={"training", "seen"})
-    )
-    return Bundle(draft.model_copy(update={"fingerprint": name}), tuple(members), encoder)
+    known = {"members": len(members), "has_space": space is not None}
+    draft = BundleSpec(**fields, **known, fingerprint="0" * 32)
+    architecture = draft.model_dump(mode="json", exclude={"training", "seen", "has_space"})
+    name = fingerprint("model", weights, architecture)
+    return Bundle(draft.model_copy(update={"fingerprint": name}), tuple(members), encoder, space)
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> None:
@@ -81,6 +89,8 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
     for number, member in enumerate(bundle.members):
         path = member_path(folder, number, spec.fingerprint)
         save_weights(path, _networks(member), spec.fingerprint)
+    if bundle.space is not None:
+        save_space(space_path(folder, spec.fingerprint), bundle.space, spec.fingerprint)
     publish_text(model_spec_path(folder), spec.model_dump_json(indent=2) + "\n")
     for old in list_weights(folder):
         if old not in weights_paths(folder, spec):
@@ -111,7 +121,11 @@ def load_bundle(folder: Path) -> Bundle:
         members.append(_build_member(spec))
         path = member_path(folder, number, spec.fingerprint)
         load_weights(path, _networks(members[-1]), spec.fingerprint)
-    return Bundle(spec, tuple(members), shared)
+    space = None
+    if spec.has_space:
+        path = space_path(folder, spec.fingerprint)
+        space = load_space(path, spec.fingerprint, spec.encoder.dim)
+    return Bundle(spec, tuple(members), shared, space)
 
 
 @contextmanager

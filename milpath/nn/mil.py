@@ -230,6 +230,8 @@ def build_evidence(
     instance_shape: tuple[int, ...],
     members: Sequence[Member],
     encoder: keras.Model | None = None,
+    *,
+    with_features: bool = False,
 ) -> keras.Model:
     """Build a model that applies a whole ensemble to single instances.
 
@@ -238,23 +240,27 @@ def build_evidence(
     instance_shape : (P, P, 3) of a patch, or (D,) of features
     members : M models
     encoder : the one that all members share; None when each has its own, or for features
+    with_features : also give the features
 
     Returns
     -------
     A model of (n, *instance_shape) that gives attention scores (n, M) and class evidence (n, M, C),
-    see `MILHead.evidence`.
+    see `MILHead.evidence`, and on request the features (n, D) of the shared encoder or, where each
+    member has its own, of the first.
     """
     instances = keras.Input(instance_shape, name="instance")
     shared = instances if encoder is None else encoder(instances, training=False)
-    scores, evidence = [], []
+    scores, evidence, features = [], [], []
     for number, member in enumerate(members):
         one = _Evidence(member, name=f"member{number}")(shared)
         scores.append(one[0])
         evidence.append(one[1])
+        features.append(one[2])
     stacked = [
         _Stack(name=name)(parts) for name, parts in (("scores", scores), ("evidence", evidence))
     ]
-    return keras.Model(instances, stacked, name="evidence_of_all")
+    outputs = [*stacked, features[0]] if with_features else stacked
+    return keras.Model(instances, outputs, name="evidence_of_all")
 
 
 class _Evidence(keras.layers.Layer):
@@ -271,13 +277,15 @@ class _Evidence(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.built = True  # encoder and head are built already
 
-    def call(self, instances: Any) -> tuple[Any, Any]:
+    def call(self, instances: Any) -> tuple[Any, Any, Any]:
         if self.encoder is not None:
             instances = self.encoder(instances, training=False)
-        return self.head.evidence(instances)
+        return *self.head.evidence(instances), instances
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> Any:
-        return (input_shape[0],), (input_shape[0], self.head.classes)
+        count = input_shape[0]
+        features = input_shape if self.encoder is None else (count, self.encoder.output_shape[-1])
+        return (count,), (count, self.head.classes), features
 
 
 class _Stack(keras.layers.Layer):

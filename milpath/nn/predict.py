@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from milpath.formats.scores import BagScores
 from milpath.nn.bundle import Bundle, load_bundle
 from milpath.nn.engine import keras
 from milpath.nn.mil import Member, build_evidence
+from milpath.nn.space import FeatureSpace
 from milpath.params import compare_params
 from milpath.patches.artefacts import ArtefactFilter, measure_blur
 from milpath.patches.grid import PatchGrid
@@ -44,9 +45,15 @@ SCORE_BATCH = 512
 FEATURES_BATCH = 2048
 """Features per batch: they are a thousand times smaller than patches."""
 
+Observe = Callable[[NDArray[Any]], None]
+"""Receives the features (n, D) of a batch."""
+
 
 def collect_evidence(
-    model: keras.Model, batches: Iterable[NDArray[Any]], batch: int | None = None
+    model: keras.Model,
+    batches: Iterable[NDArray[Any]],
+    batch: int | None = None,
+    observe: Observe | None = None,
 ) -> tuple[Floats, Floats]:
     """Run an evidence model over a stream of instances.
 
@@ -58,6 +65,7 @@ def collect_evidence(
     model : of `build_evidence`
     batches : arrays (n, ...) of any n
     batch : instances per batch; by default `BATCH` for patches, `FEATURES_BATCH` for features
+    observe : called with the features (n, D) of each batch; for a model that gives them
 
     Returns
     -------
@@ -70,6 +78,8 @@ def collect_evidence(
         some = model.predict_on_batch(instances)
         scores.append(np.asarray(some[0][:count], np.float64))
         evidence.append(np.asarray(some[1][:count], np.float64))
+        if observe is not None:
+            observe(np.asarray(some[2][:count]))
     return np.concatenate(scores).T, np.concatenate(evidence).swapaxes(0, 1)
 
 
@@ -113,7 +123,11 @@ def stack_bias(members: Sequence[Member]) -> Floats:
 
 
 def score_bag(
-    model: keras.Model, bias: Floats, batches: Iterable[NDArray[Any]], batch: int | None = None
+    model: keras.Model,
+    bias: Floats,
+    batches: Iterable[NDArray[Any]],
+    batch: int | None = None,
+    observe: Observe | None = None,
 ) -> BagScores:
     """Apply an ensemble to a bag that comes as a stream; exact, in memory of 1 + C numbers each.
 
@@ -121,9 +135,9 @@ def score_bag(
     ----------
     model : of `build_evidence`
     bias : (M, C), of `stack_bias`
-    batches, batch : as in `collect_evidence`
+    batches, batch, observe : as in `collect_evidence`
     """
-    return _pool(*collect_evidence(model, batches, batch), bias)
+    return _pool(*collect_evidence(model, batches, batch, observe), bias)
 
 
 def score_bags(members: Sequence[Member], bags: Sequence[NDArray[Any]]) -> list[BagScores]:
@@ -159,11 +173,25 @@ class Model:
     spec : its record
     evidence : of `build_evidence`, for patches
     bias : (M, C)
+    space : where the training set lies among the features; None for models of earlier versions
     """
 
     spec: BundleSpec
     evidence: keras.Model
     bias: Floats
+    space: FeatureSpace | None = None
+
+    def score(self, batches: Iterable[NDArray[Any]]) -> tuple[BagScores, float | None]:
+        """Apply it to a bag that comes as a stream; also give its distance, see `FeatureSpace`."""
+        if self.space is None:
+            return score_bag(self.evidence, self.bias, batches), None
+        space, distances = self.space, [np.zeros(0)]
+
+        def observe(features: NDArray[Any]) -> None:
+            distances.append(space.measure_patches(features))
+
+        scores = score_bag(self.evidence, self.bias, batches, observe=observe)
+        return scores, space.measure_slide(np.concatenate(distances))
 
 
 def load_model(folder: Path) -> Model:
@@ -179,8 +207,10 @@ def load_model(folder: Path) -> Model:
 def prepare_model(bundle: Bundle) -> Model:
     """Build the network that predicts, from a bundle in memory."""
     side = bundle.spec.encoder.patch_px
-    evidence = build_evidence((side, side, 3), bundle.members, bundle.encoder)
-    return Model(bundle.spec, evidence, stack_bias(bundle.members))
+    evidence = build_evidence(
+        (side, side, 3), bundle.members, bundle.encoder, with_features=bundle.space is not None
+    )
+    return Model(bundle.spec, evidence, stack_bias(bundle.members), bundle.space)
 
 
 def predict_bag(model: Model, bag: Bag) -> Prediction:
@@ -204,9 +234,9 @@ def predict_bag(model: Model, bag: Bag) -> Prediction:
             "tile the slide again"
         )
     _check_background(bag.slide.slide_id, bag.header.background, len(bag), model.spec)
-    scores = score_bag(model.evidence, model.bias, bag.iter_patches(BATCH))
+    scored = model.score(bag.iter_patches(BATCH))
     return _assemble(
-        model, scores, bag.slide, bag.grid, bag.header.unreadable, bag.header.annotation
+        model, scored, bag.slide, bag.grid, bag.header.unreadable, bag.header.annotation
     )
 
 
@@ -237,24 +267,25 @@ def predict_slide(
         return as_kept(pixels, spec.tile.pixels), measure_blur(pixels)
 
     patches = artefacts.keep(stream_patches(slide, plan.grid, process, threads))
-    scores = score_bag(model.evidence, model.bias, _count(patches, slide, plan.grid))
+    scored = model.score(_count(patches, slide, plan.grid))
     grid = plan.grid.select(artefacts.rows)
     unreadable = len(plan.grid) - len(grid) - artefacts.left_out
     left_out = plan.left_out + artefacts.left_out
     if left_out:
         log.warning("%s: %d patches left out as artefacts", slide.slide_id, left_out)
     annotated = annotation.fingerprint if annotation else None
-    return _assemble(model, scores, slide.facts, grid, unreadable, annotated)
+    return _assemble(model, scored, slide.facts, grid, unreadable, annotated)
 
 
 def _assemble(
     model: Model,
-    scores: BagScores,
+    scored: tuple[BagScores, float | None],
     slide: SlideFacts,
     grid: PatchGrid,
     unreadable: int,
     annotation: str | None,
 ) -> Prediction:
+    scores, distance = scored
     return Prediction(
         slide=slide,
         grid=grid,
@@ -264,6 +295,7 @@ def _assemble(
         unreadable=unreadable,
         annotation=annotation,
         in_training=model.spec.has_seen(slide),
+        distance=distance,
         member_attention=scores.member_attention,
         member_contributions=scores.member_contributions,
         member_bias=scores.member_bias,

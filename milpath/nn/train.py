@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from milpath.cohort.cohort import SPLITS, Cohort
 from milpath.figures.curves import write_curves
 from milpath.formats.bag import Bag
@@ -24,6 +27,7 @@ from milpath.nn.evaluation import Evaluation, HeldOut, evaluate_held_out, write_
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member, build_evidence
 from milpath.nn.predict import BATCH, score_bag, stack_bias
+from milpath.nn.space import fit_space
 from milpath.nn.trainingset import (
     TrainingPlan,
     TrainingSet,
@@ -170,11 +174,22 @@ def run_training(
         },
         members,
         instances.encoder,
+        fit_space([_sample_features(bag, members[0].encoder) for bag in data.bags]),
     )
     seconds = time.perf_counter() - start
     _write_results(out, bundle.spec, plan, evaluation, histories, seconds)
     save_bundle(out, bundle)  # last: a folder that holds a model holds everything else too
     return TrainReport(bundle.spec, evaluation, data.excluded)
+
+
+def _sample_features(bag: LabelledBag, encoder: keras.Model | None) -> NDArray[np.float32]:
+    """Compute the features (n, D) of up to `BATCH` patches of a bag, evenly spaced."""
+    count = min(BATCH, bag.size)
+    instances = bag.read(np.unique(np.linspace(0, bag.size - 1, count).round().astype(np.int64)))
+    if encoder is None:
+        return np.asarray(instances, np.float32)
+    full = np.resize(instances, (BATCH, *instances.shape[1:]))  # one shape: traced once
+    return np.asarray(encoder.predict_on_batch(full), np.float32)[: len(instances)]
 
 
 def _mark_seen(plan: TrainingPlan) -> list[str]:

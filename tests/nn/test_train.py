@@ -29,9 +29,9 @@ from support.nn_tools import (
 
 from milpath.cohort.cohort import Cohort, SlideEntry
 from milpath.errors import UsageError
-from milpath.figures.overlay import SEEN, overlay_title
+from milpath.figures.overlay import overlay_title
 from milpath.formats.bag import Bag
-from milpath.formats.layout import bag_path, metrics_path
+from milpath.formats.layout import bag_path, metrics_path, space_path
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn import fit
 from milpath.nn import train as training
@@ -69,7 +69,7 @@ def test_three_classes_are_trained_from_cohort_to_model(tmp_path: Path) -> None:
             with Bag(bag_path(tmp_path / "bags", slide_id)) as bag:
                 prediction = predict_bag(model, bag)
             assert prediction.in_training == (side != "test")
-            assert (SEEN in overlay_title(prediction)) == prediction.in_training
+            assert ("trained on this slide" in overlay_title(prediction)) == prediction.in_training
     assert report.evaluation.pooled["auc"].value == pytest.approx(1, abs=0.1)
     rows = read_csv(tmp_path / "model" / "held_out.csv")
     assert {row["label"] for row in rows} == {"c0", "c1", "c2"}
@@ -133,6 +133,38 @@ def run(tiled: TiledCohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(tiled.cohort, out, report, trained, stopped, tested, epochs)
 
 
+def stain_brown(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Give tissue the colour of DAB, as dark as it was."""
+    darkness = -np.log10(np.maximum(patches, 1) / 255).mean(axis=-1, keepdims=True)
+    brown = 255 * 10 ** (-darkness * np.array([0.6, 1.0, 1.4]))
+    return np.rint(brown).astype(np.uint8)
+
+
+@pytest.mark.slow
+def test_a_slide_of_another_stain_is_farther_than_the_training_slides_and_warned_of(
+    run: Run, tiled: TiledCohort, tmp_path: Path
+) -> None:
+    model = load_model(run.out)
+    assert model.space is not None
+    encoder = load_bundle(run.out).members[0].encoder
+    entry = run.cohort.entries[0]
+    with Bag(bag_path(tiled.bags, entry.slide_id)) as bag:
+        patches = bag.read_patches(np.arange(len(bag)))
+        known = predict_bag(model, bag)
+    features = encoder.predict_on_batch(patches)
+    by_hand = model.space.measure_slide(model.space.measure_patches(features))
+    assert known.distance == pytest.approx(by_hand, rel=1e-3)
+    assert known.distance is not None
+    assert known.distance < 1.2
+    stained = make_bag(tmp_path, "brown", stain_brown(patches), tile=model.spec.tile)
+    with Bag(stained) as bag:
+        unlike = predict_bag(model, bag)
+    assert unlike.distance is not None
+    assert unlike.distance > max(1, known.distance)
+    assert any("unlike the training slides" in warning for warning in unlike.warnings)
+    assert "unlike the training slides" in overlay_title(unlike)
+
+
 @pytest.mark.slow
 def test_validation_and_test_slides_are_never_trained_on(run: Run) -> None:
     everyone = {entry.slide_id for entry in run.cohort.entries}
@@ -169,6 +201,7 @@ def test_training_writes_a_model_and_its_record(run: Run) -> None:
         *(member_file(run.out, number).name for number in range(4)),
         "metrics.json",
         "model.json",
+        space_path(run.out, run.report.spec.fingerprint).name,
         "training.png",
     ]
     bundle = load_bundle(run.out)
