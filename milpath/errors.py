@@ -15,6 +15,17 @@
 Any other exception is a bug of milpath and keeps its traceback.
 """
 
+import errno
+
+_MEMORY_SIGNS = (
+    "cannot allocate memory",
+    "unable to allocate",
+    "failed to map segment",
+    "can't start new thread",
+    "bad_alloc",
+    "oom when allocating",
+)
+
 
 class MilpathError(Exception):
     """Base of all errors with a one-line text for the user."""
@@ -50,3 +61,14 @@ class StoredFileError(MilpathError):
 
 class OutputError(MilpathError):
     """A result cannot be written."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that there is not enough memory."""
+    while error is not None:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        if any(sign in str(error).lower() for sign in _MEMORY_SIGNS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

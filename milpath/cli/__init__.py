@@ -12,7 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from milpath.cli.ending import INTERRUPTED, Ending
-from milpath.errors import MilpathError, OutputError, UsageError
+from milpath.cli.memory import require_memory
+from milpath.errors import MilpathError, OutputError, UsageError, is_out_of_memory
 from milpath.version import __version__
 
 COMMANDS = {
@@ -98,7 +99,7 @@ def _global_options(
         ),
     ] = False,
 ) -> None:
-    pass
+    require_memory()
 
 
 def main() -> None:
@@ -132,10 +133,24 @@ def _run() -> int:
         code = _report_os_error(error)
     except SystemExit as end:
         code = end.code
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        code = _report_no_memory()
     return int(_flush_stdout(code) or 0)
 
 
+def _report_no_memory() -> int:
+    print(
+        "milpath: not enough memory; raise the limit (ulimit -v, or the memory of the job)",
+        file=sys.stderr,
+    )
+    return 4
+
+
 def _report_os_error(error: OSError) -> int:
+    if is_out_of_memory(error):
+        return _report_no_memory()
     try:
         Path.cwd()
     except OSError:

@@ -26,6 +26,7 @@ from milpath.cli.machines import (
     open_backend,
     take_shard,
 )
+from milpath.cli.memory import require_memory
 from milpath.cli.runs import DryRunOption, open_run
 from milpath.errors import StoredFileError, UsageError
 from milpath.slides.frame import Frame
@@ -80,6 +81,8 @@ def classify(
             check_weights(model, spec)
     except StoredFileError as error:
         raise UsageError(str(error)) from None
+    if scheduler is None and not dry_run:
+        require_memory(network=True)
     table = predictions_table_path(out, (part.number, part.count) if part else None)
     place = {entry.slide_id: number for number, entry in enumerate(entries)}
     files = [model_spec_path(model), *files_of(entries)]

@@ -186,8 +186,10 @@ def load_network() -> None:
     """Import Keras and TensorFlow, which takes several seconds."""
     from rich.console import Console
 
+    from milpath.cli.memory import require_memory
     from milpath.nn import import_keras
 
+    require_memory(network=True)
     console = Console(stderr=True)
     if console.is_terminal:
         console.print("loading Keras and TensorFlow ...", style="dim")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import typer
 
 from milpath.cli.console import exit_with, report_outcomes
 from milpath.cli.ending import STOPPED, exit_immediately
+from milpath.errors import MilpathError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from milpath.cohort.workitem import WorkItem
@@ -61,6 +63,8 @@ class Run(Generic[_Item]):
     command, items, out, as_json : as for `open_run`
     runlog : None in a dry run
     stop_requested : whether SIGTERM has come
+    outcomes : of the slides that were processed
+    ended_by : error that ended the run before all slides were processed
     """
 
     command: str
@@ -70,6 +74,7 @@ class Run(Generic[_Item]):
     runlog: RunLog | None
     stop_requested: Callable[[], bool]
     outcomes: list[Outcome] = field(default_factory=list)
+    ended_by: MilpathError | None = None
 
     def do(self, job: Job[_Item], backend: Backend) -> None:
         """Process every item until a stop is requested; print and log each outcome as it comes."""
@@ -80,7 +85,14 @@ class Run(Generic[_Item]):
             title = self.command
             job = RequireFolder(job, self.out.absolute(), self.runlog.path)
         outcomes = run_job(job, self.items, backend, self.stop_requested)
-        report_outcomes(self._noted(outcomes), len(self.items), title, self.as_json)
+        try:
+            report_outcomes(self._noted(outcomes), len(self.items), title, self.as_json)
+        except (OutputError, UsageError):
+            raise
+        except MilpathError as error:  # the cluster is gone
+            self.ended_by = error
+            if self.runlog is not None:
+                self.runlog.how = f"ended by {type(error).__name__}"
         if self.stop_requested() and self.runlog is not None:
             self.runlog.how = "stopped by SIGTERM"
 
@@ -96,7 +108,13 @@ class Run(Generic[_Item]):
         """End the command with the exit code of the run."""
         if self.stop_requested():
             raise SystemExit(STOPPED)
-        exit_with(self.outcomes)
+        if self.ended_by is None:
+            exit_with(self.outcomes)
+        elif any(outcome.status != "failed" for outcome in self.outcomes):
+            print(f"milpath: {self.ended_by}", file=sys.stderr)
+            raise typer.Exit(3)
+        else:
+            raise self.ended_by
 
 
 @contextmanager

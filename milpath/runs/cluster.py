@@ -154,8 +154,14 @@ class Cluster:
         error = future.exception()
         if isinstance(error, KilledWorker):  # the scheduler gave up on it
             return None
-        if error is not None:
+        if isinstance(error, MilpathError):
             raise error
+        if error is not None:  # jobs raise no others
+            reason = " ".join(str(error).split())[:200]
+            raise MilpathError(
+                f"the cluster could not run the job ({type(error).__name__}: {reason}); install "
+                "the same packages on every machine"
+            )
         report: Report | None = future.result()
         if report is None:
             return None

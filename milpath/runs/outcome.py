@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from milpath.cohort.workitem import WorkItem
-from milpath.errors import MilpathError, OutputError, UsageError
+from milpath.errors import MilpathError, OutputError, UsageError, is_out_of_memory
 from milpath.formats.existing import Existing
 from milpath.slides.redaction import redact_path
 from milpath.store import require_folder
@@ -120,17 +120,29 @@ def attempt_slide(job: Job[Item], item: Item) -> Outcome:
     except MilpathError as error:
         outcome = Outcome(item.slide_id, "failed", str(error))
     except Exception as error:  # an unattended run continues with the other slides
-        reason = redact_path(str(error), item.path, item.slide_id)
-        log.error("unexpected error on %s\n%s", item.slide_id, _format_traceback(error, item))
-        outcome = Outcome(
-            item.slide_id,
-            "failed",
-            f"{item.slide_id}: unexpected {type(error).__name__}: {' '.join(reason.split())}",
-            UnexpectedError(type(error).__name__),
-        )
+        outcome = _unexpected_outcome(error, item)
     if next(_attempts) % _COLLECT_EVERY == 0:
         gc.collect()
     return replace(outcome, seconds=round(time.perf_counter() - start, 3))
+
+
+def _unexpected_outcome(error: Exception, item: WorkItem) -> Outcome:
+    """Outcome of an item on which a job failed with an error that is not a `MilpathError`."""
+    if is_out_of_memory(error):
+        return Outcome(
+            item.slide_id,
+            "failed",
+            f"{item.slide_id}: not enough memory; use fewer --workers, or raise the limit "
+            "(ulimit -v, or the memory of the job)",
+        )
+    reason = redact_path(str(error), item.path, item.slide_id)
+    log.error("unexpected error on %s\n%s", item.slide_id, _format_traceback(error, item))
+    return Outcome(
+        item.slide_id,
+        "failed",
+        f"{item.slide_id}: unexpected {type(error).__name__}: {' '.join(reason.split())}",
+        UnexpectedError(type(error).__name__),
+    )
 
 
 def skipped_outcome(item: WorkItem, message: str, facts: Facts, *, dry_run: bool) -> Outcome:

@@ -50,7 +50,7 @@ def create_temp(folder: Path) -> Iterator[Path]:
 def create_temp_folder(folder: Path) -> Iterator[Path]:
     """Create a locked folder in `folder`; it is removed at the end.
 
-    Those who may write in `folder` may write in it too. Raises `OSError`.
+    All users who may write in `folder` may write in it. Raises `OSError`.
     """
     path, lock = _create_run_folder(folder)
     try:

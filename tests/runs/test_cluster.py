@@ -33,8 +33,9 @@ from support.farm import (
 
 from milpath import __version__
 from milpath.cohort.cohort import SlideEntry
+from milpath.cohort.workitem import WorkItem
 from milpath.errors import MilpathError, OutputError, UsageError
-from milpath.runs import run_job
+from milpath.runs import Outcome, run_job
 from milpath.runs.cluster import (
     WorkerRequirements,
     _check_workers,
@@ -42,6 +43,7 @@ from milpath.runs.cluster import (
     check_worker,
     join_cluster,
 )
+from milpath.runs.runlog import read_runlogs
 from milpath.slides.annotation import Polygon, write_annotation
 from milpath.synthetic import draw_slide
 
@@ -260,6 +262,39 @@ def test_slides_wait_for_a_worker_until_the_scheduler_ends(
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_a_run_whose_scheduler_ends_exits_as_one_of_which_some_slides_failed(
+    slides: Path, tmp_path: Path
+) -> None:
+    with open_farm(tmp_path, workers=1) as farm:
+        out = tmp_path / "out"
+        words = ["--mpp", "1", "--patch-size", "16", "--out", out, "--scheduler", farm.file]
+        command = milpath("tile", slides, *words)
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as run:
+            assert run.stdout is not None
+            run.stdout.readline()
+            farm.scheduler.kill()
+            said = run.communicate()[1]
+    assert run.returncode == 3
+    assert said.endswith("finished results are kept, run the same command again\n")
+    assert "Traceback" not in said
+    assert 1 <= len(list(out.glob("*.h5"))) < 6
+    assert not list(out.glob(".*"))
+    (found,) = read_runlogs(out)
+    assert found.how == "ended by MilpathError"
+
+
+def test_packages_that_differ_are_one_line(farm: Farm, tmp_path: Path) -> None:
+    with (
+        join_cluster(str(farm.file), tmp_path, []) as cluster,
+        pytest.raises(
+            MilpathError, match=r"the cluster could not run the job .*; install the same"
+        ),
+    ):
+        list(run_job(Missing(), entries("a"), cluster))
+
+
 @pytest.mark.parametrize(
     ("scheduler", "words"),
     [
@@ -338,6 +373,16 @@ def test_at_most_a_hundred_files_are_checked_one_per_folder(tmp_path: Path) -> N
     asked = _sample_files(files)
     assert 50 < len(asked) <= 100
     assert len({file.parent for file, _ in asked}) == len(asked)
+
+
+class Missing:
+    """A job that a worker cannot unpickle."""
+
+    def __call__(self, item: WorkItem) -> Outcome:
+        raise AssertionError
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (WorkItem, "missing")
 
 
 def requirements_of(folder: Path, files: tuple[tuple[Path, int], ...] = ()) -> WorkerRequirements:
