@@ -185,6 +185,7 @@ def _match(path: Path, wanted: NDArray[Any], tile_ids: NDArray[Any]) -> NDArray[
     found = [rows.get(tile_id, -1) for tile_id in wanted.ravel().tolist()]
     if -1 in found or len(set(found)) < len(found):
         raise StoredFileError(
-            f"{path.name}: has features of tiles that it does not hold, or two of one tile; compute them again"
+            f"{path.name}: has features of tiles that it does not hold, or two of one tile; "
+            "compute them again"
         )
     return np.array(found, np.intp)
