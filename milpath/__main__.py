@@ -18,10 +18,22 @@ def _leave_out_current_folder() -> None:
         del sys.path[0]
 
 
+def main() -> None:
+    """Run the command line."""
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)  # until the command line itself handles it
+    from milpath.cli import main as run_command_line
+
+    run_command_line()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    os.write(2, b"milpath: interrupted\n")
+    os._exit(128 + number)
+
+
 if __name__ == "__main__":
     _leave_out_current_folder()
-
-from milpath.cli import main  # noqa: E402
-
-if __name__ == "__main__":
     main()

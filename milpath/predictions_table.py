@@ -29,6 +29,7 @@ class PredictionSummary:
     patches : patches that were classified
     unreadable : patches left out because the slide's file is damaged there
     status : "ok" or "no_tissue"
+    in_training : whether the model was trained on this slide
     """
 
     predicted: str | None
@@ -37,6 +38,7 @@ class PredictionSummary:
     patches: int
     unreadable: int
     status: Literal["ok", "no_tissue"]
+    in_training: bool
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def summarize_prediction(prediction: Prediction) -> PredictionSummary:
         patches=len(prediction.grid),
         unreadable=prediction.unreadable,
         status=prediction.status,
+        in_training=prediction.in_training,
     )
 
 
@@ -103,7 +106,7 @@ def write_predictions_table(
 ) -> None:
     """Write one row per outcome, including those of failed slides."""
     probabilities = [f"prob_{name}" for name in class_names]
-    counts = ["spread", "patches", "unreadable", "status", "message"]
+    counts = ["spread", "patches", "unreadable", "in_training", "status", "message"]
     rows = [_row(outcome, class_names) for outcome in outcomes]
     publish_csv(path, ["slide", "predicted", *probabilities, *counts], rows)
 
@@ -111,7 +114,7 @@ def write_predictions_table(
 def _row(outcome: Outcome, class_names: Sequence[str]) -> list[object]:
     if not isinstance(outcome.facts, ClassifyFacts):
         message = outcome.message if outcome.status == "failed" else ""
-        empty = [""] * (len(class_names) + 4)
+        empty = [""] * (len(class_names) + 5)
         return [outcome.slide_id, *empty, outcome.status, message]
     found = outcome.facts.prediction
     probs = found.probs or {}
@@ -122,6 +125,7 @@ def _row(outcome: Outcome, class_names: Sequence[str]) -> list[object]:
         "" if found.spread is None else f"{found.spread:.6f}",
         found.patches,
         found.unreadable,
+        "yes" if found.in_training else "no",
         found.status,
         "",
     ]

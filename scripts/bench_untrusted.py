@@ -60,6 +60,7 @@ def _bundles() -> Iterable[Case]:
 
 SORTS = {
     "hdf5": Sort(hdf5.hdf5_cases, HDF5_SECONDS, HDF5_MIB, 7),
+    "foreign": Sort(hdf5.foreign_cases, HDF5_SECONDS, HDF5_MIB, 7),
     "texts": Sort(texts.text_cases, HDF5_SECONDS, HDF5_MIB, 3),
     "bundles": Sort(_bundles, HDF5_SECONDS, HDF5_MIB, 0),
     "slides": Sort(slides.slide_cases, SLIDE_SECONDS, SLIDE_MIB, 113),

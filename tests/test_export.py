@@ -175,3 +175,17 @@ def test_the_same_prediction_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_ome_tiff(tmp_path / name, heatmap, FACTS)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_tables_and_tiles_take_scores_and_remarks_from_outside(tmp_path: Path) -> None:
+    prediction = predict(3)
+    scores = {"difference": np.array([0.5, np.nan, -2.0])}
+    write_patches(tmp_path / "p.csv", prediction, measures=scores, remarks={"of": ["a", "b", "c"]})
+    with (tmp_path / "p.csv").open(encoding="utf-8-sig") as file:
+        rows = [(row["difference"], row["of"]) for row in csv.DictReader(file)]
+    assert rows == [("0.5", "a"), ("", "b"), ("-2", "c")]
+    further = [{"color": [1, 2, 3]}, {"color": [4, 5, 6]}]
+    write_geojson(tmp_path / "p.geojson", prediction, np.array([0, 1]), scores, further)
+    tiles = json.loads((tmp_path / "p.geojson").read_text(encoding="utf-8"))["features"]
+    assert [each["properties"]["measurements"] for each in tiles] == [{"difference": 0.5}, {}]
+    assert [each["properties"]["color"] for each in tiles] == [[1, 2, 3], [4, 5, 6]]

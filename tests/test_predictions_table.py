@@ -21,8 +21,8 @@ from milpath.predictions_table import (
 )
 from milpath.runs import Outcome
 
-SURE = PredictionSummary("b", {"a": 0.25, "b": 0.75}, 0.125, 9, 1, "ok")
-NONE = PredictionSummary(None, None, None, 0, 0, "no_tissue")
+SURE = PredictionSummary("b", {"a": 0.25, "b": 0.75}, 0.125, 9, 1, "ok", True)
+NONE = PredictionSummary(None, None, None, 0, 0, "no_tissue", False)
 
 
 def test_the_table_has_one_row_per_slide_including_failed_ones(tmp_path: Path) -> None:
@@ -34,12 +34,12 @@ def test_the_table_has_one_row_per_slide_including_failed_ones(tmp_path: Path) -
     write_predictions_table(tmp_path / "table.csv", outcomes, ("a", "b"))
     with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
-    ends = ["unreadable", "status", "message"]
+    ends = ["unreadable", "in_training", "status", "message"]
     assert rows == [
         ["slide", "predicted", "prob_a", "prob_b", "spread", "patches", *ends],
-        ["s1", "b", "0.250000", "0.750000", "0.125000", "9", "1", "ok", ""],
-        ["s2", "", "", "", "", "0", "0", "no_tissue", ""],
-        ["s3", "", "", "", "", "", "", "failed", "s3: broken"],
+        ["s1", "b", "0.250000", "0.750000", "0.125000", "9", "1", "yes", "ok", ""],
+        ["s2", "", "", "", "", "0", "0", "no", "no_tissue", ""],
+        ["s3", "", "", "", "", "", "", "", "failed", "s3: broken"],
     ]
 
 

@@ -206,6 +206,7 @@ def list_commands(folder: Path, cohort: Path, slide: Path) -> list[list[str | Pa
         ),
         ["tile", cohort, "--out", out / "bags", *tile, "--dry-run"],
         ["classify", cohort, *model, "--out", out / "results", "--dry-run", "--json"],
+        ["check", out, "--reseal"],
         ["report", out / "bags", "--json"],
         ["report", out / "results", "--table", out / "report.csv"],
     ]  # fmt: skip
@@ -232,7 +233,7 @@ def pixels(image: Any) -> Pixels:
 def test_every_command_ends_with_the_expected_exit_code(run: Run) -> None:
     expected = {"tile": [3, 3, 0, 4, 2, 3], "train": [0, 2], "embed": [0, 0]}
     expected |= {"classify": [3, 3, 3], "report": [0, 0]}
-    expected |= {"heatmap": [0, 0, 2], "export": [0] * 5, "info": [0] * 8}
+    expected |= {"heatmap": [0, 0, 2], "export": [0] * 5, "info": [0] * 8, "check": [0]}
     found: dict[str, list[int]] = {}
     for command, code in zip(run.commands, run.codes, strict=True):
         found.setdefault(command[0], []).append(code)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from milpath.cli.runs import STOPPED, exit_immediately
+from milpath.cli.ending import INTERRUPTED, Ending
 from milpath.errors import MilpathError, OutputError, UsageError
 from milpath.version import __version__
 
@@ -80,9 +79,6 @@ app = typer.Typer(
     **_SETTINGS,
 )
 
-_ENDINGS = {130: "interrupted", STOPPED: "stopped"}
-"""Exit codes of interrupted commands; Typer returns the first after Ctrl-C."""
-
 _ClickUsageError: Any = typer.BadParameter.__mro__[1]
 """Base of what Typer raises for wrong options; it has no public name there."""
 
@@ -110,7 +106,20 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no log output of TensorFlow's C++
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # the search takes 0.05 s
     os.environ["PYTHONSAFEPATH"] = "1"  # no child process imports from the current folder
-    signal.signal(signal.SIGTERM, exit_immediately)
+    ending = Ending()
+    try:
+        ending.handle_signals()
+        ending.finish(_run())
+    except KeyboardInterrupt:
+        ending.finish(INTERRUPTED)
+    except BaseException:
+        if not ending.begun:  # libraries turn Ctrl-C into other errors
+            raise
+    ending.leave()
+
+
+def _run() -> int:
+    """Run the command; return its exit code."""
     try:
         code = app(prog_name="milpath", standalone_mode=False)
     except MilpathError as error:
@@ -123,10 +132,7 @@ def main() -> None:
         code = _report_os_error(error)
     except SystemExit as end:
         code = end.code
-    code = _flush_stdout(code)
-    if code in _ENDINGS:
-        print(f"milpath: {_ENDINGS[code]}; the files that were finished are kept", file=sys.stderr)
-    sys.exit(code)
+    return int(_flush_stdout(code) or 0)
 
 
 def _report_os_error(error: OSError) -> int:

@@ -29,8 +29,8 @@ def check(
         bool,
         typer.Option(
             "--reseal",
-            help="Give checksums back to bags and predictions that another program opened for "
-            "writing, if all their contents are valid.",
+            help="Give checksums back to files that another program opened for writing, if all "
+            "their contents are valid.",
         ),
     ] = False,
     as_json: JsonOption = False,

@@ -19,6 +19,7 @@ from milpath.cli.machines import (
     NetworkWorkersOption,
     SchedulerOption,
     ShardOption,
+    SlideTimeoutOption,
     TissueOption,
     files_of,
     gather_entries,
@@ -47,6 +48,7 @@ def classify(
     workers: NetworkWorkersOption = 1,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
+    slide_timeout: SlideTimeoutOption = None,
     tissue: TissueOption = None,
     frame: FrameOption = Frame.qupath,
     ids_from_path: IdsFromPathOption = False,
@@ -84,7 +86,9 @@ def classify(
     annotated = {"annotated": tissue is not None, "frame": str(frame)}
     params = {"model": spec.fingerprint, **annotated}
     with (
-        open_backend(workers, scheduler, len(entries), out, files, dry_run=dry_run) as backend,
+        open_backend(
+            workers, scheduler, len(entries), out, files, timeout=slide_timeout, dry_run=dry_run
+        ) as backend,
         open_run("classify", out, entries, params, as_json, dry_run=dry_run) as run,
     ):
         if isinstance(backend, Inline) and not dry_run:

@@ -14,6 +14,7 @@ from milpath.cli.machines import (
     NetworkWorkersOption,
     SchedulerOption,
     ShardOption,
+    SlideTimeoutOption,
     check_backend_options,
     open_backend,
     take_shard,
@@ -58,6 +59,7 @@ def embed(
     workers: NetworkWorkersOption = 1,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
+    slide_timeout: SlideTimeoutOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -90,8 +92,11 @@ def embed(
         save_encoder(folder, network, spec)
     params = {"encoder": spec.model_dump(mode="json"), "weights": here.fingerprint, "seed": seed}
     files = [encoder_weights_path(folder)]
+    limit = None if dry_run else slide_timeout  # a dry run has no encoder that others could load
     with (
-        open_backend(workers, scheduler, len(mine), bags, files, dry_run=dry_run) as backend,
+        open_backend(
+            workers, scheduler, len(mine), bags, files, timeout=limit, dry_run=dry_run
+        ) as backend,
         open_run("embed", bags, mine, params, as_json, dry_run=dry_run) as run,
     ):
         # other processes load the network from its folder

@@ -39,6 +39,26 @@ ShardOption = Annotated[
         show_default="all",
     ),
 ]
+_MAX_TIMEOUT = 1e6
+
+
+def _check_timeout(seconds: float | None) -> float | None:
+    if seconds is not None and not 1 <= seconds <= _MAX_TIMEOUT:  # nan neither
+        raise typer.BadParameter(f"{seconds:g}: expected 1 to {_MAX_TIMEOUT:.0f} seconds")
+    return seconds
+
+
+SlideTimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--slide-timeout",
+        metavar="SECONDS",
+        callback=_check_timeout,
+        help="Time that a slide may take, in seconds; one that takes longer has failed, and the "
+        "others continue. Include the time to load the network.",
+        show_default="no limit",
+    ),
+]
 TissueOption = Annotated[
     Path | None,
     typer.Option(
@@ -149,6 +169,7 @@ def open_backend(
     out: Path,
     files: Sequence[Path],
     *,
+    timeout: float | None = None,
     dry_run: bool = False,
 ) -> Iterator[Backend]:
     """Open the backend that the options name.
@@ -159,30 +180,26 @@ def open_backend(
     slides : number of slides to process
     out : folder of the results
     files : input files, which other machines must be able to read
-    dry_run : use this process alone
+    timeout : seconds that a slide may take
+    dry_run : use this machine, one slide after the other
 
     Raises
     ------
     UsageError : no such cluster, or one that does not meet the requirements
     """
-    if dry_run:
-        from milpath.runs import Inline
-
-        yield Inline(processors())
-        return
-    if scheduler is None:
+    if dry_run or scheduler is None:
         from milpath.runs import choose_local
 
-        processes = min(workers or processors(), slides)
+        processes = 1 if dry_run else min(workers or processors(), slides)
         if processes > 1:
             _share_machine(processes)
-        yield choose_local(processes, slides, processors())
+        yield choose_local(processes, slides, processors(), timeout)
         return
     check_backend_options(workers, scheduler)
     from milpath.runs.cluster import join_cluster
 
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # our own messages say it
-    with join_cluster(scheduler, out, files) as cluster:
+    with join_cluster(scheduler, out, files, timeout) as cluster:
         yield cluster
 
 

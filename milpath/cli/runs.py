@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import typer
 
 from milpath.cli.console import exit_with, report_outcomes
+from milpath.cli.ending import STOPPED, exit_immediately
 
 if TYPE_CHECKING:
     from milpath.cohort.workitem import WorkItem
@@ -23,18 +23,10 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item", bound="WorkItem")
 
-STOPPED = 128 + signal.SIGTERM
-"""Exit code of a command that was stopped by SIGTERM."""
-
 DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Check the input and show what would be done; write nothing."),
 ]
-
-
-def exit_immediately(number: int, frame: FrameType | None) -> None:
-    """Handle SIGTERM outside a run: exit as on Ctrl-C."""
-    sys.exit(STOPPED)
 
 
 @contextmanager
@@ -48,7 +40,8 @@ def handle_sigterm() -> Iterator[Callable[[], bool]]:
     def request(number: int, frame: FrameType | None) -> None:
         nonlocal requested
         if requested:
-            exit_immediately(number, frame)
+            end = before if callable(before) else exit_immediately
+            end(number, frame)
         requested = True
         os.write(2, b"milpath: stopping after the current slides\n")
 
@@ -131,7 +124,7 @@ def open_run(
     OutputError : `out` cannot be written
     """
     from milpath.runs.runlog import open_runlog
-    from milpath.store import require_permission, require_writable
+    from milpath.store import remove_stale_temps, require_permission, require_writable
 
     if dry_run:
         require_permission(out)
@@ -139,5 +132,8 @@ def open_run(
             yield Run(command, items, out, as_json, None, requested)
         return
     require_writable(out)
-    with handle_sigterm() as requested, open_runlog(out, command, params, len(items)) as runlog:
-        yield Run(command, items, out, as_json, runlog, requested)
+    try:
+        with handle_sigterm() as requested, open_runlog(out, command, params, len(items)) as runlog:
+            yield Run(command, items, out, as_json, runlog, requested)
+    finally:
+        remove_stale_temps(out)  # of processes that were killed: too slow, or interrupted

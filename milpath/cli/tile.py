@@ -20,6 +20,7 @@ from milpath.cli.machines import (
     IdsFromPathOption,
     SchedulerOption,
     ShardOption,
+    SlideTimeoutOption,
     TissueOption,
     files_of,
     gather_entries,
@@ -133,6 +134,7 @@ def tile(
     workers: WorkersOption = 0,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
+    slide_timeout: SlideTimeoutOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -157,7 +159,9 @@ def tile(
     files = files_of(entries)
     recorded = params.model_dump() | {"annotated": tissue is not None, "frame": str(frame)}
     with (
-        open_backend(workers, scheduler, len(entries), out, files, dry_run=dry_run) as backend,
+        open_backend(
+            workers, scheduler, len(entries), out, files, timeout=slide_timeout, dry_run=dry_run
+        ) as backend,
         open_run("tile", out, entries, recorded, as_json, dry_run=dry_run) as run,
     ):
         job = partial(

@@ -132,6 +132,14 @@ def train(
     ] = _TRAIN.seed,
     params_file: ParamsOption = None,
     ids_from_path: IdsFromPathOption = False,
+    skip_missing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-missing",
+            help="Go on without the slides that have no label, no bag or no features, and list "
+            "all of them.",
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing model in OUT.")
     ] = False,
@@ -157,9 +165,9 @@ def train(
 
     show_warnings()
     rows = read_cohort(cohort, ids_from_path=ids_from_path)
-    rows.require_labels()
+    rows.require_classes()
     rows.report_cases()
-    plan = plan_training(rows, bags, params)
+    plan = plan_training(rows, bags, params, skip_missing=skip_missing)
     models = max(1, params.folds) * params.members
     require_permission(out)
     if dry_run and params.mode == "pixels":

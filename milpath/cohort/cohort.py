@@ -49,15 +49,9 @@ class Cohort:
         labels = {entry.label for entry in self.entries if entry.label is not None}
         return tuple(sorted(labels, key=_natural))
 
-    def require_labels(self) -> None:
-        """Raise `UsageError` unless every slide has a label, and there are two classes or more."""
+    def require_classes(self) -> None:
+        """Raise `UsageError` unless there are two classes or more."""
         names = self.class_names
-        missing = [entry.slide_id for entry in self.entries if entry.label is None]
-        if names and missing:
-            raise UsageError(
-                f"{self.name}: {_count(missing)} no label (empty, or NA, nan, None, null): "
-                f"{_listed(missing)}; expected one for each slide: write it, or take them out"
-            )
         if len(names) < 2:
             raise UsageError(
                 f"{self.name}: a model needs at least two classes; the column 'label' has "
@@ -77,8 +71,8 @@ class Cohort:
             log.warning(
                 "%s: %s no case, and each counts as a case of its own: %s",
                 self.name,
-                _count(missing),
-                _listed(missing),
+                count_slides(missing),
+                list_slides(missing),
             )
 
     def cases(self) -> list[str]:
@@ -86,11 +80,13 @@ class Cohort:
         return [entry.case or entry.slide_id for entry in self.entries]
 
 
-def _count(slides: Sequence[str]) -> str:
+def count_slides(slides: Sequence[str]) -> str:
+    """Say how many slides have something, to be continued: "1 slide has", "3 slides have"."""
     return "1 slide has" if len(slides) == 1 else f"{len(slides):,} slides have"
 
 
-def _listed(slides: Sequence[str]) -> str:
+def list_slides(slides: Sequence[str]) -> str:
+    """List slides, up to `MAX_LISTED`."""
     rest = len(slides) - MAX_LISTED
     return ", ".join(slides[:MAX_LISTED]) + (f" and {rest:,} more" if rest > 0 else "")
 
@@ -164,8 +160,8 @@ def _read_listed(path: Path, *, ids_from_path: bool) -> tuple[SlideEntry, ...]:
         log.warning(
             "%s: %s no mpp there; that of the file is used: %s",
             path.name,
-            _count(missing),
-            _listed(missing),
+            count_slides(missing),
+            list_slides(missing),
         )
     return cohort.entries
 

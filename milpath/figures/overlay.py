@@ -32,6 +32,9 @@ from milpath.formats.scores import format_probability
 from milpath.slides.slide import Slide
 from milpath.slides.thumbnail import Thumbnail, fit_thumbnail
 
+SEEN = "the model was trained on this slide"
+"""Warning of a prediction that is no evidence of how the model does on new slides."""
+
 _GREY = "#888888"
 
 
@@ -69,6 +72,8 @@ def blend(
 def overlay_title(prediction: Prediction, name: str | None = None) -> str:
     """Two lines: slide, predicted class and its probability; effective number of patches.
 
+    A third one if the model was trained on this slide.
+
     Parameters
     ----------
     prediction : of one slide
@@ -81,10 +86,11 @@ def overlay_title(prediction: Prediction, name: str | None = None) -> str:
     probability = format_probability(float(np.max(prediction.probs)))
     if len(prediction.member_bias) > 1:
         probability += f" ± {np.max(prediction.spread):.2f} over the ensemble"
-    return (
+    title = (
         f"{name}: {prediction.predicted}, probability {probability}\n"
         f"effective number of patches: {effective:,} of {count:,}"
     )
+    return f"{title}\n{SEEN}" if prediction.in_training else title
 
 
 def render_overlay(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from milpath.errors import StoredFileError
+from milpath.formats.geometry import Hashed
 from milpath.formats.layout import member_path, model_spec_path, shared_encoder_path
 from milpath.params import HeadParams, Params, TileParams, describe_violation
 from milpath.slides.names import is_printable
-from milpath.store import SafeH5, open_h5
+from milpath.store import SafeH5, fingerprint, open_h5
 from milpath.version import __version__
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ class BundleSpec(Params):
     """Of the architecture and all weights; the names of the weights files contain it."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Record of the training: parameters, counts, versions."""
+    seen: tuple[str, ...] = ()
+    """Marks of the slides of training and early stopping, see `mark_slide`; sorted."""
+
+    def has_seen(self, slide: Hashed) -> bool:
+        """Return whether the model was trained on a slide, or stopped early by it."""
+        marks = {_mark(slide.quickhash, slide.content_hash), _mark(slide.quickhash, None)}
+        return not marks.isdisjoint(self.seen)  # bags of earlier versions have no content hash
 
     @field_validator("class_names")
     @classmethod
@@ -65,6 +73,15 @@ class BundleSpec(Params):
                 f"the encoder expects patches of {expected} px, but slides are tiled to {tiled} px"
             )
         return self
+
+
+def mark_slide(slide: Hashed) -> str:
+    """Return 16 hexadecimal digits that identify a slide's contents, and nothing else of it."""
+    return _mark(slide.quickhash, slide.content_hash)
+
+
+def _mark(quickhash: str, content_hash: str | None) -> str:
+    return fingerprint("slide", quickhash, content_hash)[:16]
 
 
 class Measured(BaseModel):

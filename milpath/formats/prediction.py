@@ -44,6 +44,7 @@ class Prediction(BagScores):
     model : fingerprint of the model
     unreadable : number of patches left out because the slide's file is damaged there
     annotation : fingerprint of the tissue annotation; None if the tissue was detected
+    in_training : whether the model was trained on this slide, so that it says nothing about others
     """
 
     slide: SlideFacts
@@ -53,6 +54,7 @@ class Prediction(BagScores):
     model: str
     unreadable: int = 0
     annotation: str | None = None
+    in_training: bool = False
 
     @property
     def predicted(self) -> str | None:
@@ -85,6 +87,8 @@ def write_prediction(path: Path, prediction: Prediction) -> None:
         h5.attrs["unreadable"] = prediction.unreadable
         if prediction.annotation is not None:
             h5.attrs["annotation"] = prediction.annotation
+        if prediction.in_training:
+            h5.attrs["in_training"] = True
         h5.create_dataset("member_attention", data=prediction.member_attention)
         h5.create_dataset("member_contributions", data=prediction.member_contributions)
         h5.create_dataset("member_bias", data=prediction.member_bias)
@@ -120,6 +124,7 @@ def read_prediction(path: Path) -> Prediction:
             model=str(h5.require_attr("model")),
             unreadable=_read_count(h5, "unreadable"),
             annotation=_read_text(h5, "annotation"),
+            in_training=bool(h5.attr("in_training")),
         )
         valid = bias.size and _all_finite(prediction)
         if not valid or (len(grid) and not _sums_to_one(prediction.member_attention)):

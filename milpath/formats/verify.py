@@ -1,16 +1,19 @@
 """Verification of all files that milpath wrote under a folder, and new checksums for them.
 
-Another program that opens a bag or a prediction for writing removes its checksums, also where it
-changes nothing. `restore_checksums` gives them back to a file whose contents are valid.
+Another program that opens a file for writing removes its checksums, also where it changes nothing.
+`restore_checksums` gives them back to a file whose contents are valid.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from milpath.errors import StoredFileError
 from milpath.formats.bag import Bag
@@ -29,6 +32,7 @@ from milpath.store.foreign import ForeignH5, open_foreign_h5
 from milpath.store.integrity import ChecksumError
 
 _BATCH = 256  # patches decoded at a time
+_ROWS = 1 << 14  # of features read at a time
 
 FileState = Literal["ok", "wrong", "without checksums", "restored", "of another program"]
 
@@ -60,19 +64,22 @@ class FileCheck:
 def check_files(folder: Path, *, restore: bool = False) -> Iterator[FileCheck]:
     """Verify every HDF5 file and model under a folder, in the order of their names.
 
-    All checksums are compared, and bags, predictions and models are opened.
+    All checksums are compared, and all numbers but pixels are read.
 
     Parameters
     ----------
     folder : a folder, or one file
-    restore : give checksums back to bags and predictions that lost them
+    restore : give checksums back to files that lost them
 
     Raises
     ------
     OutputError : `restore`, and a file cannot be written
     """
-    found = _list_files(folder) if folder.is_dir() else [folder]
-    for path in found:
+    for path in _list_files(folder) if folder.is_dir() else [folder]:
+        if isinstance(path, OSError):
+            name = Path(str(path.filename)).relative_to(folder).as_posix()
+            yield FileCheck(name, "", "wrong", f"cannot be listed ({path.strerror})")
+            continue
         name = path.relative_to(folder).as_posix() if path != folder else path.name
         if path.suffix == ".json":
             yield _check_model(path.parent, name)
@@ -81,7 +88,7 @@ def check_files(folder: Path, *, restore: bool = False) -> Iterator[FileCheck]:
 
 
 def restore_checksums(path: Path, kind: str) -> None:
-    """Give a bag or prediction its checksums back, if all its contents are valid.
+    """Give a file of a kind its checksums back, if all its contents are valid.
 
     Raises
     ------
@@ -98,22 +105,31 @@ def restore_checksums(path: Path, kind: str) -> None:
                 h5.attrs["milpath_version"] = old.require_attr("milpath_version")
         except (ValueError, TypeError):
             raise old.refuse(f"holds more than a {kind} does") from None
-        _READ_ALL[kind](new)
+        _READ[kind](new)
+        if kind == "bag":
+            _decode_patches(new)
         old.require_unchanged()
         with new.open("rb") as source, publish(path) as target:
             shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _list_files(folder: Path) -> list[Path]:
-    specs = [path for path in folder.rglob("model.json") if path == model_spec_path(path.parent)]
-    return sorted(path for path in [*folder.rglob("*.h5"), *specs] if path.is_file())
+def _list_files(folder: Path) -> Iterator[Path | OSError]:
+    """Yield HDF5 files and descriptions of models, and the folders that cannot be listed."""
+    errors: list[OSError] = []
+    for place, folders, names in os.walk(folder, onerror=errors.append):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(place, name)
+            if path.suffix == ".h5" or path == model_spec_path(path.parent):
+                yield path
+    yield from errors
 
 
 def _check_model(folder: Path, name: str) -> FileCheck:
     try:
         check_weights(folder, read_bundle_spec(folder))
     except StoredFileError as error:
-        return FileCheck(name, "model", "wrong", str(error))
+        return FileCheck(name, "model", "wrong", _fact(error, folder.name))
     return FileCheck(name, "model", "ok")
 
 
@@ -121,18 +137,23 @@ def _check_h5(path: Path, name: str, restore: bool) -> FileCheck:
     kind = ""
     try:
         with open_foreign_h5(path) as h5:
-            kind, verified = str(h5.attr("milpath_kind") or ""), h5.verified
+            kind, verified = str(h5.attr("milpath_kind") or "")[:40], h5.verified
         if not kind and not verified:
             return FileCheck(name, "", "of another program")
         if verified:
             _check_all(path, kind)
             return FileCheck(name, kind, "ok")
-        if restore:
+        if restore and kind in _READ:
             restore_checksums(path, kind)
             return FileCheck(name, kind, "restored")
     except StoredFileError as error:
-        return FileCheck(name, kind, "wrong", str(error))
-    return FileCheck(name, kind, "without checksums", _describe_loss(path, kind))
+        return FileCheck(name, kind, "wrong", _fact(error, path.name))
+    return FileCheck(name, kind, "without checksums", _describe_loss(kind))
+
+
+def _fact(error: StoredFileError, name: str) -> str:
+    """Return the text of an error without the name of its file."""
+    return str(error).removeprefix(f"{name}: ")
 
 
 def _check_all(path: Path, kind: str) -> None:
@@ -141,48 +162,56 @@ def _check_all(path: Path, kind: str) -> None:
             h5.check_all()
         except (ChecksumError, OSError) as error:
             raise h5.refuse(f"a {kind} that cannot be read ({error})") from None
-    if kind in _OPEN:
-        _OPEN[kind](path)
+        if kind not in _READ:
+            raise h5.refuse(f"a file of kind {kind!r}, which this milpath does not read")
+    _READ[kind](path)
 
 
-def _describe_loss(path: Path, kind: str) -> str:
-    fact = f"{path.name}: a {kind} that another program opened for writing; it has no checksums now"
-    if kind in _READ_ALL:
+def _describe_loss(kind: str) -> str:
+    fact = f"its checksums are gone, since another program opened this {kind!r} file for writing"
+    if kind in _READ:
         return f"{fact}; milpath check --reseal gives them back if its contents are valid"
     return f"{fact}; copy it again from its source, or make it again"
 
 
 def _require_restorable(old: ForeignH5, kind: str) -> None:
-    if kind not in _READ_ALL or old.attr("milpath_kind") != kind:
-        raise old.refuse(
-            f"a {kind[:40]!r} file, of which nothing shows that its numbers are still those that "
-            "milpath wrote; copy it again from its source, or make it again"
-        )
+    if kind not in _READ or old.attr("milpath_kind") != kind:
+        raise old.refuse(f"is no {kind} file; expected one that milpath wrote")
     if old.attr("milpath_format") != FORMAT_VERSION:
         raise old.refuse(f"is not of format {FORMAT_VERSION}, which this milpath writes")
 
 
-# -- the contents of each kind -----------------------------------------------------------------
-
-
-def _open_bag(path: Path) -> None:
-    with Bag(path) as bag:
-        _ = bag.encoder
+# -- all contents of each kind -----------------------------------------------------------------
 
 
 def _read_bag(path: Path) -> None:
     with Bag(path) as bag:
         bag.read_artefacts()
-        for _ in bag.iter_patches(_BATCH):
-            pass
         if bag.encoder is not None:
-            for _ in bag.iter_features(1 << 14):
+            for _ in bag.iter_features(_ROWS):
                 pass
 
 
-def _read_prediction(path: Path) -> None:
-    read_prediction(path)
+def _decode_patches(path: Path) -> None:
+    with Bag(path) as bag:
+        for _ in bag.iter_patches(_BATCH):
+            pass
 
 
-_OPEN: dict[str, Callable[[Path], None]] = {"bag": _open_bag, "prediction": _read_prediction}
-_READ_ALL: dict[str, Callable[[Path], None]] = {"bag": _read_bag, "prediction": _read_prediction}
+def _read_weights(path: Path) -> None:
+    with open_h5(path, "weights") as h5:
+        if not isinstance(h5.require_attr("model"), str):
+            raise h5.refuse("attribute 'model' is not the fingerprint of a model")
+        names = sorted(h5.names)
+        if not names or names != [f"{number:05d}" for number in range(len(names))]:
+            raise h5.refuse("its weights are not numbered from 0")
+        for name in names:
+            if not np.isfinite(h5.read(name, "float32", h5.shape(name))).all():
+                raise h5.refuse(f"weight {name!r} is not finite everywhere")
+
+
+_READ: dict[str, Callable[[Path], object]] = {
+    "bag": _read_bag,
+    "prediction": read_prediction,
+    "weights": _read_weights,
+}

@@ -41,6 +41,8 @@ class LabelledBag:
     size: int
     """N, its number of patches."""
     content: Content = "pixels"
+    mark: str = ""
+    """Identifies the slide's contents, see `milpath.formats.model_spec.mark_slide`."""
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Read patches or features, as `content` says; raise `StoredFileError` if damaged."""

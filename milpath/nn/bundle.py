@@ -62,7 +62,9 @@ def assemble_bundle(
         parts.extend(_networks(member))
     weights = [fingerprint_weights(part) for part in parts]
     draft = BundleSpec(**fields, members=len(members), fingerprint="0" * 32)
-    name = fingerprint("model", weights, draft.model_dump(mode="json", exclude={"training"}))
+    name = fingerprint(
+        "model", weights, draft.model_dump(mode="json", exclude={"training", "seen"})
+    )
     return Bundle(draft.model_copy(update={"fingerprint": name}), tuple(members), encoder)
 
 

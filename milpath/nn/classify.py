@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from milpath.cohort.cohort import SlideEntry
 from milpath.figures.heatmap import render_heatmap
-from milpath.figures.overlay import overlay_title, write_overlay
+from milpath.figures.overlay import SEEN, overlay_title, write_overlay
 from milpath.formats.existing import Existing
 from milpath.formats.layout import overlay_path, prediction_path
 from milpath.formats.model_spec import BundleSpec, check_resolution
@@ -122,6 +122,8 @@ def _describe(prediction: Prediction) -> str:
             f"predicted {prediction.predicted} (probability {probability}), "
             f"{len(prediction.grid)} patches"
         )
+    if prediction.in_training:
+        sentence += f"; {SEEN}"
     if prediction.unreadable:
         sentence += f", {prediction.unreadable} unreadable patches left out"
     return sentence

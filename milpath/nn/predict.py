@@ -263,6 +263,7 @@ def _assemble(
         model=model.spec.fingerprint,
         unreadable=unreadable,
         annotation=annotation,
+        in_training=model.spec.has_seen(slide),
         member_attention=scores.member_attention,
         member_contributions=scores.member_contributions,
         member_bias=scores.member_bias,

@@ -159,6 +159,7 @@ def run_training(
             "head": params.head,
             "tile": data.tile,
             "background": data.background,
+            "seen": _mark_seen(plan),
             "training": {
                 "params": params.model_dump(),
                 "slides": len(data.bags),
@@ -174,6 +175,12 @@ def run_training(
     _write_results(out, bundle.spec, plan, evaluation, histories, seconds)
     save_bundle(out, bundle)  # last: a folder that holds a model holds everything else too
     return TrainReport(bundle.spec, evaluation, data.excluded)
+
+
+def _mark_seen(plan: TrainingPlan) -> list[str]:
+    """Mark the slides that some member was trained on, or was stopped early by."""
+    rows = {row for split in plan.splits for row in (*split.train, *split.val)}
+    return sorted({plan.data.bags[row].mark for row in rows})
 
 
 def _augment(params: TrainParams) -> Augment | None:
@@ -223,6 +230,7 @@ def _write_results(
             **evaluation.as_json(),
             "folds": folds,
             "no_tissue": list(plan.data.excluded),
+            "skipped": {f"no_{lacks}": list(ids) for lacks, ids in plan.data.skipped.items()},
             "seconds": round(seconds, 1),
         },
     )

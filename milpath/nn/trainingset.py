@@ -6,19 +6,19 @@ Importing this module imports no Keras, so that wrong input is reported within a
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from milpath.cohort.cohort import Cohort, SlideEntry
+from milpath.cohort.cohort import Cohort, SlideEntry, count_slides, list_slides
 from milpath.cohort.splits import Split, split_cohort
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.bag import Bag
 from milpath.formats.layout import bag_path
-from milpath.formats.model_spec import EncoderSpec
+from milpath.formats.model_spec import EncoderSpec, mark_slide
 from milpath.nn.bags import Content, LabelledBag
 from milpath.params import TileParams, TrainParams, compare_params
 
@@ -46,6 +46,8 @@ class TrainingSet:
     """Name and fingerprint, if all bags have features of one encoder."""
     excluded: tuple[str, ...]
     """Ids of slides left out because they have no tissue."""
+    skipped: Mapping[str, Sequence[str]]
+    """Ids of slides left out on request, by what they lack."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class TrainingPlan:
     negative: int | None
 
 
-def plan_training(cohort: Cohort, bags: Path, params: TrainParams) -> TrainingPlan:
+def plan_training(
+    cohort: Cohort, bags: Path, params: TrainParams, *, skip_missing: bool = False
+) -> TrainingPlan:
     """Check a cohort and its bags, and split them. Writes nothing.
 
     Parameters
@@ -78,6 +82,7 @@ def plan_training(cohort: Cohort, bags: Path, params: TrainParams) -> TrainingPl
     cohort : with labels
     bags : folder that holds a bag for each of its slides
     params : how to train
+    skip_missing : leave out slides without a label, a bag or features
 
     Raises
     ------
@@ -85,7 +90,7 @@ def plan_training(cohort: Cohort, bags: Path, params: TrainParams) -> TrainingPl
     StoredFileError : a bag is damaged
     """
     negative = find_negative(cohort, params.negative)
-    data = gather_bags(cohort, bags, params.mode)
+    data = gather_bags(cohort, bags, params.mode, skip_missing=skip_missing)
     if params.mode == "features":
         _require_features(bags, data.encoder)
         _warn_of_constant_features(data.bags)
@@ -109,7 +114,9 @@ def find_negative(cohort: Cohort, name: str | None) -> int | None:
     return cohort.class_names.index(name)
 
 
-def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> TrainingSet:
+def gather_bags(
+    cohort: Cohort, folder: Path, content: Content = "pixels", *, skip_missing: bool = False
+) -> TrainingSet:
     """Open every bag of a cohort and check that all have the same parameters.
 
     Parameters
@@ -117,13 +124,18 @@ def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> Tr
     cohort : with labels
     folder : of its bags
     content : what to train on
+    skip_missing : leave out slides without a label, a bag or features
 
     Raises
     ------
-    UsageError : a slide has no label or no bag; bags differ; a class has no tissue
+    UsageError : a slide has no label, bag or features; bags differ; a class has no tissue
     StoredFileError : a bag is damaged
     """
-    cohort.require_labels()
+    cohort.require_classes()
+    missing = _find_missing(cohort, folder, content)
+    if missing:
+        _report_missing(cohort, folder, missing, skip=skip_missing)
+        cohort = _leave_out(cohort, missing)
     names = cohort.class_names
     kept: list[tuple[SlideEntry, LabelledBag]] = []
     excluded: list[str] = []
@@ -132,11 +144,6 @@ def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> Tr
     encoders: dict[tuple[str, str] | None, str] = {}
     for entry, case in zip(cohort.entries, cohort.cases(), strict=True):
         path = bag_path(folder, entry.slide_id)
-        if not path.exists():
-            raise UsageError(
-                f"{cohort.name}: slide {entry.slide_id!r} has no bag in {folder}; "
-                "run milpath tile on this CSV first; if the slide cannot be tiled, remove it"
-            )
         with Bag(path) as bag:
             if bag.header.status == "no_tissue":
                 excluded.append(entry.slide_id)
@@ -145,16 +152,19 @@ def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> Tr
                 bag.require_pixels()
             made = (entry.slide_id, bag.header.params, bag.header.background, bag.grid.patch_px)
             encoders.setdefault(bag.encoder, entry.slide_id)
-            size, quickhash = len(bag), bag.slide.quickhash
+            size, quickhash, mark = len(bag), bag.slide.quickhash, mark_slide(bag.slide)
         _check_duplicate(copies, quickhash, entry.slide_id, case)
         first = first or made
         _check_params(first, made)
         label = names.index(entry.label or "")
-        kept.append((entry, LabelledBag(path, entry.slide_id, case, label, size, content)))
+        record = LabelledBag(path, entry.slide_id, case, label, size, content, mark)
+        kept.append((entry, record))
     if first is None:
         raise UsageError(f"{cohort.name}: none of its slides has tissue")
     left = Cohort(cohort.name, tuple(entry for entry, _ in kept))
-    _check_lost_class(cohort, left)
+    _check_lost_class(
+        cohort, left, "has tissue; check the pictures in the folder qc beside the bags"
+    )
     return TrainingSet(
         cohort=left,
         bags=tuple(bag for _, bag in kept),
@@ -163,7 +173,68 @@ def gather_bags(cohort: Cohort, folder: Path, content: Content = "pixels") -> Tr
         patch_px=first[3],
         encoder=next(iter(encoders)) if len(encoders) == 1 else None,
         excluded=tuple(excluded),
+        skipped=missing,
     )
+
+
+def _find_missing(cohort: Cohort, folder: Path, content: Content) -> dict[str, list[str]]:
+    """Find the slides that cannot be trained on: what they lack, and their ids."""
+    missing: dict[str, list[str]] = {}
+    for entry in cohort.entries:
+        path = bag_path(folder, entry.slide_id)
+        if entry.label is None:
+            lacks = "label"
+        elif not path.exists():
+            lacks = "bag"
+        elif content == "features" and not _has_features(path):
+            lacks = "features"
+        else:
+            continue
+        missing.setdefault(lacks, []).append(entry.slide_id)
+    return missing
+
+
+def _leave_out(cohort: Cohort, missing: Mapping[str, Sequence[str]]) -> Cohort:
+    lost = {slide_id for ids in missing.values() for slide_id in ids}
+    left = tuple(entry for entry in cohort.entries if entry.slide_id not in lost)
+    _check_lost_class(cohort, Cohort(cohort.name, left), "has both a label and a bag to train on")
+    return Cohort(cohort.name, left)
+
+
+def _has_features(path: Path) -> bool:
+    with Bag(path) as bag:
+        return bag.header.status == "no_tissue" or bag.encoder is not None
+
+
+def _report_missing(
+    cohort: Cohort, folder: Path, missing: Mapping[str, Sequence[str]], *, skip: bool
+) -> None:
+    """Log all that is missing if it is to be skipped, or else raise `UsageError`."""
+    if skip:
+        for lacks, ids in missing.items():
+            text = f"{count_slides(ids)} no {lacks}: {list_slides(ids)}"
+            log.warning("%s: left out, %s", cohort.name, text)
+        return
+    where = {
+        "label": "label (empty, or NA, nan, None, null)",
+        "bag": f"bag in {folder}",
+        "features": f"features in {folder}",
+    }
+    facts = [
+        f"{count_slides(ids)} no {where[what]}: {list_slides(ids)}" for what, ids in missing.items()
+    ]
+    remedies = [_REMEDIES[what] for what in missing]
+    raise UsageError(
+        f"{cohort.name}: {', '.join(facts)}; {', '.join(remedies)}, or leave them out with "
+        "--skip-missing"
+    )
+
+
+_REMEDIES = {
+    "label": "write the labels",
+    "bag": "run milpath tile on this CSV first",
+    "features": "run milpath embed on the bags",
+}
 
 
 def _warn_of_constant_features(bags: Sequence[LabelledBag]) -> None:
@@ -182,13 +253,10 @@ def _warn_of_constant_features(bags: Sequence[LabelledBag]) -> None:
         )
 
 
-def _check_lost_class(cohort: Cohort, left: Cohort) -> None:
+def _check_lost_class(cohort: Cohort, left: Cohort, verb: str) -> None:
     lost = [name for name in cohort.class_names if name not in left.class_names]
     if lost:
-        raise UsageError(
-            f"{cohort.name}: no slide of class {lost[0]!r} has tissue; "
-            "check the pictures in the folder qc beside the bags"
-        )
+        raise UsageError(f"{cohort.name}: no slide of class {lost[0]!r} {verb}")
 
 
 def _check_duplicate(

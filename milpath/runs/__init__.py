@@ -64,15 +64,22 @@ def run_job(
     return backend.run(job, items, stop)
 
 
-def choose_local(workers: int, slides: int, processors: int = 1) -> Backend:
+def choose_local(
+    workers: int, slides: int, processors: int = 1, timeout: float | None = None
+) -> Backend:
     """Return this process or several, no more than there are slides.
+
+    With a timeout it is never this process, which could not be killed.
 
     Parameters
     ----------
     workers : number of processes wanted
     slides : number of slides to process
     processors : CPUs of this machine, shared among the processes
+    timeout : seconds that a slide may take; then it has failed
     """
     processes = max(1, min(workers, slides))
     threads = max(1, processors // processes)
-    return Inline(threads) if processes == 1 else Processes(processes, threads)
+    if processes == 1 and timeout is None:
+        return Inline(threads)
+    return Processes(processes, threads, timeout)

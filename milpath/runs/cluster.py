@@ -6,6 +6,7 @@ outcomes are sent. This is the only module that imports `distributed`.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import uuid
@@ -32,6 +33,7 @@ from milpath.runs.outcome import (
     attempt_slide,
     crashed_outcome,
     never_stop,
+    timed_out_outcome,
 )
 from milpath.store import create_temp_folder, require_writable
 from milpath.version import __version__
@@ -57,6 +59,8 @@ class WorkerRequirements:
     """In the folder of results; every started item leaves a mark there."""
     files: tuple[tuple[Path, int], ...]
     """Some of the input files, and their sizes in bytes."""
+    timeout: float | None = None
+    """Seconds that an item may take; then its worker ends, and its nanny starts another."""
 
 
 Report = tuple[Outcome, list[logging.LogRecord]]
@@ -161,7 +165,9 @@ class Cluster:
 
 
 @contextmanager
-def join_cluster(scheduler: str, out: Path, files: Sequence[Path]) -> Iterator[Cluster]:
+def join_cluster(
+    scheduler: str, out: Path, files: Sequence[Path], timeout: float | None = None
+) -> Iterator[Cluster]:
     """Connect to a scheduler, and check its workers.
 
     Parameters
@@ -169,6 +175,7 @@ def join_cluster(scheduler: str, out: Path, files: Sequence[Path]) -> Iterator[C
     scheduler : address such as tcp://host:8786, or the scheduler's file
     out : folder of the results
     files : input of the job; workers are asked for a sample of them
+    timeout : seconds that an item may take; then it has failed
 
     Raises
     ------
@@ -176,7 +183,9 @@ def join_cluster(scheduler: str, out: Path, files: Sequence[Path]) -> Iterator[C
     OutputError : `out` cannot be written
     """
     with _connect(scheduler) as client, _marks(out) as folder:
-        requirements = WorkerRequirements(__version__, folder.absolute(), _sample_files(files))
+        requirements = WorkerRequirements(
+            __version__, folder.absolute(), _sample_files(files), timeout
+        )
         yield Cluster(client, requirements, _check_workers(client, requirements))
 
 
@@ -248,15 +257,20 @@ def _milpath_of(versions: Any) -> str | None:
 def _work(
     job: Job[Item], item: Item, requirements: WorkerRequirements, tries: int
 ) -> Report | None:
-    """Process an item, unless `tries` workers have died of it already."""
+    """Process an item, unless `tries` workers have died of it already, or it took too long."""
     _check_once(requirements)
-    if not _mark_start(requirements.folder, item.slide_id, tries):
+    marks = [requirements.folder / f"{item.slide_id}.{number}" for number in range(tries)]
+    if requirements.timeout is not None and any(map(_has_timed_out, marks)):
+        return timed_out_outcome(item, requirements.timeout), []
+    mark = _mark_start(marks)
+    if mark is None:
         return None
     handler = _RecordBuffer()
     logger = logging.getLogger("milpath")
     logger.addHandler(handler)
     try:
-        return attempt_slide(job, item), handler.records
+        with _limited(requirements.timeout, mark):
+            return attempt_slide(job, item), handler.records
     finally:
         logger.removeHandler(handler)
 
@@ -276,6 +290,11 @@ def check_worker(requirements: WorkerRequirements, dask_worker: Worker) -> int:
             f"{where} runs {threads} tasks at a time in one process, expected 1; start it with "
             f"--nthreads 1, and --nworkers {threads} for as many slides at a time"
         )
+    if requirements.timeout is not None and dask_worker.nanny is None:
+        raise UsageError(
+            f"{where} has no nanny, which replaces it after --slide-timeout; start it without "
+            "--no-nanny"
+        )
     if not requirements.folder.is_dir():
         raise UsageError(f"{where} cannot access {requirements.folder.parent}; {_SHARE}")
     for file, size in requirements.files:
@@ -293,20 +312,42 @@ def _check_once(requirements: WorkerRequirements) -> int:
 _SHARE = "slides and results must have the same path on every machine"
 
 
-def _mark_start(folder: Path, slide_id: str, tries: int) -> bool:
-    """Leave a mark that outlives this process; False if there are `tries` already."""
-    for number in range(tries):
+def _mark_start(marks: Sequence[Path]) -> Path | None:
+    """Create the first file that is missing, which outlives this process; None if all exist."""
+    for mark in marks:
         try:
-            os.close(os.open(folder / f"{slide_id}.{number}", os.O_CREAT | os.O_EXCL))
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL, 0o666))
         except FileExistsError:
             continue
         except OSError as error:
             raise OutputError(
-                f"{folder.parent}: results cannot be written there by {get_worker().address} "
-                f"({error.strerror})"
+                f"{mark.parent.parent}: results cannot be written there by "
+                f"{get_worker().address} ({error.strerror})"
             ) from None
-        return True
-    return False
+        return mark
+    return None
+
+
+@contextmanager
+def _limited(timeout: float | None, mark: Path) -> Iterator[None]:
+    """End this process if the block takes too long; that its mark is no longer empty says so."""
+    if timeout is None:
+        yield
+        return
+    with mark.open("wb", buffering=0) as file:
+        # a thread without Python code, which runs also where a library blocks all of Python's
+        faulthandler.dump_traceback_later(timeout, exit=True, file=file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _has_timed_out(mark: Path) -> bool:
+    try:
+        return mark.stat().st_size > 0
+    except OSError:
+        return False
 
 
 class _RecordBuffer(QueueHandler):

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.context import SpawnContext, SpawnProcess
-from multiprocessing.process import BaseProcess
 
+from milpath.runs.child import Child, Died, TimedOut, end_children, wait_for_children
 from milpath.runs.outcome import (
     Item,
     Job,
@@ -23,6 +15,7 @@ from milpath.runs.outcome import (
     attempt_slide,
     crashed_outcome,
     never_stop,
+    timed_out_outcome,
 )
 
 
@@ -48,88 +41,46 @@ class Processes:
 
     workers: int
     threads: int = 1
+    timeout: float | None = None
+    """Seconds that an item may take; then it has failed, and its process is replaced."""
 
     def run(
         self, job: Job[Item], items: Sequence[Item], stop: Stop = never_stop
     ) -> Iterator[Outcome]:
-        """Process as many items at a time as there are workers."""
+        """Process as many items at a time as there are workers.
+
+        An item whose process died is retried last and alone, with all of the memory.
+        """
+        for retry in (yield from self._spread(job, items, self.workers, stop)):
+            for failed in (yield from self._spread(job, [retry], 1, stop)):
+                yield crashed_outcome(failed)
+
+    def _spread(
+        self, job: Job[Item], items: Sequence[Item], workers: int, stop: Stop
+    ) -> Generator[Outcome, None, list[Item]]:
+        """Process the items; return those whose process died."""
         waiting = deque(items)
-        while waiting and not stop():
-            # a worker that dies breaks its pool: each item that was in progress is then processed
-            # alone, so that the one that kills its worker is the only one that fails
-            for retry in (yield from _run_pool(job, waiting, self.workers, stop)):
-                if (yield from _run_pool(job, deque([retry]), 1, stop)):
-                    yield crashed_outcome(retry)
-
-
-def _run_pool(
-    job: Job[Item], waiting: deque[Item], workers: int, stop: Stop
-) -> Generator[Outcome, None, list[Item]]:
-    """Process `waiting` until it is empty or a worker dies; return the items then in progress."""
-    running: dict[Future[Outcome], Item] = {}
-    with (
-        _safe_path(),
-        ProcessPoolExecutor(
-            workers, mp_context=_Spawn(), initializer=_ignore_signals_and_watch_parent
-        ) as pool,
-    ):
+        retries: list[Item] = []
+        idle: list[Child[Item]] = []
+        busy: list[Child[Item]] = []
         try:
-            while running or (waiting and not stop()):
-                while waiting and len(running) < workers and not stop():
-                    future = pool.submit(attempt_slide, job, waiting[0])
-                    running[future] = waiting.popleft()
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    if not isinstance(future.exception(), BrokenProcessPool):
-                        del running[future]
-                        yield future.result()
-                if any(future in running for future in done):
-                    break
-        except BrokenProcessPool:  # raised by submit
-            pass
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return list(running.values())
-
-
-@contextmanager
-def _safe_path() -> Iterator[None]:
-    """Start child processes that import no modules from the current folder."""
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop("PYTHONSAFEPATH", None)
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
-
-
-class _Worker(SpawnProcess):
-    """A process that a pool can end although it ignores SIGTERM."""
-
-    def terminate(self) -> None:
-        """End the process; a pool does this with the others when one has died."""
-        self.kill()
-
-
-class _Spawn(SpawnContext):
-    """Spawns processes: TensorFlow and OpenSlide do not survive a fork."""
-
-    Process = _Worker
-
-
-def _ignore_signals_and_watch_parent() -> None:
-    """Leave Ctrl-C and SIGTERM to the parent, and exit when the parent has ended."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # often sent to all processes of a job
-        signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_with_parent, args=[parent], daemon=True).start()
-
-
-def _exit_with_parent(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
+            while True:
+                while waiting and len(busy) < workers and not stop():
+                    busy.append(idle.pop() if idle else Child(self.timeout))
+                    busy[-1].begin(job, waiting.popleft())
+                if not busy:
+                    return retries
+                for child in wait_for_children(busy):
+                    end = child.receive()
+                    if end is None:
+                        continue
+                    busy.remove(child)
+                    if isinstance(end, Died):
+                        retries.append(child.item)
+                    elif isinstance(end, TimedOut):
+                        yield timed_out_outcome(child.item, end.seconds)
+                    else:
+                        idle.append(child)
+                        yield end
+        finally:
+            end_children([*idle, *busy])

@@ -171,6 +171,17 @@ def crashed_outcome(item: WorkItem) -> Outcome:
     )
 
 
+def timed_out_outcome(item: WorkItem, seconds: float) -> Outcome:
+    """Outcome of an item that took longer than it may."""
+    return Outcome(
+        item.slide_id,
+        "failed",
+        f"{item.slide_id}: took longer than --slide-timeout {seconds:g} s (its disk does not "
+        "answer, or it needs more time); its process was ended",
+        seconds=seconds,
+    )
+
+
 def _format_traceback(error: Exception, item: WorkItem) -> str:
     """Format a traceback whose messages do not contain the path of the item."""
     lines = traceback.TracebackException.from_exception(error).format()

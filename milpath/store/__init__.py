@@ -15,7 +15,7 @@ from milpath.store.publishing import (
     require_writable,
 )
 from milpath.store.reading import SafeH5, open_h5
-from milpath.store.temporary import create_temp_folder
+from milpath.store.temporary import create_temp_folder, remove_stale_temps
 from milpath.store.writing import FORMAT_VERSION, publish_h5
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "publish_h5",
     "publish_json",
     "publish_text",
+    "remove_stale_temps",
     "require_folder",
     "require_permission",
     "require_writable",

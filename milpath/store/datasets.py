@@ -86,6 +86,11 @@ class StoredH5(ABC, Generic[_D]):
     def __contains__(self, name: str) -> bool:
         return name in self._datasets
 
+    @property
+    def names(self) -> list[str]:
+        """Names of all datasets."""
+        return list(self._datasets)
+
     def attr(self, name: str) -> Any:
         """Return an attribute of the file, a Python number or string; None if it is absent."""
         return self._attrs.get(name)

@@ -131,9 +131,14 @@ class ForeignProbe:
     """A child process that describes HDF5 files; a context manager. Several threads may use it.
 
     It is started when it is first needed, and again after a file has ended it.
+
+    Parameters
+    ----------
+    max_seconds : processor time for a file; None for a time by its size, about 0.5 s
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_seconds: float | None = None) -> None:
+        self._max_seconds = max_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._described = 0
         self._lock = threading.Lock()
@@ -188,13 +193,13 @@ class ForeignProbe:
         assert process.stdin is not None  # a pipe
         assert process.stdout is not None
         self._described += 1
-        seconds = _WAITING * cpu_seconds(size)
-        timer = threading.Timer(seconds, process.kill)
+        seconds = self._max_seconds or cpu_seconds(size)
+        timer = threading.Timer(_WAITING * seconds, process.kill)
         timer.daemon = True
         timer.start()
         try:
             with suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
+                process.stdin.write(json.dumps([str(path.absolute()), seconds]).encode() + b"\n")
                 process.stdin.flush()
             line = process.stdout.readline(ANSWER_BYTES + 2)
         finally:
@@ -236,6 +241,7 @@ class _SharedProbe:
         with self._lock:
             if self._pid != os.getpid():
                 self._pid = os.getpid()
+                self._inherited = self._probe  # kept: its process is not this one's to end
                 self._probe = ForeignProbe()
                 atexit.register(self._probe.close)
             return self._probe

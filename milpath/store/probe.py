@@ -5,8 +5,8 @@ allocate whatever a file declares. So it opens such a file only here, in a proce
 returns where the numbers lie. The numbers themselves are read without the library, see
 `milpath.store.foreign`.
 
-The process reads one JSON string per line, a path, and writes one JSON object per line: the
-description of that file, or `{"problem": text}`.
+The process reads one JSON list per line, a path and a limit in seconds, and writes one JSON object
+per line: the description of that file, or `{"problem": text}`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import base64
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,7 +34,7 @@ FILTERS = {1: "gzip", 2: "shuffle", 32000: "lzf"}
 """Filters of chunks that milpath can undo, by their number."""
 
 _H5_MAGIC = b"\x89HDF\r\n\x1a\n"
-_MAX_OBJECTS = 10_000
+_MAX_OBJECTS = 20_000
 _MAX_DEPTH = 32
 _MAX_ATTRS = 1000  # of one object
 _MAX_ATTR_NUMBERS = 64
@@ -55,7 +56,7 @@ class _DatasetProblemError(Exception):
 
 def cpu_seconds(size: int) -> float:
     """Return the processor time that the description of a file with `size` bytes may take."""
-    return 0.7 + size / (1 << 30)
+    return 0.5 + size / (1 << 30)
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -201,12 +202,14 @@ def _describe_dataset(dataset: h5py.Dataset, file_bytes: int) -> dict[str, Any]:
     try:
         dtype = dataset.dtype
     except TypeError:
-        raise _DatasetProblemError("is of a type that NumPy lacks") from None
+        raise _DatasetProblemError("is of a type that h5py lacks") from None
     filters = _read_filters(dataset)
     if h5py.check_string_dtype(dtype):
         return _describe_texts(dataset, dtype)
-    if not _is_plain(dtype) or not dataset.id.get_type().equal(h5py.h5t.py_create(dtype)):
+    if not _is_plain(dtype):
         raise _DatasetProblemError("holds other values than plain numbers or texts")
+    if not dataset.id.get_type().equal(h5py.h5t.py_create(dtype)):
+        raise _DatasetProblemError("is of a number type that NumPy lacks, such as bfloat16")
     found = {"dtype": dtype.str, "shape": list(dataset.shape), "problem": None}
     return found | _locate(dataset, filters, file_bytes)
 
@@ -257,15 +260,14 @@ def _locate_chunks(dataset: h5py.Dataset, filters: list[str], file_bytes: int) -
     count = math.prod(grid)
     if count > _MAX_CHUNKS:
         raise _DatasetProblemError("has too many chunks")
-    if count != dataset.id.get_num_chunks():
-        raise _DatasetProblemError("declares more numbers than the file holds")
     table = _tabulate_chunks(dataset, grid)
+    if table.min() < 0 or (table[:, 0] > file_bytes - table[:, 1]).any():
+        raise _DatasetProblemError("declares more numbers than the file holds")
     stored = int(table[:, 1].sum())
     chunk_bytes = math.prod(chunk) * dataset.dtype.itemsize
     declared = math.prod(shape) * dataset.dtype.itemsize
     most = _SMALL_BYTES + _MAX_RATIO * stored
-    inside = (table[:, 0] + table[:, 1] <= file_bytes).all() and table.min() >= 0
-    if not inside or stored > file_bytes or max(declared, chunk_bytes) > most:
+    if stored > file_bytes or max(declared, chunk_bytes) > most:
         raise _DatasetProblemError("declares more numbers than the file holds")
     if not filters and (table[:, 1] != chunk_bytes).any():
         raise _DatasetProblemError("has chunks of a wrong length")
@@ -310,16 +312,18 @@ def _join(pieces: np.ndarray[Any, Any]) -> list[list[int]]:
 
 def main() -> None:
     """Describe the files whose paths come on stdin, until it ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a command
+        signal.signal(number, signal.SIG_IGN)  # this one ends with stdin
     _limit_memory()
     for line in sys.stdin:
-        path = Path(json.loads(line))
-        print(_describe_under_limits(path), flush=True)
+        path, seconds = json.loads(line)
+        print(_describe_under_limits(Path(path), seconds), flush=True)
 
 
-def _describe_under_limits(path: Path) -> str:
+def _describe_under_limits(path: Path, seconds: float) -> str:
     """Return the answer for a file; the process ends if it takes too much processor time."""
     try:
-        _limit_time(cpu_seconds(path.stat().st_size))
+        _limit_time(seconds)
         answer = json.dumps(describe_file(path))
         if len(answer) <= ANSWER_BYTES:
             return answer
@@ -340,6 +344,8 @@ def _describe_damage(error: Exception) -> str:
         return "is cut short"
     if isinstance(error, FileNotFoundError | PermissionError):
         return "was removed, or may not be read"
+    if "already open for write" in str(error):
+        return "is still open for writing in another program, or that program was killed"
     return "is damaged, or not all of it is HDF5 (the HDF5 library cannot read it)"
 
 
@@ -358,8 +364,6 @@ def _limit_memory() -> None:
 def _limit_time(seconds: float) -> None:
     """End this process after that much processor time; 0 for no limit."""
     if sys.platform != "win32":
-        import signal
-
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 

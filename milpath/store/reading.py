@@ -44,7 +44,8 @@ def open_h5(path: Path, kind: str) -> Iterator[SafeH5]:
         except MissingFooterError as error:
             raise StoredFileError(
                 f"{path.name}: was modified outside milpath: {error}, or it is of another program; "
-                f"expected a {kind} file as milpath wrote it; create it again"
+                f"expected a {kind} file as milpath wrote it; milpath check --reseal gives a valid "
+                "one its checksums back"
             ) from None
         except (ChecksumError, OSError) as error:
             raise StoredFileError(

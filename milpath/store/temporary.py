@@ -48,25 +48,63 @@ def create_temp(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def create_temp_folder(folder: Path) -> Iterator[Path]:
-    """Create a folder in `folder` that every user may write in; it is removed at the end."""
-    path = Path(tempfile.mkdtemp(prefix=_PREFIX + _RUN, dir=folder))
+    """Create a locked folder in `folder`; it is removed at the end.
+
+    Those who may write in `folder` may write in it too. Raises `OSError`.
+    """
+    path, lock = _create_run_folder(folder)
     try:
-        path.chmod(0o777)  # workers may run as another user
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def remove_stale_temps(folder: Path) -> None:
-    """Remove temporary files of ended processes in a folder and its direct subfolders."""
+    """Remove temporary files and folders of ended processes in a folder, files in its subfolders.
+
+    Only direct subfolders are searched.
+    """
     with suppress(OSError):  # the run can go on without it
         subfolders = [each for each in folder.iterdir() if each.is_dir()]
         for holder in (folder, *subfolders):
             for part in holder.glob(f"{_PREFIX}*{_SUFFIX}"):
                 _remove_if_dead(part)
         for run in folder.glob(f"{_PREFIX}{_RUN}*"):
-            if _age(run) > _STALE_SECONDS:
-                shutil.rmtree(run, ignore_errors=True)
+            _remove_if_dead(run)
+
+
+def _create_run_folder(folder: Path) -> tuple[Path, int | None]:
+    """Create a folder; return it and the descriptor that holds its lock, None without locks."""
+    while True:
+        prefix = f"{_PREFIX}{_RUN}{host_tag(folder)}-"
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+        with suppress(FileNotFoundError):  # another run removed it before it was locked
+            path.chmod(0o700 | _writers(folder))
+            lock = _lock_folder(path)
+            if lock is None:  # without locks its name must not have the host tag
+                return path.rename(folder / path.name.replace(prefix, _PREFIX + _RUN)), None
+            if path.exists():
+                return path, lock
+            os.close(lock)
+
+
+def _writers(folder: Path) -> int:
+    """Return full permissions for the group and for others where they may write in `folder`."""
+    mode = folder.stat().st_mode
+    return (0o070 if mode & 0o020 else 0) | (0o007 if mode & 0o002 else 0)
+
+
+def _lock_folder(path: Path) -> int | None:
+    """Lock a folder; return the descriptor that holds the lock, None where that is not possible."""
+    if sys.platform == "win32":
+        return None
+    number = os.open(path, os.O_RDONLY)
+    if take_lock(number):
+        return number
+    os.close(number)
+    return None
 
 
 def _create_part(folder: Path) -> tuple[Path, int | None]:
@@ -88,15 +126,17 @@ def _create_part(folder: Path) -> tuple[Path, int | None]:
         # else another run removed it before it was locked
 
 
-def _remove_if_dead(part: Path) -> None:
+def _remove_if_dead(temp: Path) -> None:
     with suppress(OSError):
-        number = os.open(part, os.O_RDWR)
+        is_folder = temp.is_dir()
+        number = os.open(temp, os.O_RDONLY if is_folder else os.O_RDWR)
         try:
             locked = take_lock(number)  # held while it is removed
-            tag = host_tag(part.parent)
-            ours = tag != "" and part.name.startswith(f"{_PREFIX}{tag}-")
-            if (locked and ours) or (locked is not False and _age(part) > _STALE_SECONDS):
-                part.unlink()
+            tag = host_tag(temp.parent)
+            start = _PREFIX + (_RUN if is_folder else "") + tag
+            ours = tag != "" and temp.name.startswith(f"{start}-")
+            if (locked and ours) or (locked is not False and _age(temp) > _STALE_SECONDS):
+                shutil.rmtree(temp) if is_folder else temp.unlink()
         finally:
             os.close(number)
 

@@ -10,11 +10,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from random import Random
 
 import pytest
+from support.farm import wait_for
 
-from milpath.cli.runs import STOPPED, handle_sigterm
+from milpath.cli.ending import STOPPED
+from milpath.cli.runs import handle_sigterm
 from milpath.cohort.workitem import WorkItem
 from milpath.errors import OutputError
 from milpath.runs import Outcome, RequireFolder, run_job
@@ -156,6 +160,90 @@ def test_sigterm_outside_a_run_exits_as_ctrl_c_does(tmp_path: Path) -> None:
         run.terminate()
         assert run.stderr.read() == "milpath: stopped; the files that were finished are kept\n"
     assert run.returncode == STOPPED
+
+
+# -- Ctrl-C -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_ctrl_c_however_often_ends_the_command_once(
+    slides: Path, tmp_path: Path, workers: int, seed: int
+) -> None:
+    random = Random(seed)
+    words = command("tile", slides, "--out", tmp_path, "--mpp", "1", "--patch-size", "16")
+    with subprocess.Popen(
+        [*words, "-w", str(workers)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a background process of a shell ignores Ctrl-C by default
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as run:
+        assert run.stdout is not None
+        if random.random() < 0.7:  # else it may still start its processes
+            run.stdout.readline()
+        else:
+            wait_for(lambda: any(tmp_path.glob("runlog/*")))
+        for _ in range(random.randint(2, 5)):
+            os.killpg(run.pid, signal.SIGINT)
+            time.sleep(random.choice([0, 0.001, 0.02]) * random.random())
+        said = run.communicate(timeout=30)[1]
+    assert run.returncode == 130
+    assert said.endswith("milpath: interrupted; the files that were finished are kept\n")
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
+    wait_for(lambda: not living_processes(run.pid))
+    assert not list(tmp_path.rglob("*.part"))
+    (found,) = read_runlogs(tmp_path)
+    assert found.how == "ended by KeyboardInterrupt"
+
+
+def living_processes(group: int) -> list[str]:
+    """States of the processes of a group that have not ended."""
+    listed = subprocess.run(
+        ["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True
+    )
+    states = [line.split() for line in listed.stdout.splitlines()]
+    return [state for each, state in states if int(each) == group and not state.startswith("Z")]
+
+
+def test_ctrl_c_that_python_cannot_raise_ends_the_command_nevertheless() -> None:
+    code = (
+        "import os, signal, time, milpath.cli as cli\n"
+        "class Closing:\n"
+        "    def __del__(self): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.01)\n"
+        "def app(**_):\n"
+        "    for _ in range(500):\n"
+        "        Closing()\n"
+        "        time.sleep(0.01)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "cli.app = app\n"
+        "cli.main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 130
+    assert run.stderr == "milpath: interrupted; the files that were finished are kept\n"
+
+
+def test_a_command_that_ignores_ctrl_c_ends_nevertheless() -> None:
+    code = (
+        "import signal, threading, time, milpath.cli as cli, milpath.cli.ending as ending\n"
+        "ending._END_SECONDS = 0.5\n"
+        "def app(**_):\n"
+        "    threading.Thread(target=time.sleep, args=[600]).start()\n"
+        "    try: signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt: time.sleep(600)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "cli.app = app\n"
+        "cli.main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 130
+    assert run.stderr == "milpath: interrupted; the files that were finished are kept\n"
 
 
 # -- folders that vanish -----------------------------------------------------------------------

@@ -10,12 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from matplotlib.colors import ListedColormap, LogNorm
 from numpy.typing import NDArray
 from support.predicting import all_places, extent, make_grid, make_prediction
 
 from milpath.figures.canvas import round_length
+from milpath.figures.colormap import colour_scale
 from milpath.figures.heatmap import Heatmap, render_heatmap
-from milpath.figures.overlay import blend, overlay_title, render_overlay, write_overlay
+from milpath.figures.overlay import (
+    _logarithmic_ticks,
+    blend,
+    overlay_title,
+    render_overlay,
+    write_overlay,
+)
 from milpath.formats.prediction import Prediction
 from milpath.slides.lattice import Lattice
 from milpath.slides.slide import Slide
@@ -155,3 +163,41 @@ def test_a_length_is_rounded_down_to_1_2_or_5() -> None:
         assert f"{length:e}"[0] in "125"
         assert float(f"{length:.0e}") == pytest.approx(length)
     assert round_length(1000.0) == 1000
+
+
+def test_a_colour_scale_from_outside_decides_on_what_is_drawn(slide: Slide) -> None:
+    heatmap = render_heatmap(make_prediction(make_grid(all_places(6, 5), 128, 96, ORIGIN)))
+    thumbnail = fit_thumbnail(slide, 300)
+    norm, colours = colour_scale(heatmap)
+    hidden = ListedColormap(np.zeros((4, 4)))
+    np.testing.assert_array_equal(blend(heatmap, thumbnail, (norm, hidden)), thumbnail.rgb)
+    np.testing.assert_array_equal(
+        blend(heatmap, thumbnail, (norm, colours)), blend(heatmap, thumbnail)
+    )
+    title = "t"
+    plain = np.asarray(render_overlay(slide, heatmap, title, max_px=200))
+    narrow = np.asarray(
+        render_overlay(slide, heatmap, title, max_px=200, scale=(LogNorm(0.9, 1.1), colours))
+    )
+    rows = slice(-60, None)  # the colour bar
+    assert (plain[rows] != narrow[rows]).any()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.1, 10.0, [0.1, 0.2, 0.5, 1, 2, 5, 10]),
+        (0.5, 4.0, [0.5, 1, 2]),
+        (1.1, 1.9, [1.1, 1.9]),
+        (0.01, 0.1, [0.01, 0.02, 0.05, 0.1]),
+    ],
+)
+def test_the_ticks_of_a_logarithmic_scale_lie_within_it(
+    low: float, high: float, expected: list[float]
+) -> None:
+    assert _logarithmic_ticks(low, high) == pytest.approx(expected)
+
+
+def test_a_title_names_a_member(slide: Slide) -> None:
+    prediction = make_prediction(make_grid(all_places(6, 5), 128, 96, ORIGIN))
+    assert overlay_title(prediction, "S1, member 2").startswith("S1, member 2: ")

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.drawing import FACTS
 
 from milpath.errors import StoredFileError
-from milpath.formats.model_spec import BundleSpec, EncoderSpec, read_bundle_spec, read_record
+from milpath.formats.model_spec import (
+    BundleSpec,
+    EncoderSpec,
+    mark_slide,
+    read_bundle_spec,
+    read_record,
+)
 from milpath.params import HeadParams, TileParams
 
 SPEC = BundleSpec(
@@ -79,3 +87,20 @@ def test_a_folder_without_a_model_raises(tmp_path: Path) -> None:
         read_bundle_spec(tmp_path)
     with pytest.raises(StoredFileError, match="cannot be read"):
         read_record(EncoderSpec, tmp_path / "none.json")
+
+
+# -- training slides -----------------------------------------------------------------------------
+
+
+def test_a_model_recognises_the_slides_it_has_seen_by_their_contents_alone() -> None:
+    seen, new = replace(FACTS, quickhash="q1", content_hash="c1"), replace(FACTS, quickhash="q2")
+    spec = SPEC.model_copy(update={"seen": (mark_slide(seen),)})
+    assert spec.has_seen(replace(seen, slide_id="renamed", mpp_x=0.3))
+    assert not spec.has_seen(new)
+    assert not spec.has_seen(replace(seen, content_hash="c2"))
+
+
+def test_a_slide_is_recognised_that_was_seen_before_there_were_hashes_of_contents() -> None:
+    old = replace(FACTS, quickhash="q1", content_hash=None)
+    spec = SPEC.model_copy(update={"seen": (mark_slide(old),)})
+    assert spec.has_seen(replace(old, content_hash="c1"))

@@ -29,7 +29,9 @@ from support.nn_tools import (
 
 from milpath.cohort.cohort import Cohort, SlideEntry
 from milpath.errors import UsageError
+from milpath.figures.overlay import SEEN, overlay_title
 from milpath.formats.bag import Bag
+from milpath.formats.layout import bag_path, metrics_path
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn import fit
 from milpath.nn import train as training
@@ -39,7 +41,7 @@ from milpath.nn.classify import Classifier
 from milpath.nn.data import BagSequence
 from milpath.nn.embed import Embedder
 from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
-from milpath.nn.predict import prepare_model
+from milpath.nn.predict import load_model, predict_bag, prepare_model
 from milpath.nn.train import TrainReport, train_cohort
 from milpath.params import TrainParams
 
@@ -60,6 +62,14 @@ def test_three_classes_are_trained_from_cohort_to_model(tmp_path: Path) -> None:
     cohort = make_cohort(tmp_path, [f"c{bag.label}" for bag in made.records])
     report = train_cohort(cohort, tmp_path / "bags", tmp_path / "model", HEAD_ALONE)
     assert report.spec.class_names == ("c0", "c1", "c2")
+    (sides,) = json.loads(metrics_path(tmp_path / "model").read_text())["folds"]
+    model = load_model(tmp_path / "model")
+    for side, ids in sides.items():
+        for slide_id in ids:
+            with Bag(bag_path(tmp_path / "bags", slide_id)) as bag:
+                prediction = predict_bag(model, bag)
+            assert prediction.in_training == (side != "test")
+            assert (SEEN in overlay_title(prediction)) == prediction.in_training
     assert report.evaluation.pooled["auc"].value == pytest.approx(1, abs=0.1)
     rows = read_csv(tmp_path / "model" / "held_out.csv")
     assert {row["label"] for row in rows} == {"c0", "c1", "c2"}
@@ -246,7 +256,7 @@ def test_features_of_another_encoder_raise(
 def test_bags_without_features_raise_when_the_head_is_trained_alone(
     tiled: TiledCohort, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="do not all have features of one encoder"):
+    with pytest.raises(UsageError, match=r"12 slides have no features in .*; run milpath embed"):
         train_cohort(tiled.cohort, tiled.bags, tmp_path / "model", HEAD_ALONE)
 
 
@@ -283,7 +293,7 @@ def test_slides_without_tissue_are_left_out_and_recorded(tmp_path: Path) -> None
     for number in range(7):
         make_bag(tmp_path, f"b{number}", random_patches(0 if number == 3 else 2))
     cohort = make_cohort(tmp_path, "aaabbbb")
-    with pytest.raises(UsageError, match="do not all have"):
+    with pytest.raises(UsageError, match="6 slides have no features"):
         train_cohort(cohort, tmp_path, tmp_path / "model", HEAD_ALONE)
     report = train_cohort(
         cohort, tmp_path, tmp_path / "model", QUICK.model_copy(update={"epochs": 1})

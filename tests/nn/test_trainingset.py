@@ -76,15 +76,47 @@ def test_features_of_some_bags_or_of_two_encoders_do_not_count(
 # -- what is refused -----------------------------------------------------------------------------
 
 
-def test_a_slide_without_a_label_raises(bags: Path) -> None:
-    with pytest.raises(UsageError, match=r"made: 1 slide has no label .*: b1; expected one"):
-        gather_bags(make_cohort(bags, ("a", None, "b", "b", "b")), bags)
+def test_all_slides_that_lack_something_are_listed_and_what_to_do(bags: Path) -> None:
+    for slide_id in ("b3", "b2"):
+        (bags / f"{slide_id}.h5").unlink()
+    cohort = make_cohort(bags, ("a", None, "b", "b", "b"))
+    with pytest.raises(UsageError) as refused:
+        gather_bags(cohort, bags)
+    assert str(refused.value) == (
+        "made: 1 slide has no label (empty, or NA, nan, None, null): b1, 2 slides have no bag in "
+        f"{bags}: b2, b3; write the labels, run milpath tile on this CSV first, or leave them out "
+        "with --skip-missing"
+    )
 
 
-def test_a_slide_without_a_bag_raises(bags: Path) -> None:
+def test_slides_that_lack_something_are_left_out_on_request_and_all_are_said(
+    bags: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (bags / "b3.h5").unlink()
-    with pytest.raises(UsageError, match=r"slide 'b3' has no bag in .*; run milpath tile on this"):
-        gather_bags(make_cohort(bags, LABELS), bags)
+    found = gather_bags(make_cohort(bags, ("a", None, "b", "b", "b")), bags, skip_missing=True)
+    assert [bag.slide_id for bag in found.bags] == ["b0", "b2", "b4"]
+    assert found.cohort.class_names == ("a", "b")
+    assert found.skipped == {"label": ["b1"], "bag": ["b3"]}
+    assert caplog.messages == [
+        "made: left out, 1 slide has no label: b1",
+        "made: left out, 1 slide has no bag: b3",
+    ]
+
+
+def test_slides_without_features_are_named_and_left_out_on_request(bags: Path) -> None:
+    embed(bags, range(3))
+    cohort = make_cohort(bags, ("a", "b", "b", "b", "b"))
+    with pytest.raises(UsageError, match=r"2 slides have no features in .*: b3, b4; run milpath e"):
+        gather_bags(cohort, bags, "features")
+    found = gather_bags(cohort, bags, "features", skip_missing=True)
+    assert [bag.slide_id for bag in found.bags] == ["b0", "b1", "b2"]
+    assert found.encoder == ("small", "code")
+
+
+def test_a_class_that_is_left_out_wholly_raises(bags: Path) -> None:
+    (bags / "b1.h5").unlink()
+    with pytest.raises(UsageError, match="no slide of class 'a' has both a label and a bag"):
+        gather_bags(make_cohort(bags, LABELS), bags, skip_missing=True)
 
 
 @pytest.mark.parametrize(("labels", "found"), [((None, None), "none"), (("a", "a"), "a")])

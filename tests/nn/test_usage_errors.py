@@ -69,8 +69,8 @@ def test_wrong_options_and_files_raise_before_keras_is_imported(folder: Path) ->
     expected = [
         "--epochs",
         "--negative normal: ",
-        "has no bag in missing",
-        "run milpath embed bags first",
+        "have no bag in missing",
+        "run milpath embed on the bags",
         "needs at least",
         "missing.npz: no such file",
         "--target",

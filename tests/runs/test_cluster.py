@@ -123,6 +123,18 @@ def test_a_slide_that_kills_every_worker_fails_alone(farm: Farm, tmp_path: Path)
     assert found == dict.fromkeys("abcd", ("ok", "done"))
 
 
+def test_a_slide_that_takes_too_long_fails_alone(farm: Farm, tmp_path: Path) -> None:
+    names = ["hang", "a", "b", "bad", "c"]
+    with join_cluster(str(farm.file), tmp_path, [], timeout=2.0) as cluster:
+        found = summary(list(run_job(work, entries(*names), cluster)))
+    status, message = found.pop("hang")
+    assert status == "failed"
+    assert message.startswith("hang: took longer than --slide-timeout 2 s")
+    assert found.pop("bad") == ("failed", "bad: cannot be read")
+    assert found == dict.fromkeys("abc", ("ok", "done"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_result_that_cannot_be_written_stops_the_run(farm: Farm, tmp_path: Path) -> None:
     with (
         join_cluster(str(farm.file), tmp_path, []) as cluster,
@@ -272,6 +284,13 @@ def test_a_worker_of_several_threads_raises(tmp_path: Path) -> None:
         check_worker(requirements_of(tmp_path), worker(threads=2))
 
 
+def test_a_worker_without_nanny_raises_where_slow_slides_end_it(tmp_path: Path) -> None:
+    requirements = WorkerRequirements(__version__, tmp_path, (), timeout=60.0)
+    assert check_worker(requirements, worker()) >= 1
+    with pytest.raises(UsageError, match="w1 has no nanny, which replaces it"):
+        check_worker(requirements, worker(nanny=None))
+
+
 def test_a_worker_with_different_files_raises(tmp_path: Path) -> None:
     slide = tmp_path / "a.svs"
     slide.write_text("a slide")
@@ -325,6 +344,6 @@ def requirements_of(folder: Path, files: tuple[tuple[Path, int], ...] = ()) -> W
     return WorkerRequirements(__version__, folder, files)
 
 
-def worker(threads: int = 1) -> Any:
+def worker(threads: int = 1, nanny: str | None = "n1") -> Any:
     """As much of a Dask worker as is asked."""
-    return SimpleNamespace(address="w1", state=SimpleNamespace(nthreads=threads))
+    return SimpleNamespace(address="w1", state=SimpleNamespace(nthreads=threads), nanny=nanny)

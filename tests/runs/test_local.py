@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import pickle
 import subprocess
 import sys
@@ -104,6 +105,30 @@ def test_a_worker_that_dies_fails_only_its_slide() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_slide_that_takes_too_long_fails_alone(workers: int) -> None:
+    names = ["hang", "a", "hang2", "bad", "b"]
+    backend = choose_local(workers, len(names), timeout=2.0)
+    found = {one.slide_id: one for one in run_job(work, entries(*names), backend)}
+    for name in ("hang", "hang2"):
+        assert found[name].status == "failed"
+        assert found[name].message.startswith(f"{name}: took longer than --slide-timeout 2 s")
+        assert found[name].seconds == 2
+    assert found["bad"].message == "bad: cannot be read"
+    assert [found[name].status for name in "ab"] == ["ok", "ok"]
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_given_up_leaves_no_process() -> None:
+    run = run_job(work, entries("hang", "a", "b"), 2)
+    assert next(run).slide_id == "a"
+    assert len(multiprocessing.active_children()) == 2
+    run.close()  # type: ignore[attr-defined]
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
 def test_a_job_that_cannot_be_pickled_raises() -> None:
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         list(run_job(lambda entry: work(entry), entries("a", "b"), 2))
@@ -135,6 +160,7 @@ def test_no_more_processes_are_used_than_there_are_slides() -> None:
     assert choose_local(4, 1, processors=8) == choose_local(1, 9, 8) == Inline(threads=8)
     assert choose_local(4, 2, processors=2) == Processes(2, threads=1)
     assert choose_local(4, 0) == Inline()
+    assert choose_local(1, 9, 8, timeout=60.0) == Processes(1, threads=8, timeout=60.0)
 
 
 def test_local_backends_do_not_import_dask() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import zlib
@@ -111,6 +112,17 @@ def test_values_in_groups_scalars_texts_and_small_datasets_are_read(
         assert "a/b" not in found
 
 
+def test_truth_values_are_0_or_1_whatever_byte_is_stored(
+    tmp_path: Path, probe: ForeignProbe
+) -> None:
+    path = draw(tmp_path / "a.h5", data=np.ones(9, np.bool_))
+    data = path.read_bytes()
+    assert data.count(bytes([1] * 9)) == 1
+    path.write_bytes(data.replace(bytes([1] * 9), bytes([0, 2, 255] * 3)))
+    with open_foreign_h5(path, probe) as found:
+        assert read_any(found, "x").view(np.uint8).tolist() == [0, 1, 1] * 3
+
+
 def test_attributes_are_plain_python_values_and_others_are_left_out(
     tmp_path: Path, probe: ForeignProbe
 ) -> None:
@@ -211,6 +223,20 @@ def many_attrs(h5: h5py.File) -> None:
         h5["x"].attrs[f"a{number}"] = number
 
 
+def add_bfloat16(h5: h5py.File) -> None:
+    kind = h5py.h5t.IEEE_F16LE.copy()
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_ebias(127)
+    h5py.h5d.create(h5.id, b"y", kind, h5py.h5s.create_simple((3,))).write(
+        h5py.h5s.ALL, h5py.h5s.ALL, np.ones(3, np.float32)
+    )
+
+
+def leave_out_a_chunk(h5: h5py.File) -> None:
+    made = h5.create_dataset("y", (30,), "f4", chunks=(10,))
+    made[:10] = made[20:] = 1
+
+
 WHOLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "absent": (lambda path: None, "there is no such file; check the path"),
     "folder": (lambda path: path.mkdir(), "there is no such file; check the path"),
@@ -221,8 +247,8 @@ WHOLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "deep": (add(nest), "holds groups in groups"),
     "attributes": (add(many_attrs), "holds more than 1000 attributes"),
     "groups": (
-        add(lambda h5: [h5.create_group(f"{n}") for n in range(10_001)]),
-        "holds more than 10000",
+        add(lambda h5: [h5.create_group(f"{n}") for n in range(20_001)]),
+        "holds more than 20000",
     ),
 }
 ONE: dict[str, tuple[Callable[[h5py.File], object], str]] = {
@@ -232,6 +258,8 @@ ONE: dict[str, tuple[Callable[[h5py.File], object], str]] = {
     "compound": (lambda h5: h5.create_dataset("y", 3, [("a", "i4")]), "other values than plain"),
     "complex": (lambda h5: h5.create_dataset("y", 3, "c8"), "other values than plain"),
     "long float": (lambda h5: h5.create_dataset("y", 3, "f16"), "other values than plain"),
+    "bfloat16": (add_bfloat16, "a number type that NumPy lacks, such as bfloat16"),
+    "a chunk is missing": (leave_out_a_chunk, "declares more numbers than the file holds"),
     "never written": (lambda h5: h5.create_dataset("y", (9, 9), "f4"), "declares more numbers"),
     "bomb": (
         lambda h5: h5.create_dataset("y", (1 << 40,), "f4", chunks=(1 << 28,)),
@@ -264,6 +292,32 @@ def test_a_file_that_cannot_be_read_is_refused_in_one_line(
     ):
         pass
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("libver", [None, "latest"])
+def test_a_file_damaged_anywhere_is_read_or_refused_in_one_line(
+    tmp_path: Path, probe: ForeignProbe, libver: str | None
+) -> None:
+    path = draw(tmp_path / "a.h5", libver, chunks=(10, 4), compression="gzip", shuffle=True)
+    with h5py.File(path, "r+") as h5:
+        h5["y"], h5["texts"], h5.attrs["names"] = NUMBERS[:3], ["a", "b"], ["c", "d"]
+    whole = path.read_bytes()
+    messages: list[str] = []
+    for place in RNG.integers(0, len(whole), 300).tolist():
+        data = bytearray(whole)
+        data[place] ^= 1 << int(RNG.integers(0, 8))
+        path.write_bytes(data)
+        try:
+            with open_foreign_h5(path, probe) as found:
+                for name in found.names:
+                    found.shape(name)
+                    if found.dtype(name) != "str":
+                        read_any(found, name)
+        except StoredFileError as error:
+            messages.append(str(error))
+    assert all(message.isprintable() for message in messages)
+    assert 10 < len(messages) < 290
 
 
 @pytest.mark.parametrize("fault", ONE)
@@ -341,6 +395,37 @@ def test_a_file_that_ends_the_child_process_is_refused_and_the_next_one_is_read(
             assert list(one.describe(path).datasets) == ["x"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_signals_to_all_processes_of_a_command_do_not_end_the_child_process(
+    tmp_path: Path,
+) -> None:
+    with ForeignProbe() as one:
+        path = draw(tmp_path / "a.h5")
+        one.describe(path)
+        process = one._process
+        assert process is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+            assert list(one.describe(path).datasets) == ["x"]
+        assert one._process is process
+
+
+def test_a_file_that_is_still_written_is_refused_as_such(
+    tmp_path: Path, probe: ForeignProbe
+) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="latest") as h5:
+        h5["x"] = NUMBERS
+        h5.flush()
+        with (
+            pytest.raises(StoredFileError, match=r"^a\.h5: is still open for writing"),
+            open_foreign_h5(path, probe),
+        ):
+            pass
+    with open_foreign_h5(path, probe) as found:
+        np.testing.assert_array_equal(read_any(found, "x"), NUMBERS)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_child_process_has_limits_of_memory_and_time_and_ends_with_its_parent(
     tmp_path: Path,
@@ -375,7 +460,7 @@ def test_a_description_that_never_ends_is_ended_by_its_limit_of_processor_time(
     path = draw(tmp_path / "a.h5")
     done = subprocess.run(
         [sys.executable, "-c", LOOP],
-        input=json.dumps(str(path)).encode(),
+        input=json.dumps([str(path), 0.3]).encode(),
         capture_output=True,
         timeout=60,
         check=False,

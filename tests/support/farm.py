@@ -105,6 +105,8 @@ def work(item: WorkItem, mark: str = "") -> Outcome:
         raise KeyError("two\nlines")
     if name.startswith("full"):
         raise OutputError(f"{name}: cannot be written")
+    if name.startswith("hang"):
+        os.read(os.pipe()[0], 1)
     if name.startswith("die"):
         os._exit(9)
     return Outcome(name, "ok", f"done{mark}", Letters(len(name)))

@@ -456,7 +456,9 @@ def test_an_export_of_a_difference_carries_the_difference(
     names = "noise-ü attention, member 0 minus noise-ü attention, member 1"
     assert titles[0] == f"difference: {names}"
     assert titles[1].startswith("noise-ü attention, member 0: ")
-    assert "difference: " in viewer.canvas.overlays.text.text
+    caption = " ".join(viewer.canvas.overlays.text.text.replace("\N{NO-BREAK SPACE}", "").split())
+    assert caption.endswith(f"attention, relative to the slide's mean: {names}")
+    assert caption.startswith("noise-ü attention, member 0: ")
     assert f"difference displayed: {130 * expected[7]:+.3g}" in inspection.describe_patch(7)
 
 

@@ -324,6 +324,37 @@ def test_shows_the_intact_parts_of_a_damaged_slide(
         viewer.layers.clear()
 
 
+def test_the_panel_follows_the_controls_of_the_layer(
+    viewer: Viewer, slide_file: Path, tmp_path: Path, predict_slide: Callable[..., Prediction]
+) -> None:
+    write_prediction(tmp_path / "a.prediction.h5", predict_slide())
+    panel = fill_viewer(viewer, slide_file, [tmp_path / "a.prediction.h5"])
+    layer, inspector = panel.inspection.layer, panel.inspector
+    assert layer is not None
+    layer.colormap = "magma"
+    assert inspector.palette_name.currentText() == "magma (napari)"
+    inspector.threshold.setValue(40)
+    inspector.palette_name.activated.emit(inspector.palette_name.currentIndex())
+    assert getattr(panel.inspection.settings.palette, "name", "") == "magma"
+    assert panel.inspection.settings.threshold == 0.4
+    layer.opacity = 0.3
+    assert inspector.opacity.value() == 30
+    assert inspector.hidden.isHidden()
+    layer.visible = False
+    assert not inspector.hidden.isHidden()
+    assert not viewer.canvas.overlays.text.visible
+    layer.visible = True
+    assert inspector.hidden.isHidden()
+    layer.name = "reader A"
+    assert inspector.source.currentText() == "reader A"
+    inspector.palette_name.setCurrentText("default")
+    inspector.palette_name.activated.emit(0)
+    assert panel.inspection.settings.palette is None
+    assert inspector.palette_name.findText("magma (napari)") == -1
+    close_slides(viewer)
+    panel.stop()
+
+
 def test_the_panel_says_that_a_slide_is_gone_and_shows_it_again(
     viewer: Viewer, slide_file: Path
 ) -> None:

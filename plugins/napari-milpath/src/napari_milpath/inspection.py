@@ -52,6 +52,7 @@ _PATCH_ON_SCREEN_PX = 250  # width of the current patch after `go_to`
 _BOX = "milpath patch"
 _CAPTION_LETTERS = 40  # per line, so that the scale bar fits beside it
 _CAPTION_POINTS = 8.0
+_LINES_PER_BLANK = 6  # napari makes the box of many lines too low by about a tenth
 _BACKGROUND = "white"  # of legends, as the slide's background
 _BOX_WIDTH = 1 / 16  # of the patch's side: visible at the zoom of the whole slide
 _BOX_COLOUR = "black"  # visible on tissue, background and every colormap
@@ -197,6 +198,8 @@ class Inspection:
         if self._drawing or self.image is None or layer is None or event.source is not layer:
             return
         if event.type == "colormap":
+            if layer.colormap.same_colors(self.image.colormap):
+                return  # napari's own list of colormaps sets it again
             self.settings = replace(self.settings, palette=layer.colormap)
         self.image = follow_layer(self.image, layer)
         self._draw(new_scores=False, new_palette=event.type == "colormap")
@@ -323,11 +326,15 @@ class Inspection:
         text = self.viewer.canvas.overlays.text
         text.visible = False
         if self.source is not None and self.image is not None and not self.hidden:
-            lines = (*self.describe(), self.image.label, *[FORCED] * self.forced)
-            text.text = "\n".join(
-                f"{line}\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}"
-                for each in lines
+            facts = self.describe()[1:] if self.subtracted is not None else self.describe()
+            lines = [
+                line
+                for each in (*facts, self.image.label, *[FORCED] * self.forced)
                 for line in wrap(each, _CAPTION_LETTERS)
+            ]
+            blank = [""] * (len(lines) // _LINES_PER_BLANK)
+            text.text = "\n".join(
+                f"{line}\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}" for line in (*blank, *lines)
             )
             text.position, text.color = "bottom_left", "black"
             text.font_size = _CAPTION_POINTS
