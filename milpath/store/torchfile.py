@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import io
 import math
-import pickletools
 import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pickletools import genops
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -167,8 +167,9 @@ def _read_archive(file: IO[bytes]) -> TorchContents:
             return _collect(root, load)
     except (zipfile.BadZipFile, EOFError, struct.error, RuntimeError, ValueError) as error:
         raise _RefusedError(
-            f"the ZIP archive of torch.save is cut short or damaged ({_shorten(error)}); "
-            "copy or save it again"
+            f"the ZIP archive of torch.save is cut short, damaged or without checksums "
+            f"({_shorten(error)}); copy it, or save it again with checksums "
+            "(torch.serialization.set_crc32_options)"
         ) from None
 
 
@@ -316,7 +317,7 @@ class _Machine:
     def run(self) -> Any:
         """Return the object: containers, plain values and `_Tensor`; raises `_RefusedError`."""
         try:
-            for opcode, arg, _ in pickletools.genops(self._file):
+            for opcode, arg, _ in genops(self._file):
                 if opcode.name == "STOP":
                     (root,) = self._stack
                     return root
