@@ -23,6 +23,7 @@ _MAX_HEADER_BYTES = 10_000
 _MAX_MEMBERS = 1_000
 _MAX_UNPACKED_BYTES = 64 << 20
 _MAX_UNPACKED_RATIO = 20  # features hardly shrink when they are packed
+_BLOCK_BYTES = 1 << 20
 _PLAIN_TYPE = re.compile(r"[<>|=]?([biuf][1248]|[SU][0-9]{1,4})")
 
 
@@ -102,10 +103,13 @@ def _read_array(file: IO[bytes], size: int) -> NDArray[Any]:
             f"its header declares {expected} bytes for shape {shape}, {size - used} are there; "
             "copy or save it again"
         )
-    data = file.read(expected)
-    if len(data) != expected:
-        raise _RefusedError("cut short; copy or save it again")
-    array = np.ndarray(shape, dtype, data, order="F" if header["fortran_order"] else "C")
+    data = np.empty(expected, np.uint8)
+    for at in range(0, expected, _BLOCK_BYTES):
+        block = file.read(min(_BLOCK_BYTES, expected - at))
+        if len(block) != min(_BLOCK_BYTES, expected - at):
+            raise _RefusedError("cut short; copy or save it again")
+        data[at : at + len(block)] = np.frombuffer(block, np.uint8)
+    array = np.ndarray(shape, dtype, data.data, order="F" if header["fortran_order"] else "C")
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import io
 import math
-import pickletools
 import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pickletools import genops
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -28,7 +28,7 @@ from milpath.errors import StoredFileError
 _MAX_PICKLE_BYTES = 4 << 20  # a tensor takes about 200 bytes
 _MAX_DIRECTORY_BYTES = 8 << 20  # of a ZIP archive
 _MAX_VALUES = 20_000
-_MAX_DEPTH = 4  # of containers in containers
+_MAX_DEPTH = 8  # of containers in containers
 _MAX_AXES = 8
 _MAX_EDGE = 1 << 40
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -167,8 +167,9 @@ def _read_archive(file: IO[bytes]) -> TorchContents:
             return _collect(root, load)
     except (zipfile.BadZipFile, EOFError, struct.error, RuntimeError, ValueError) as error:
         raise _RefusedError(
-            f"the ZIP archive of torch.save is cut short or damaged ({_shorten(error)}); "
-            "copy or save it again"
+            f"the ZIP archive of torch.save is cut short, damaged or without checksums "
+            f"({_shorten(error)}); copy it, or save it again with checksums "
+            "(torch.serialization.set_crc32_options)"
         ) from None
 
 
@@ -272,9 +273,7 @@ def _collect(root: object, load: Callable[[_Storage], NDArray[Any]]) -> TorchCon
     tensors: dict[str, NDArray[Any]] = {}
     values: dict[str, Any] = {}
     loaded: dict[str, NDArray[Any]] = {}
-    for count, (name, value) in enumerate(_walk("", root, 0)):
-        if count >= _MAX_VALUES:
-            raise _RefusedError(f"holds more than {_MAX_VALUES} values; {_REMEDY}")
+    for name, value in _walk(root):
         if isinstance(value, _Tensor):
             key = value.storage.key
             if key not in loaded:
@@ -285,17 +284,25 @@ def _collect(root: object, load: Callable[[_Storage], NDArray[Any]]) -> TorchCon
     return TorchContents(tensors, values)
 
 
-def _walk(name: str, value: object, depth: int) -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict | list | tuple):
-        if depth >= _MAX_DEPTH:
-            raise _RefusedError(f"holds containers deeper than {_MAX_DEPTH}; {_REMEDY}")
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            yield from _walk(f"{name}/{key}" if depth else str(key), item, depth + 1)
-    elif value is None or isinstance(value, _Tensor | str | int | float):
-        yield name, value
-    else:
-        raise _RefusedError(f"holds something that is not a tensor; {_REMEDY}")
+def _walk(root: object) -> Iterator[tuple[str, object]]:
+    """Yield what is not a container by name, depth first; containers may hold one another."""
+    left: list[tuple[tuple[str, ...], object]] = [((), root)]
+    visits = 0
+    while left:
+        names, value = left.pop()
+        if isinstance(value, dict | list | tuple):
+            items = list(value.items() if isinstance(value, dict) else enumerate(value))
+            visits += len(items)
+            if visits > _MAX_VALUES or len(names) >= _MAX_DEPTH:
+                raise _RefusedError(
+                    f"holds more than {_MAX_VALUES} values, or containers deeper than "
+                    f"{_MAX_DEPTH}; {_REMEDY}"
+                )
+            left.extend(((*names, str(key)), item) for key, item in reversed(items))
+        elif value is None or isinstance(value, _Tensor | str | int | float):
+            yield "/".join(names), value
+        else:
+            raise _RefusedError(f"holds something that is not a tensor; {_REMEDY}")
 
 
 class _Machine:
@@ -316,7 +323,7 @@ class _Machine:
     def run(self) -> Any:
         """Return the object: containers, plain values and `_Tensor`; raises `_RefusedError`."""
         try:
-            for opcode, arg, _ in pickletools.genops(self._file):
+            for opcode, arg, _ in genops(self._file):
                 if opcode.name == "STOP":
                     (root,) = self._stack
                     return root

@@ -168,6 +168,10 @@ class Evil:
         return (exec, ("raise SystemExit",))
 
 
+LISTS = b"(]q\x00" + b"".join(
+    b"](" + b"h%c" % level * 2000 + b"eq%c" % (level + 1) for level in range(6)
+)
+"""Lists, each of which holds the one before 2,000 times, and no value at all."""
 ROW = np.arange(24, dtype="f4")
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "program": (pickled(pickle.dumps(Evil(), 2)), r"holds __builtin__\.exec, but only tensors"),
@@ -187,9 +191,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "far memo": (pickled(b"\x80\x02Nr\xff\xff\xff\x7fj\x00\x00\x00\x7f."), "pickle is damaged"),
     "long text": (pickled(b"\x80\x02\x8d" + b"\xff" * 7 + b"\x00."), "pickle is damaged"),
     "a tuple as key": (pickled(b"\x80\x02}))s."), "keys are not text"),
-    "a list in itself": (nested, "deeper than 4"),
-    "a loop": (pickled(b"\x80\x02]q\x00(" + b"h\x00" * 30_000 + b"e."), "deeper than 4"),
+    "a list in itself": (nested, "deeper than 8"),
+    "a loop": (pickled(b"\x80\x02]q\x00(" + b"h\x00" * 30_000 + b"e."), "deeper than 8"),
     "many values": (pickled(b"\x80\x02](" + b"N" * 30_000 + b"e."), "more than 20000 values"),
+    "lists of one list": (pickled(b"\x80\x02" + LISTS + b"t."), "more than 20000 values"),
     "a huge pickle": (pickled(b"N" * (5 << 20)), "more than tensors"),
     "large shape": (saved(Tensor(ROW, (25,), (1,))), "does not fit in its 24 numbers"),
     "repeated": (saved(Tensor(ROW, (1 << 30, 24), (0, 1))), "does not fit in its 24 numbers"),

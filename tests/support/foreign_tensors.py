@@ -246,3 +246,69 @@ def write_torchmil_h5(folder: Path, slide_id: str, drawn: Drawn) -> Path:
         with h5py.File(folder / name / f"{slide_id}.h5", "w") as h5:
             h5[name] = array
     return folder / "features" / f"{slide_id}.h5"
+
+
+def write_zarr_array(folder: Path, array: NDArray[Any], version: int = 3) -> None:
+    """Write an array of zarr format 2 or 3 in one chunk that is not compressed."""
+    folder.mkdir(parents=True)
+    chunk = [max(1, edge) for edge in array.shape]
+    shape = list(array.shape)
+    if version == 2:
+        meta: dict[str, Any] = {"shape": shape, "chunks": chunk, "dtype": array.dtype.str}
+        meta |= {"compressor": None, "filters": None, "fill_value": 0, "order": "C"}
+        (folder / ".zarray").write_text(json.dumps(meta | {"zarr_format": 2}))
+        name = ".".join("0" for _ in shape)
+    else:
+        grid = {"name": "regular", "configuration": {"chunk_shape": chunk}}
+        keys = {"name": "default", "configuration": {"separator": "/"}}
+        codecs = [{"name": "bytes", "configuration": {"endian": "little"}}]
+        meta = {"shape": shape, "data_type": str(array.dtype), "chunk_grid": grid, "codecs": codecs}
+        meta |= {"chunk_key_encoding": keys, "fill_value": 0, "attributes": {}}
+        (folder / "zarr.json").write_text(
+            json.dumps(meta | {"zarr_format": 3, "node_type": "array"})
+        )
+        name = "/".join("c" + "0" * len(shape))
+    if array.size:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(array.tobytes())
+
+
+def write_lazyslide(folder: Path, slide_id: str, drawn: Drawn, version: int = 3) -> Path:
+    """Write what LazySlide keeps of a slide; of its tiles only with `write_tiles`."""
+    path = folder / f"{slide_id}.zarr"
+    table = path / "tables" / f"{drawn.encoder}_tiles"
+    write_zarr_array(table / "X", drawn.features, version)
+    write_zarr_array(table / "obs" / "tile_id", np.arange(len(drawn.features)), version)
+    scale = drawn.patch_size_l0 / drawn.patch_px
+    spec = {"width": drawn.patch_px, "height": drawn.patch_px, "mpp": drawn.mpp}
+    attrs = {"tile_spec": {"tiles": spec | {"base_downsample": scale}}}
+    if version == 2:
+        (path / ".zattrs").write_text(json.dumps(attrs))
+    else:
+        meta = {"zarr_format": 3, "node_type": "group", "attributes": attrs}
+        (path / "zarr.json").write_text(json.dumps(meta))
+    return path
+
+
+def write_tiles(path: Path, drawn: Drawn, order: NDArray[Any], stated: bool) -> None:
+    """Write the tiles of LazySlide's store in another order than that of the features.
+
+    Parameters
+    ----------
+    stated : give columns x and y; else only rectangles
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    place = path / "shapes" / "tiles"
+    place.mkdir(parents=True)
+    columns: dict[str, Any] = {"tile_id": order}
+    if stated:
+        columns |= {"x": drawn.coords[order, 0], "y": drawn.coords[order, 1]}
+    columns["geometry"] = [_rectangle(*drawn.coords[at], drawn.patch_size_l0) for at in order]
+    parquet.write_table(pyarrow.table(columns), place / "shapes.parquet")
+
+
+def _rectangle(x: int, y: int, size: int) -> bytes:
+    points = [(x + size, y), (x + size, y + size), (x, y + size), (x, y), (x + size, y)]
+    return struct.pack("<BIII10d", 1, 3, 1, 5, *(value for point in points for value in point))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from milpath.errors import StoredFileError
 
 _T = TypeVar("_T", str, int, float)
+_TOLERANCE = 0.01  # µm per pixel are rounded where they are stated
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def settle(path: Path, what: str, stated: _T | None, hint: _T | None) -> _T | No
     """
     if stated is None or hint is None:
         return hint if stated is None else stated
-    same = stated == hint if isinstance(stated, str) else abs(stated - hint) <= 0.01 * abs(stated)
+    near = isinstance(stated, float) and abs(stated - hint) <= _TOLERANCE * abs(stated)
+    same = near or stated == hint
     if not same:
         raise StoredFileError(
             f"{path.name}: its {what} is {stated}, but {hint} was given; leave that option out, or "
