@@ -185,7 +185,9 @@ def test_tables_and_tiles_take_scores_and_remarks_from_outside(tmp_path: Path) -
         rows = [(row["difference"], row["of"]) for row in csv.DictReader(file)]
     assert rows == [("0.5", "a"), ("", "b"), ("-2", "c")]
     further = [{"color": [1, 2, 3]}, {"color": [4, 5, 6]}]
-    write_geojson(tmp_path / "p.geojson", prediction, np.array([0, 1]), scores, further)
+    write_geojson(
+        tmp_path / "p.geojson", prediction, np.array([0, 1]), measures=scores, properties=further
+    )
     tiles = json.loads((tmp_path / "p.geojson").read_text(encoding="utf-8"))["features"]
     assert [each["properties"]["measurements"] for each in tiles] == [{"difference": 0.5}, {}]
     assert [each["properties"]["color"] for each in tiles] == [[1, 2, 3], [4, 5, 6]]

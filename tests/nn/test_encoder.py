@@ -148,7 +148,7 @@ def test_a_missing_weights_file_raises() -> None:
 def test_a_file_that_holds_no_weights_raises(tmp_path: Path) -> None:
     file = tmp_path / "net.weights.h5"
     file.write_text("no weights")
-    with pytest.raises(UsageError, match=r"^weights net\.weights\.h5: damaged") as caught:
+    with pytest.raises(UsageError, match=r"^weights net\.weights\.h5: is no HDF5 file") as caught:
         build_encoder("mobilenetv2", 32, str(file))
     assert "\n" not in str(caught.value)
 
