@@ -122,20 +122,23 @@ def read_bundle_spec(folder: Path) -> BundleSpec:
 
 
 def weights_paths(folder: Path, spec: BundleSpec) -> list[Path]:
-    """All weights files of a bundle: the shared encoder's, if there is one, then the members'.
-
-    The last is that of its feature space, if there is one.
-    """
+    """All weights files of a bundle: the shared encoder's, if there is one, then the members'."""
     shared = [shared_encoder_path(folder, spec.fingerprint)] if spec.mode == "features" else []
-    space = [space_path(folder, spec.fingerprint)] if spec.has_space else []
-    return shared + [member_path(folder, n, spec.fingerprint) for n in range(spec.members)] + space
+    return shared + [member_path(folder, n, spec.fingerprint) for n in range(spec.members)]
+
+
+def space_paths(folder: Path, spec: BundleSpec) -> list[Path]:
+    """The file of a bundle's feature space, if it has one."""
+    return [space_path(folder, spec.fingerprint)] if spec.has_space else []
 
 
 def check_weights(folder: Path, spec: BundleSpec) -> None:
-    """Raise `StoredFileError` unless all weights files of a model exist and belong to it."""
-    for path in weights_paths(folder, spec):
-        with open_h5(path, "weights") as h5:
-            require_model(path, h5, spec.fingerprint)
+    """Raise `StoredFileError` unless all HDF5 files of a model exist and belong to it."""
+    kinds = {"weights": weights_paths(folder, spec), "space": space_paths(folder, spec)}
+    for kind, paths in kinds.items():
+        for path in paths:
+            with open_h5(path, kind) as h5:
+                require_model(path, h5, spec.fingerprint)
 
 
 def require_model(path: Path, h5: SafeH5, model: str) -> None:

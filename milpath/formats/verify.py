@@ -20,6 +20,7 @@ from milpath.formats.bag import Bag
 from milpath.formats.layout import model_spec_path
 from milpath.formats.model_spec import check_weights, read_bundle_spec
 from milpath.formats.prediction import read_prediction
+from milpath.formats.space import read_space
 from milpath.store import (
     FORMAT_VERSION,
     create_temp_folder,
@@ -44,7 +45,7 @@ class FileCheck:
     Attributes
     ----------
     file : its path relative to the folder, with "/"
-    kind : "bag", "prediction", "weights" or "model"; empty where that is not known
+    kind : "bag", "prediction", "space", "weights" or "model"; empty where that is not known
     state : "ok"; "wrong"; "without checksums" where another program removed them; "restored" where
         they were given back; "of another program" where milpath did not write it
     message : why it is wrong, one line; else empty
@@ -213,5 +214,6 @@ def _read_weights(path: Path) -> None:
 _READ: dict[str, Callable[[Path], object]] = {
     "bag": _read_bag,
     "prediction": read_prediction,
+    "space": read_space,
     "weights": _read_weights,
 }

@@ -29,12 +29,13 @@ from milpath.formats.model_spec import (
     read_bundle_spec,
     read_record,
     require_model,
+    space_paths,
     weights_paths,
 )
+from milpath.formats.space import FeatureSpace, load_space, save_space
 from milpath.nn.encoders import fingerprint_weights, rebuild_encoder
 from milpath.nn.engine import global_state, keras
 from milpath.nn.mil import Member, build_head
-from milpath.nn.space import FeatureSpace, load_space, save_space
 from milpath.store import discard, fingerprint, open_h5, publish_h5, publish_text
 
 
@@ -92,8 +93,9 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
     if bundle.space is not None:
         save_space(space_path(folder, spec.fingerprint), bundle.space, spec.fingerprint)
     publish_text(model_spec_path(folder), spec.model_dump_json(indent=2) + "\n")
+    current = [*weights_paths(folder, spec), *space_paths(folder, spec)]
     for old in list_weights(folder):
-        if old not in weights_paths(folder, spec):
+        if old not in current:
             discard(old)
 
 

@@ -17,10 +17,10 @@ from milpath.formats.bag import Bag, as_kept
 from milpath.formats.model_spec import BundleSpec, check_resolution
 from milpath.formats.prediction import Prediction
 from milpath.formats.scores import BagScores
+from milpath.formats.space import FeatureSpace
 from milpath.nn.bundle import Bundle, load_bundle
 from milpath.nn.engine import keras
 from milpath.nn.mil import Member, build_evidence
-from milpath.nn.space import FeatureSpace
 from milpath.params import compare_params
 from milpath.patches.artefacts import ArtefactFilter, measure_blur
 from milpath.patches.grid import PatchGrid

@@ -17,6 +17,7 @@ from milpath.figures.curves import write_curves
 from milpath.formats.bag import Bag
 from milpath.formats.layout import curves_path, metrics_path
 from milpath.formats.model_spec import BundleSpec, EncoderSpec
+from milpath.formats.space import fit_space
 from milpath.nn.augment import augment_tissue
 from milpath.nn.bags import LabelledBag
 from milpath.nn.bundle import assemble_bundle, save_bundle
@@ -27,7 +28,6 @@ from milpath.nn.evaluation import Evaluation, HeldOut, evaluate_held_out, write_
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member, build_evidence
 from milpath.nn.predict import BATCH, score_bag, stack_bias
-from milpath.nn.space import fit_space
 from milpath.nn.trainingset import (
     TrainingPlan,
     TrainingSet,

@@ -30,7 +30,7 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
     Parameters
     ----------
     path : final path of the file
-    kind : "bag", "prediction" or "weights"
+    kind : "bag", "prediction", "space" or "weights"
 
     Yields
     ------

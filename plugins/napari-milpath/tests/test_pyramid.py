@@ -157,7 +157,7 @@ def lose_file(slide: Slide) -> Path:
     """Take the slide's file away, as with an unmounted share; return where it is."""
     away = slide.path.with_suffix(".away")
     slide.path.rename(away)
-    slide._reader.close()  # an open file could still be read
+    slide._handle.reader.close()  # an open file could still be read
     return away
 
 

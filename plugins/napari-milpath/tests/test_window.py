@@ -361,11 +361,11 @@ def test_the_panel_says_that_a_slide_is_gone_and_shows_it_again(
     panel = fill_viewer(viewer, slide_file, [])
     pyramid = panel.inspection.pyramid
     assert pyramid is not None
-    assert pyramid.slide._sleep is _never_wait
+    assert pyramid.slide._handle._sleep is _never_wait
     before = picture(viewer)
     away = slide_file.with_suffix(".away")
     slide_file.rename(away)
-    pyramid.slide._reader.close()
+    pyramid.slide._handle.reader.close()
     pyramid.cache.clear()
     layer = viewer.layers[0]
     layer.data = list(layer.data)

@@ -84,7 +84,7 @@ def fit_space(slides: Sequence[NDArray[np.floating]]) -> FeatureSpace:
 
 def save_space(path: Path, space: FeatureSpace, model: str) -> None:
     """Write a feature space; `model` is the fingerprint of its model."""
-    with publish_h5(path, "weights") as h5:
+    with publish_h5(path, "space") as h5:
         h5.attrs["model"] = model
         h5.attrs["rest"] = space.rest
         h5.attrs["limit"] = space.limit
@@ -93,7 +93,7 @@ def save_space(path: Path, space: FeatureSpace, model: str) -> None:
 
 
 def load_space(path: Path, model: str, dim: int) -> FeatureSpace:
-    """Read a feature space.
+    """Read the feature space of a model.
 
     Parameters
     ----------
@@ -105,9 +105,21 @@ def load_space(path: Path, model: str, dim: int) -> FeatureSpace:
     ------
     StoredFileError : missing, damaged, of another model, or of other features
     """
-    with open_h5(path, "weights") as h5:
+    with open_h5(path, "space") as h5:
         require_model(path, h5, model)
-        mean, axes = h5.read("mean", "float64", (dim,)), h5.read("axes", "float64", (None, dim))
+    space = read_space(path)
+    if len(space.mean) != dim:
+        raise StoredFileError(
+            f"{path.name}: is of {len(space.mean)} features, the model has {dim}; train again"
+        )
+    return space
+
+
+def read_space(path: Path) -> FeatureSpace:
+    """Read a feature space; raise `StoredFileError` if it is damaged or cannot be one."""
+    with open_h5(path, "space") as h5:
+        mean = h5.read("mean", "float64", (None,))
+        axes = h5.read("axes", "float64", (None, len(mean)))
         rest, limit = h5.require_attr("rest"), h5.require_attr("limit")
     lengths = np.linalg.norm(axes, axis=1)
     numbers = (rest, limit, *lengths.tolist())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from support.untrusted.tamper import edited
 
 from milpath.errors import StoredFileError
-from milpath.nn.space import FeatureSpace, fit_space, load_space, save_space
+from milpath.formats.space import FeatureSpace, fit_space, load_space, save_space
 
 Floats = NDArray[np.float64]
 
