@@ -26,7 +26,7 @@ SchedulerOption = Annotated[
     typer.Option(
         "--scheduler",
         metavar="ADDRESS",
-        help="Run on a Dask cluster: address (tcp://host:8786) or file of its scheduler.",
+        help="Run on a Dask cluster: address (tls://host:8786) or file of its scheduler.",
         show_default="this machine",
     ),
 ]

@@ -7,6 +7,7 @@ outcomes are sent. This is the only module that imports `distributed`.
 from __future__ import annotations
 
 import faulthandler
+import json
 import logging
 import os
 import uuid
@@ -22,7 +23,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from dask.system import cpu_count
-from distributed import Client, Future, KilledWorker, Worker, get_worker
+from distributed import Client, Future, KilledWorker, Security, Worker, get_worker
 
 from milpath.errors import MilpathError, OutputError, UsageError
 from milpath.runs.outcome import (
@@ -203,13 +204,45 @@ def _connect(scheduler: str) -> Client:
         options["scheduler_file"] = scheduler
     else:
         raise UsageError(
-            f"--scheduler {scheduler}: neither an address (tcp://host:8786) nor a scheduler's file"
+            f"--scheduler {scheduler}: neither an address (tls://host:8786) nor a scheduler's file"
         )
+    if _speaks_tls(scheduler):
+        options["security"] = _require_certificates(scheduler)
     try:
         return Client(**options)
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"--scheduler {scheduler}: no Dask scheduler answers ({reason})") from None
+
+
+def _speaks_tls(scheduler: str) -> bool:
+    """Whether an address, or that in a scheduler's file, begins with tls."""
+    if "://" in scheduler:
+        return scheduler.startswith("tls:")
+    try:
+        address = json.loads(Path(scheduler).read_bytes())["address"]
+    except (OSError, ValueError, LookupError, TypeError):  # connecting says what is wrong
+        return False
+    return str(address).startswith("tls:")
+
+
+def _require_certificates(scheduler: str) -> Any:
+    """Return the certificates of Dask's configuration; raise `UsageError` if one is missing."""
+    security: Any = Security()
+    files = {
+        "CA_FILE": security.tls_ca_file,
+        "CLIENT__CERT": security.tls_client_cert,
+        "CLIENT__KEY": security.tls_client_key,
+    }
+    for name, value in files.items():
+        # the certificate itself may stand in the configuration, too
+        if not value or ("-----BEGIN" not in value and not os.access(value, os.R_OK)):
+            raise UsageError(
+                f"--scheduler {scheduler}: TLS needs a certificate and its key; set "
+                f"DASK_DISTRIBUTED__COMM__TLS__{name} to a readable PEM file "
+                f"(it is {value[:100] if value else 'not set'})"
+            )
+    return security
 
 
 @contextmanager

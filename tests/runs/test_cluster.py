@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -288,9 +289,7 @@ def test_a_run_whose_scheduler_ends_exits_as_one_of_which_some_slides_failed(
 def test_packages_that_differ_are_one_line(farm: Farm, tmp_path: Path) -> None:
     with (
         join_cluster(str(farm.file), tmp_path, []) as cluster,
-        pytest.raises(
-            MilpathError, match=r"the cluster could not run the job .*; install the same"
-        ),
+        pytest.raises(MilpathError, match=r"the cluster could not run .*; install the same"),
     ):
         list(run_job(Missing(), entries("a"), cluster))
 
@@ -312,6 +311,80 @@ def test_a_missing_scheduler_raises_one_line(
         join_cluster(scheduler, tmp_path, []),
     ):
         pass
+
+
+# -- TLS -----------------------------------------------------------------------------------------
+
+
+def make_certificate(folder: Path) -> dict[str, str]:
+    """Make an authority and a certificate of it; return Dask's settings for a client."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command, which makes the certificates")
+    folder.mkdir()
+    new = ["-newkey", "rsa:2048", "-nodes"]
+    sign = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"]
+    for words in (
+        ["req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority"],
+        ["req", *new, "-keyout", "node.key", "-out", "node.csr", "-subj", "/CN=node"],
+        ["x509", "-req", "-in", "node.csr", *sign, "-out", "node.pem"],
+    ):
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+    name = "DASK_DISTRIBUTED__COMM__TLS__"
+    return {
+        f"{name}CA_FILE": str(folder / "ca.pem"),
+        f"{name}CLIENT__CERT": str(folder / "node.pem"),
+        f"{name}CLIENT__KEY": str(folder / "node.key"),
+    }
+
+
+def test_a_tls_cluster_takes_its_own_certificates_and_no_others(
+    slides: Path, tmp_path: Path
+) -> None:
+    ours, others = make_certificate(tmp_path / "ours"), make_certificate(tmp_path / "others")
+    ca, cert, key = ours.values()
+    options = ["--protocol", "tls", "--tls-ca-file", ca, "--tls-cert", cert, "--tls-key", key]
+    farm = Farm(tmp_path, options)
+    try:
+        farm.add_worker()
+        address = json.loads(farm.file.read_text())["address"]
+        assert address.startswith("tls://")
+
+        def tile(scheduler: str | Path, settings: dict[str, str]) -> tuple[int, str]:
+            words = [slides / "s0.tif", slides / "s1.tif", *OPTIONS, "--out", tmp_path / "out"]
+            run = subprocess.run(
+                milpath("tile", *words, "--scheduler", scheduler),
+                env={**os.environ, **settings},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            return run.returncode, run.stderr
+
+        mixed = {**ours, **dict(list(others.items())[1:])}
+        missing = {**ours, "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY": str(tmp_path / "none")}
+        for settings, words in (
+            (others, "no Dask scheduler answers"),
+            (mixed, "no Dask scheduler answers"),
+            (missing, "set DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY to a readable PEM file (it is"),
+            ({}, "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE to a readable PEM file (it is not set)"),
+        ):
+            code, said = tile(address, settings)
+            assert (code, said.count("\n")) == (2, 1)
+            assert words in said
+        assert not (tmp_path / "out").exists()
+        code, said = tile(address, ours)
+        assert code == 0
+        assert said.endswith("tile: 2 done\n")
+        code, said = tile(farm.file, ours)
+        assert said.endswith("tile: 2 skipped\n")
+        assert tile(farm.file, {})[0] == 2
+        code, said = tile(address.replace("tls:", "tcp:"), ours)
+        assert (code, said.count("\n")) == (2, 1)
+    finally:
+        farm.stop()
+
+
+# -- what workers need ---------------------------------------------------------------------------
 
 
 def test_a_worker_of_several_threads_raises(tmp_path: Path) -> None:

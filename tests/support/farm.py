@@ -21,19 +21,21 @@ from milpath.runs import Facts, Outcome
 class Farm:
     """A scheduler and its workers: processes of the `dask` command."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, security: Sequence[str] = ()) -> None:
         self.folder = folder
+        self.security = security
         self.file = folder / "scheduler.json"
         self._started: list[subprocess.Popen[bytes]] = []
         options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-        self.scheduler = self._start("scheduler", *options, "--scheduler-file", str(self.file))
+        options += ["--scheduler-file", str(self.file), *security]
+        self.scheduler = self._start("scheduler", *options)
         wait_for(self.file.exists)
 
     def add_worker(self) -> None:
         """Start a worker, under a nanny that replaces it when it dies."""
         place = ["--scheduler-file", str(self.file), "--local-directory", str(self.folder)]
         common = ["--nthreads", "1", "--no-dashboard", "--memory-limit", "0"]
-        self._start("worker", *place, *common)
+        self._start("worker", *place, *common, *self.security)
 
     def stop(self) -> None:
         """End every process, and the processes they have started."""
