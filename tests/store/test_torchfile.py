@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -177,6 +178,31 @@ def flipped(path: Path) -> None:
     path.write_bytes(data)
 
 
+def edited(write: Callable[..., Path], old: bytes, new: bytes) -> Callable[[Path], object]:
+    """Write a tensor, and change the bytes of its file where `old` comes last."""
+
+    def make(path: Path) -> None:
+        before, _, after = write(path, tensor(ROW)).read_bytes().rpartition(old)
+        assert before
+        path.write_bytes(before + new + after)
+
+    return make
+
+
+def large_directory(path: Path) -> None:
+    data = bytearray(write_torch(path, tensor(ROW)).read_bytes())
+    data[-10:-6] = struct.pack("<I", 1 << 30)
+    path.write_bytes(data)
+
+
+def overlapping(path: Path) -> None:
+    record = Recorder().record(tensor(ROW))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", record)
+        archive.writestr("archive/data/0", bytes(4096))
+        archive.filelist += 3 * archive.filelist[-1:]
+
+
 def nested(path: Path) -> None:
     write_archive(path, b"\x80\x02" + b"]q\x00h\x00a" + b".", {})
 
@@ -231,6 +257,18 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         saved([Tensor(ROW, (3,), (1,)), Tensor(ROW, (3,), (1,), kind="IntStorage")]),
         "same data as two types",
     ),
+    "to be conjugated": (
+        saved(Tensor(ROW, (24,), (1,), flags={"conj": True})),
+        "a tensor of a kind that is not known",
+    ),
+    "view": (edited(write_legacy_torch, b"NtQ", b"\x88tQ"), "view of another tensor's data"),
+    "two sizes": (
+        edited(write_legacy_torch, struct.pack("<q", 24), struct.pack("<q", 23)),
+        "two sizes for the same data",
+    ),
+    "unlisted data": (edited(write_legacy_torch, b"]q\x00", b"}q\x00"), "does not list|damaged"),
+    "large directory": (large_directory, "more members than a file of features needs"),
+    "overlapping": (overlapping, "declares more bytes than the file holds"),
     "byte order": (lambda p: write_torch(p, tensor(ROW), "middle"), "byte order"),
     "compressed": (compressed, "is compressed"),
     "another archive": (other_archive, "torch.save did not write"),
