@@ -27,6 +27,7 @@ from milpath.errors import StoredFileError
 
 _MAX_PICKLE_BYTES = 4 << 20  # a tensor takes about 200 bytes
 _MAX_DIRECTORY_BYTES = 8 << 20  # of a ZIP archive
+_MAX_STEPS = 200_000  # instructions of a pickle; a tensor takes about 40
 _MAX_VALUES = 20_000
 _MAX_DEPTH = 8  # of containers in containers
 _MAX_AXES = 8
@@ -274,6 +275,8 @@ def _collect(root: object, load: Callable[[_Storage], NDArray[Any]]) -> TorchCon
     values: dict[str, Any] = {}
     loaded: dict[str, NDArray[Any]] = {}
     for name, value in _walk(root):
+        if name in tensors or name in values:
+            raise _RefusedError(f"holds two values named {_shorten(name)}; {_REMEDY}")
         if isinstance(value, _Tensor):
             key = value.storage.key
             if key not in loaded:
@@ -323,7 +326,9 @@ class _Machine:
     def run(self) -> Any:
         """Return the object: containers, plain values and `_Tensor`; raises `_RefusedError`."""
         try:
-            for opcode, arg, _ in genops(self._file):
+            for step, (opcode, arg, _) in enumerate(genops(self._file)):
+                if step >= _MAX_STEPS:
+                    raise _RefusedError(f"holds more than {_MAX_STEPS} objects; {_REMEDY}")
                 if opcode.name == "STOP":
                     (root,) = self._stack
                     return root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +110,24 @@ def test_plain_values_of_each_protocol_are_read(tmp_path: Path, protocol: int) -
     assert (values["b/0"], values["b/1"], values["d"]) == ("text", 0.25, None)
 
 
+ORDERED = b"\x80\x02ccollections\nOrderedDict\n"
+NAMED = b"(X\x01\x00\x00\x00aK\x07"  # a mark, "a" and 7
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        ORDERED + b")R" + NAMED + b"u.",
+        ORDERED + b"](" + NAMED[:1].replace(b"(", b"](") + NAMED[1:] + b"ee\x85R.",
+        ORDERED + b")R" + NAMED + b"u}X\x09\x00\x00\x00_metadata)sb.",
+    ],
+    ids=["items", "pairs", "attribute"],
+)
+def test_an_ordered_dict_is_a_dict_however_it_is_recorded(tmp_path: Path, record: bytes) -> None:
+    assert read_torch(write_archive(tmp_path / "a.pt", record, {})).values == {"a": 7}
+    assert pickle.loads(record) == {"a": 7}
+
+
 def test_files_of_pytorch_itself_are_read(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     array = numbers(7, 5)
@@ -159,6 +178,31 @@ def flipped(path: Path) -> None:
     path.write_bytes(data)
 
 
+def edited(write: Callable[..., Path], old: bytes, new: bytes) -> Callable[[Path], object]:
+    """Write a tensor, and change the bytes of its file where `old` comes last."""
+
+    def make(path: Path) -> None:
+        before, _, after = write(path, tensor(ROW)).read_bytes().rpartition(old)
+        assert before
+        path.write_bytes(before + new + after)
+
+    return make
+
+
+def large_directory(path: Path) -> None:
+    data = bytearray(write_torch(path, tensor(ROW)).read_bytes())
+    data[-10:-6] = struct.pack("<I", 1 << 30)
+    path.write_bytes(data)
+
+
+def overlapping(path: Path) -> None:
+    record = Recorder().record(tensor(ROW))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", record)
+        archive.writestr("archive/data/0", bytes(4096))
+        archive.filelist += 3 * archive.filelist[-1:]
+
+
 def nested(path: Path) -> None:
     write_archive(path, b"\x80\x02" + b"]q\x00h\x00a" + b".", {})
 
@@ -195,6 +239,8 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a loop": (pickled(b"\x80\x02]q\x00(" + b"h\x00" * 30_000 + b"e."), "deeper than 8"),
     "many values": (pickled(b"\x80\x02](" + b"N" * 30_000 + b"e."), "more than 20000 values"),
     "lists of one list": (pickled(b"\x80\x02" + LISTS + b"t."), "more than 20000 values"),
+    "many lists": (pickled(b"\x80\x02" + b"]" * 3_000_000 + b"."), "more than 200000 objects"),
+    "two names": (saved({"a/b": 1, "a": {"b": tensor(ROW)}}), "two values named a/b"),
     "a huge pickle": (pickled(b"N" * (5 << 20)), "more than tensors"),
     "large shape": (saved(Tensor(ROW, (25,), (1,))), "does not fit in its 24 numbers"),
     "repeated": (saved(Tensor(ROW, (1 << 30, 24), (0, 1))), "does not fit in its 24 numbers"),
@@ -211,6 +257,18 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         saved([Tensor(ROW, (3,), (1,)), Tensor(ROW, (3,), (1,), kind="IntStorage")]),
         "same data as two types",
     ),
+    "to be conjugated": (
+        saved(Tensor(ROW, (24,), (1,), flags={"conj": True})),
+        "a tensor of a kind that is not known",
+    ),
+    "view": (edited(write_legacy_torch, b"NtQ", b"\x88tQ"), "view of another tensor's data"),
+    "two sizes": (
+        edited(write_legacy_torch, struct.pack("<q", 24), struct.pack("<q", 23)),
+        "two sizes for the same data",
+    ),
+    "unlisted data": (edited(write_legacy_torch, b"]q\x00", b"}q\x00"), "does not list|damaged"),
+    "large directory": (large_directory, "more members than a file of features needs"),
+    "overlapping": (overlapping, "declares more bytes than the file holds"),
     "byte order": (lambda p: write_torch(p, tensor(ROW), "middle"), "byte order"),
     "compressed": (compressed, "is compressed"),
     "another archive": (other_archive, "torch.save did not write"),
@@ -260,7 +318,9 @@ def test_a_damaged_file_is_read_or_refused_and_never_ends_otherwise(
     assert refused > 60
 
 
-@pytest.mark.parametrize("fault", ["repeated", "declared", "far memo", "long text", "compressed"])
+@pytest.mark.parametrize(
+    "fault", ["repeated", "declared", "far memo", "long text", "compressed", "two names"]
+)
 def test_a_hostile_file_takes_no_memory(tmp_path: Path, fault: str) -> None:
     path = tmp_path / "a.pt"
     FAULTS[fault][0](path)
@@ -270,3 +330,15 @@ def test_a_hostile_file_takes_no_memory(tmp_path: Path, fault: str) -> None:
             read_torch(path)
 
     assert peak_bytes(read) < 8 << 20
+
+
+@pytest.mark.parametrize("fault", ["many lists", "lists of one list", "many values", "a loop"])
+def test_a_hostile_pickle_takes_little_memory(tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "a.pt"
+    FAULTS[fault][0](path)
+
+    def read() -> None:
+        with pytest.raises(StoredFileError):
+            read_torch(path)
+
+    assert peak_bytes(read) < 64 << 20

@@ -37,6 +37,8 @@ class Tensor:
     ----------
     numbers : 1-D, the storage
     key, kind : of the storage; equal keys share it
+    count : numbers that the record declares; None for those that are there
+    flags : such as {"conj": True}, that the numbers must be changed before use
     """
 
     numbers: NDArray[Any]
@@ -46,6 +48,7 @@ class Tensor:
     key: str = "0"
     kind: str = ""
     count: int | None = None
+    flags: dict[str, bool] | None = None
 
     @property
     def storage_kind(self) -> str:
@@ -108,7 +111,8 @@ class Recorder:
         )
         args = self._emit(made.offset) + self._emit(made.shape) + self._emit(made.strides)
         hooks = b"\x89ccollections\nOrderedDict\n)R"
-        return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + args + hooks + b"tR"
+        flags = b"" if made.flags is None else self._emit(made.flags)
+        return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + args + hooks + flags + b"tR"
 
 
 def write_torch(path: Path, value: Any, byte_order: str | None = "little") -> Path:
