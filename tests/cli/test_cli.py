@@ -291,10 +291,21 @@ def test_help_says_what_paths_in_a_csv_are_relative_to(command: str) -> None:
         (["embed", "b", "--encoder", "vgg16", "--seed", "-1"], "'--seed': must be at least 0"),
         (["embed", "missing", "--encoder", "vgg16"], "'missing' does not exist"),
         (["export", "p.h5", "--to", "png", "--out", "o.png"], "--slide: required with --to png"),
-        (["export", "p.h5", "--to", "csv", "--out", "o", "--slide", "s"], "only there"),
+        (
+            ["export", "p.h5", "--to", "csv", "--out", "o", "--slide", "s"],
+            "only available with --to png or geojson",
+        ),
         (
             ["export", "p.h5", "--to", "csv", "--out", "o", "--coloured"],
             "only available with --to ome-tiff",
+        ),
+        (
+            ["export", "p.h5", "--to", "csv", "--out", "o", "--frame", "canvas"],
+            "--frame: only available with --to geojson",
+        ),
+        (
+            ["tile", "x.svs", "--out", "o", "--frame", "canvas"],
+            "--frame: only available with --tissue-annotations",
         ),
         (["export", "p.h5", "--to", "ome-tiff", "--out", "o", "--top", "3"], "--to geojson or csv"),
         (["heatmap", "p.h5", "--slide", "s", "--out", "o.jpg"], "ends in .png"),
