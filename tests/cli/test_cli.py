@@ -299,6 +299,14 @@ def test_help_says_what_paths_in_a_csv_are_relative_to(command: str) -> None:
             ["export", "p.h5", "--to", "csv", "--out", "o", "--coloured"],
             "only available with --to ome-tiff",
         ),
+        (
+            ["export", "p.h5", "--to", "csv", "--out", "o", "--frame", "canvas"],
+            "--frame: only available with --to geojson",
+        ),
+        (
+            ["tile", "x.svs", "--out", "o", "--frame", "canvas"],
+            "--frame: only available with --tissue-annotations",
+        ),
         (["export", "p.h5", "--to", "ome-tiff", "--out", "o", "--top", "3"], "--to geojson or csv"),
         (["heatmap", "p.h5", "--slide", "s", "--out", "o.jpg"], "ends in .png"),
         (

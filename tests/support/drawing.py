@@ -49,6 +49,54 @@ def write_levels(
     return path
 
 
+def write_scn(path: Path, pixels: Pixels, canvas: tuple[int, int], corner: tuple[int, int]) -> Path:
+    """Write a Leica slide of 0.5 µm per pixel, whose scanned bounds are a part of its canvas.
+
+    Parameters
+    ----------
+    pixels : (rows, cols, 3), what was scanned
+    canvas : (width, height)
+    corner : (x, y) of what was scanned, on the canvas
+    """
+    rows, cols = pixels.shape[:2]
+    nm = 500
+    levels = [pixels, pixels[::4, ::4]]
+    sizes = "".join(
+        f'<dimension sizeX="{level.shape[1]}" sizeY="{level.shape[0]}" r="{k}" ifd="{k}"/>'
+        for k, level in enumerate(levels)
+    )
+    description = (
+        '<?xml version="1.0"?>'
+        '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01" uuid="u">'
+        f'<collection name="c" uuid="u" sizeX="{canvas[0] * nm}" sizeY="{canvas[1] * nm}">'
+        '<barcode>x</barcode><image name="i" uuid="v">'
+        "<creationDate>2020-01-01T00:00:00Z</creationDate>"
+        '<device model="m" version="1"/>'
+        f'<pixels sizeX="{cols}" sizeY="{rows}">{sizes}</pixels>'
+        f'<view sizeX="{cols * nm}" sizeY="{rows * nm}" offsetX="{corner[0] * nm}" '
+        f'offsetY="{corner[1] * nm}" spacingZ="0"/>'
+        "<scanSettings><objectiveSettings><objective>20</objective></objectiveSettings>"
+        "<illuminationSettings><numericalAperture>0.4</numericalAperture>"
+        "<illuminationSource>brightfield</illuminationSource></illuminationSettings>"
+        "</scanSettings></image></collection></scn>"
+    )
+    with TiffWriter(path, bigtiff=True) as tiff:
+        for index, level in enumerate(levels):
+            tiff.write(
+                level,
+                tile=(256, 256),
+                photometric="rgb",
+                compression="jpeg",
+                subfiletype=1 if index else 0,
+                resolution=(2e4 / 4**index, 2e4 / 4**index),
+                resolutionunit="CENTIMETER",
+                description=None if index else description,
+                metadata=None,
+                software=False,
+            )
+    return path
+
+
 def noise(rows: int, cols: int, seed: int = 0) -> Pixels:
     """Return an image of independent random pixels, the hardest to compress and to resample."""
     return np.random.default_rng(seed).integers(0, 256, (rows, cols, 3), dtype=np.uint8)
