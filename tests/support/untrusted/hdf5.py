@@ -16,6 +16,7 @@ import numpy as np
 from milpath.errors import StoredFileError
 from milpath.formats.bag import Bag, encode_patch, write_bag, write_features
 from milpath.formats.prediction import Prediction, read_prediction, write_prediction
+from milpath.formats.space import fit_space, read_space, save_space
 from milpath.params import GridParams, TileParams
 from milpath.patches.grid import PatchGrid
 from milpath.slides.facts import SlideFacts
@@ -93,10 +94,15 @@ def read_weights(path: Path) -> None:
         h5.read("00001", "float32", ())
 
 
+def _write_space(path: Path) -> None:
+    save_space(path, fit_space([np.eye(4), np.eye(4)[:3] * 2]), "model")
+
+
 KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], str]] = {
     "bag": (_write_bag, read_bag, "coords"),
     "prediction": (_write_prediction, read_all_of_prediction, "member_bias"),
     "weights": (_write_weights, read_weights, "00000"),
+    "space": (_write_space, read_space, "axes"),
 }
 """How each kind is written and read, and one of its required datasets."""
 
@@ -117,7 +123,7 @@ def _write_valid(kind: str, folder: Path) -> Path:
 
 
 def hdf5_cases() -> Iterator[Case]:
-    """Yield every invalid file of the three kinds, and the valid ones."""
+    """Yield every invalid file of each kind, and the valid ones."""
     for kind, (_, read, needed) in KINDS.items():
         for name, write, words in _ways(kind, needed):
             yield Case(f"{kind} {name}", write, read, accepted=name == "valid", words=words)
