@@ -315,7 +315,7 @@ def test_help_says_what_paths_in_a_csv_are_relative_to(command: str) -> None:
         ),
         (["tile"], "Missing argument"),
         (["tile", "x.svs", "--out", "o", "--shard", "3/2"], "--shard 3/2: expected i/n"),
-        (["tile", "x.svs", "--out", "o", "--scheduler", "host"], "neither an address (tcp://ho"),
+        (["tile", "x.svs", "--out", "o", "--scheduler", "host"], "neither an address (tls://ho"),
         (["tile", "x.svs", "--out", "o", "--scheduler", "tcp://h:1", "-w", "2"], "give one of the"),
         (["classify", "x.svs", "--model", "m", "--out", "o", "--shard", "0/2"], "--shard 0/2"),
         (

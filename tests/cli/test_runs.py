@@ -211,6 +211,25 @@ def living_processes(group: int) -> list[str]:
     return [state for each, state in states if int(each) == group and not state.startswith("Z")]
 
 
+def test_a_second_ctrl_c_does_not_disturb_the_end_that_the_first_began() -> None:
+    code = (
+        "import signal, milpath.cli as cli\n"
+        "def app(**_):\n"
+        "    try: signal.raise_signal(signal.SIGINT)\n"
+        "    finally:\n"
+        "        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):\n"
+        "            signal.raise_signal(number)\n"
+        "        print('cleaned up')\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "cli.app = app\n"
+        "cli.main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 130
+    assert run.stderr == "milpath: interrupted; the files that were finished are kept\n"
+    assert run.stdout == "cleaned up\n"
+
+
 def test_ctrl_c_that_python_cannot_raise_ends_the_command_nevertheless() -> None:
     code = (
         "import os, signal, time, milpath.cli as cli\n"
