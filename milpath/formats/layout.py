@@ -105,6 +105,11 @@ def list_weights(model: Path) -> list[Path]:
     return sorted(path for kind in kinds for path in model.glob(f"{kind}-*.h5"))
 
 
+def unfinished_folder(model: Path) -> Path:
+    """Folder of the members that an interrupted training finished; gone when the model is there."""
+    return model / "unfinished"
+
+
 def metrics_path(model: Path) -> Path:
     """Metrics of a model on held-out slides."""
     return model / "metrics.json"

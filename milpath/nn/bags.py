@@ -41,6 +41,8 @@ class LabelledBag:
     size: int
     """N, its number of patches."""
     content: Content = "pixels"
+    fingerprint: str = ""
+    """Of the bag; see `milpath.formats.bag.bag_fingerprint`."""
     mark: str = ""
     """Identifies the slide's contents, see `milpath.formats.model_spec.mark_slide`."""
 

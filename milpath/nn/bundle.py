@@ -36,6 +36,7 @@ from milpath.formats.space import FeatureSpace, load_space, save_space
 from milpath.nn.encoders import fingerprint_weights, rebuild_encoder
 from milpath.nn.engine import global_state, keras
 from milpath.nn.mil import Member, build_head
+from milpath.params import HeadParams
 from milpath.store import discard, fingerprint, open_h5, publish_h5, publish_text
 
 
@@ -68,7 +69,7 @@ def assemble_bundle(
     """
     parts = [] if encoder is None else [encoder]
     for member in members:
-        parts.extend(_networks(member))
+        parts.extend(networks_of(member))
     weights = [fingerprint_weights(part) for part in parts]
     known = {"members": len(members), "has_space": space is not None}
     draft = BundleSpec(**fields, **known, fingerprint="0" * 32)
@@ -89,7 +90,7 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
         save_weights(path, [bundle.encoder], spec.fingerprint)
     for number, member in enumerate(bundle.members):
         path = member_path(folder, number, spec.fingerprint)
-        save_weights(path, _networks(member), spec.fingerprint)
+        save_weights(path, networks_of(member), spec.fingerprint)
     if bundle.space is not None:
         save_space(space_path(folder, spec.fingerprint), bundle.space, spec.fingerprint)
     publish_text(model_spec_path(folder), spec.model_dump_json(indent=2) + "\n")
@@ -114,7 +115,7 @@ def load_bundle(folder: Path) -> Bundle:
             require_weights(path, [shared], spec.fingerprint)
         for number in range(spec.members):
             path = member_path(folder, number, spec.fingerprint)
-            require_weights(path, _networks(member), spec.fingerprint)
+            require_weights(path, networks_of(member), spec.fingerprint)
     shared = _build_shared(spec)
     if shared is not None:
         load_weights(shared_encoder_path(folder, spec.fingerprint), [shared], spec.fingerprint)
@@ -122,7 +123,7 @@ def load_bundle(folder: Path) -> Bundle:
     for number in range(spec.members):
         members.append(_build_member(spec))
         path = member_path(folder, number, spec.fingerprint)
-        load_weights(path, _networks(members[-1]), spec.fingerprint)
+        load_weights(path, networks_of(members[-1]), spec.fingerprint)
     space = None
     if spec.has_space:
         path = space_path(folder, spec.fingerprint)
@@ -154,10 +155,25 @@ def _build_shared(spec: BundleSpec) -> keras.Model | None:
 
 
 def _build_member(spec: BundleSpec) -> Member:
-    own = rebuild_encoder(spec.encoder) if spec.mode == "pixels" else None
-    head = build_head(len(spec.class_names), spec.head, projected=own is None)
-    head.build((None, None, spec.encoder.dim))
-    return Member(head, own)
+    own = spec.mode == "pixels"
+    return build_member(len(spec.class_names), spec.head, spec.encoder, own_encoder=own)
+
+
+def build_member(
+    classes: int, head: HeadParams, encoder: EncoderSpec, *, own_encoder: bool
+) -> Member:
+    """Build a member whose weights are to be loaded.
+
+    Parameters
+    ----------
+    classes : C
+    head, encoder : what it is made of
+    own_encoder : whether it contains the encoder, or is for its features
+    """
+    own = rebuild_encoder(encoder) if own_encoder else None
+    built = build_head(classes, head, projected=own is None)
+    built.build((None, None, encoder.dim))
+    return Member(built, own)
 
 
 def save_encoder(folder: Path, encoder: keras.Model, spec: EncoderSpec) -> str:
@@ -231,5 +247,6 @@ def _weights(networks: Sequence[Any]) -> list[Any]:
     return [weight for network in networks for weight in network.weights]
 
 
-def _networks(member: Member) -> list[Any]:
+def networks_of(member: Member) -> list[Any]:
+    """List the networks of a member: its own encoder, if it has one, and its head."""
     return [network for network in (member.encoder, member.head) if network is not None]

@@ -34,6 +34,7 @@ from milpath.nn.trainingset import (
     frozen_encoder,
     plan_training,
 )
+from milpath.nn.unfinished import Unfinished
 from milpath.params import TrainParams
 from milpath.store import publish_json, require_writable
 
@@ -131,6 +132,7 @@ def run_training(
     members: list[Member] = []
     histories: list[dict[str, list[float]]] = []
     held_out: list[HeldOut] = []
+    unfinished = Unfinished(out, plan, instances.encoder_spec)
     for fold, split in enumerate(plan.splits):
         of_fold = []
         for number in range(params.members):
@@ -139,16 +141,19 @@ def run_training(
             def tell(epoch: int, losses: dict[str, float], place: int = place) -> None:
                 on_epoch(place, epoch, losses)
 
-            member, history = train_member(
-                _pick(data, split.train),
-                _pick(data, split.val),
-                task,
-                params,
-                seed_of(params.seed, place),
-                tell,
-            )
-            of_fold.append(member)
-            histories.append(history)
+            found = unfinished.load(place)
+            if found is None:
+                found = train_member(
+                    _pick(data, split.train),
+                    _pick(data, split.val),
+                    task,
+                    params,
+                    seed_of(params.seed, place),
+                    tell,
+                )
+                unfinished.keep(place, *found)
+            of_fold.append(found[0])
+            histories.append(found[1])
         test = _pick(data, split.test)
         held_out += _score_held_out(of_fold, test, shape, params.mode, fold)
         members.extend(of_fold)
@@ -179,6 +184,7 @@ def run_training(
     seconds = time.perf_counter() - start
     _write_results(out, bundle.spec, plan, evaluation, histories, seconds)
     save_bundle(out, bundle)  # last: a folder that holds a model holds everything else too
+    unfinished.discard()
     return TrainReport(bundle.spec, evaluation, data.excluded)
 
 

@@ -153,11 +153,14 @@ def gather_bags(
             made = (entry.slide_id, bag.header.params, bag.header.background, bag.grid.patch_px)
             encoders.setdefault(bag.encoder, entry.slide_id)
             size, quickhash, mark = len(bag), bag.slide.quickhash, mark_slide(bag.slide)
+            made_from = bag.header.fingerprint
         _check_duplicate(copies, quickhash, entry.slide_id, case)
         first = first or made
         _check_params(first, made)
         label = names.index(entry.label or "")
-        record = LabelledBag(path, entry.slide_id, case, label, size, content, mark)
+        record = LabelledBag(
+            path, entry.slide_id, case, label, size, content, fingerprint=made_from, mark=mark
+        )
         kept.append((entry, record))
     if first is None:
         raise UsageError(f"{cohort.name}: none of its slides has tissue")

@@ -6,7 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from milpath.cohort.cohort import Cohort, SlideEntry
 from milpath.errors import UsageError
 from milpath.figures.overlay import overlay_title
 from milpath.formats.bag import Bag
-from milpath.formats.layout import bag_path, metrics_path, space_path
+from milpath.formats.layout import bag_path, metrics_path, space_path, unfinished_folder
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn import fit
 from milpath.nn import train as training
@@ -53,20 +53,25 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def draw_features(folder: Path) -> tuple[Cohort, Path]:
+    """Draw bags of features of three classes, and the encoder that could have made them."""
+    bags = folder / "bags"
+    spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
+    code = save_encoder(bags / "encoder", build_encoder(SMALL, 16), spec)
+    made = make_marked(bags, 60, classes=3, dim=128, code=code)
+    return make_cohort(folder, [f"c{bag.label}" for bag in made.records]), bags
+
+
 @pytest.mark.slow
 def test_three_classes_are_trained_from_cohort_to_model(tmp_path: Path) -> None:
-    encoder = build_encoder(SMALL, 16)
-    spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
-    code = save_encoder(tmp_path / "bags" / "encoder", encoder, spec)
-    made = make_marked(tmp_path / "bags", 60, classes=3, dim=128, code=code)
-    cohort = make_cohort(tmp_path, [f"c{bag.label}" for bag in made.records])
-    report = train_cohort(cohort, tmp_path / "bags", tmp_path / "model", HEAD_ALONE)
+    cohort, bags = draw_features(tmp_path)
+    report = train_cohort(cohort, bags, tmp_path / "model", HEAD_ALONE)
     assert report.spec.class_names == ("c0", "c1", "c2")
     (sides,) = json.loads(metrics_path(tmp_path / "model").read_text())["folds"]
     model = load_model(tmp_path / "model")
     for side, ids in sides.items():
         for slide_id in ids:
-            with Bag(bag_path(tmp_path / "bags", slide_id)) as bag:
+            with Bag(bag_path(bags, slide_id)) as bag:
                 prediction = predict_bag(model, bag)
             assert prediction.in_training == (side != "test")
             assert ("trained on this slide" in overlay_title(prediction)) == prediction.in_training
@@ -77,6 +82,64 @@ def test_three_classes_are_trained_from_cohort_to_model(tmp_path: Path) -> None:
         probs = [float(row[f"prob_c{number}"]) for number in range(3)]
         assert sum(probs) == pytest.approx(1, abs=1e-5)
         assert row["predicted"] == f"c{np.argmax(probs)}"
+
+
+# -- interrupted ---------------------------------------------------------------------------------
+
+
+def test_finished_members_are_reused_after_an_interruption_and_give_the_same_model(
+    tmp_path: Path,
+) -> None:
+    cohort, bags = draw_features(tmp_path)
+    params = HEAD_ALONE.model_copy(update={"members": 2})
+
+    def interrupt(member: int, epoch: int, losses: dict[str, float]) -> None:
+        if member == 1:
+            raise KeyboardInterrupt
+
+    train_cohort(cohort, bags, tmp_path / "whole", params)
+    out = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        train_cohort(cohort, bags, out, params, interrupt)
+    assert not (out / "model.json").exists()
+    assert len(list(unfinished_folder(out).glob("*.h5"))) == 1
+    trained: set[int] = set()
+    train_cohort(cohort, bags, out, params, lambda member, epoch, losses: trained.add(member))
+    assert trained == {1}
+    assert not unfinished_folder(out).exists()
+    one, two = (
+        {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "metrics.json"}
+        for folder in (tmp_path / "whole", out)
+    )
+    assert one == two
+
+
+@pytest.mark.parametrize("change", ["seed", "epochs", "label", "damage"])
+def test_a_finished_member_of_another_training_is_not_reused(
+    tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cohort, bags = draw_features(tmp_path)
+
+    def interrupt(member: int, epoch: int, losses: dict[str, float]) -> None:
+        if member == 1:
+            raise KeyboardInterrupt
+
+    params = HEAD_ALONE.model_copy(update={"members": 2, "epochs": 2})
+    out = tmp_path / "model"
+    with pytest.raises(KeyboardInterrupt):
+        train_cohort(cohort, bags, out, params, interrupt)
+    if change == "label":
+        first, *others = cohort.entries
+        cohort = Cohort(cohort.name, (replace(first, label="c1"), *others))
+    elif change == "damage":
+        (kept,) = unfinished_folder(out).glob("*.h5")
+        kept.write_bytes(kept.read_bytes()[:-40])
+    else:
+        params = params.model_copy(update={change: 3})
+    trained: set[int] = set()
+    train_cohort(cohort, bags, out, params, lambda member, epoch, losses: trained.add(member))
+    assert trained == {0, 1}
+    assert ("cannot be reused" in caplog.text) == (change == "damage")
 
 
 # -- the whole, from pixels ----------------------------------------------------------------------
