@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,8 @@ from milpath.cli.memory import require_memory
 from milpath.cli.runs import DryRunOption, open_run
 from milpath.errors import StoredFileError, UsageError
 from milpath.slides.frame import Frame
+
+log = logging.getLogger(__name__)
 
 
 def classify(
@@ -83,6 +86,12 @@ def classify(
         raise UsageError(str(error)) from None
     if scheduler is None and not dry_run:
         require_memory(network=True)
+    if not spec.has_space:
+        log.warning(
+            "%s: was trained by an earlier version, so that slides unlike its training slides are "
+            "not recognised",
+            model,
+        )
     table = predictions_table_path(out, (part.number, part.count) if part else None)
     place = {entry.slide_id: number for number, entry in enumerate(entries)}
     files = [model_spec_path(model), *files_of(entries)]

@@ -30,6 +30,12 @@ Floats = NDArray[np.float64]
 
 _ROUNDING = 1e-3
 
+MAX_DISTANCE = 1.25
+"""Distance to the training set above which a prediction is warned of.
+
+The 1 of the farthest training slide is that of a sample of its patches; all of them reach 1.1.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction(BagScores):
@@ -68,7 +74,7 @@ class Prediction(BagScores):
     def warnings(self) -> tuple[str, ...]:
         """What speaks against believing it, one phrase each."""
         found = ["the model was trained on this slide"] if self.in_training else []
-        if self.distance is not None and self.distance > 1:
+        if self.distance is not None and self.distance > MAX_DISTANCE:
             found.append(
                 f"unlike the training slides, {self.distance:.2f} times as far from them as the "
                 "farthest of their own"

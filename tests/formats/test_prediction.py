@@ -103,6 +103,23 @@ def test_the_effective_number_of_patches_is_all_for_even_attention_and_one_for_a
     assert replace(one, member_attention=np.eye(8)[:1]).effective_patches == 1
 
 
+def test_a_prediction_warns_of_a_training_slide_and_of_one_far_from_the_training_set() -> None:
+    one = predict(9)
+    assert one.warnings == replace(one, distance=1.2).warnings == ()
+    (far,) = replace(one, distance=1.3).warnings
+    assert far.startswith("unlike the training slides, 1.30 times as far")
+    assert replace(one, in_training=True).warnings == ("the model was trained on this slide",)
+
+
+def test_a_distance_that_cannot_be_one_raises(tmp_path: Path) -> None:
+    path = written(tmp_path, replace(predict(9), distance=0.5))
+    assert read_prediction(path).distance == 0.5
+    with edited(path) as h5:
+        h5.attrs["distance"] = -1.0
+    with pytest.raises(StoredFileError, match="'distance' is not a distance"):
+        read_prediction(path)
+
+
 def test_a_prediction_without_tissue_has_no_class_and_nan_probabilities() -> None:
     one = predict(0)
     assert one.predicted is None
