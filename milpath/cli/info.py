@@ -151,8 +151,8 @@ def _describe_artefacts(bag: Bag) -> dict[str, float] | None:
         return None
     found = {}
     for name, values in scores.known.items():
-        found[f"{name}, median"] = round(float(np.median(values)), 3)
-        found[f"{name}, 95th percentile"] = round(float(np.percentile(values, 95)), 3)
+        found[f"{name} median"] = round(float(np.median(values)), 3)
+        found[f"{name} 95 %"] = round(float(np.percentile(values, 95)), 3)
     return found
 
 
