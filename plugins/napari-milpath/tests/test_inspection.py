@@ -32,6 +32,7 @@ from napari_milpath.scores import (
     DisplaySettings,
     ScoreSource,
     describe_agreement,
+    describe_choice,
     describe_concentration,
     describe_prediction,
     score_sources,
@@ -244,6 +245,17 @@ def test_the_title_lists_the_probability_of_each_class_the_highest_first(
     assert describe_prediction(whole).startswith(f"noise-ü: {likely} {whole.probs.max():.3f}, ")
     assert describe_prediction(whole).endswith("over the ensemble)")
     assert describe_prediction(first).startswith("noise-ü, member 0: ")
+
+
+def test_panel_and_caption_hold_the_warnings_of_a_prediction(predict_slide: Make) -> None:
+    plain = predict_slide()
+    seen = ScoreSource("a", replace(plain, in_training=True))
+    far = ScoreSource("b", replace(plain, distance=3.0))
+    assert describe_choice(ScoreSource("a", plain))[1:] == []
+    assert describe_choice(seen)[1:] == ["the model was trained on this slide"]
+    _, _, _, *warnings = describe_choice(seen, far)
+    assert warnings == [*seen.prediction.warnings, *far.prediction.warnings]
+    assert len(warnings) == 2
 
 
 def test_the_effective_number_of_patches_is_all_for_equal_attention_and_one_for_a_single_peak(

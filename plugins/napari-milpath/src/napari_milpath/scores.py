@@ -141,12 +141,16 @@ def measure_source(source: ScoreSource, other: ScoreSource | None = None) -> dic
 
 
 def describe_choice(source: ScoreSource, other: ScoreSource | None = None) -> list[str]:
-    """Say in a line what a source predicts; of a difference, in three lines, what both do."""
+    """Say in a line what a source predicts; of a difference, in three lines, what both do.
+
+    Lines with the warnings of the predictions follow.
+    """
     if other is None:
-        return [describe_prediction(source)]
+        return [describe_prediction(source), *source.prediction.warnings]
     return [
         f"difference: {source.name} minus {other.name}",
         *(f"{each.name}: {_describe_classes(each)}" for each in (source, other)),
+        *dict.fromkeys((*source.prediction.warnings, *other.prediction.warnings)),
     ]
 
 
