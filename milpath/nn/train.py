@@ -17,7 +17,7 @@ from milpath.figures.curves import write_curves
 from milpath.formats.bag import Bag
 from milpath.formats.layout import curves_path, metrics_path
 from milpath.formats.model_spec import BundleSpec, EncoderSpec
-from milpath.formats.space import fit_space
+from milpath.formats.space import FeatureSpace, fit_space
 from milpath.nn.augment import augment_tissue
 from milpath.nn.bags import LabelledBag
 from milpath.nn.bundle import assemble_bundle, save_bundle
@@ -39,6 +39,9 @@ from milpath.params import TrainParams
 from milpath.store import publish_json, require_writable
 
 log = logging.getLogger(__name__)
+
+_MAX_SAMPLE = 20_000  # patches that the feature space is fitted to: 2,048 features take 330 MB
+_MIN_SAMPLE = 4  # of a slide
 
 OnEpoch = Callable[[int, int, dict[str, float]], None]
 """Called with (member, epoch, losses) after every epoch, both counted from 0."""
@@ -179,7 +182,7 @@ def run_training(
         },
         members,
         instances.encoder,
-        fit_space([_sample_features(bag, members[0].encoder) for bag in data.bags]),
+        _fit_space(data.bags, members[0].encoder),
     )
     seconds = time.perf_counter() - start
     _write_results(out, bundle.spec, plan, evaluation, histories, seconds)
@@ -188,9 +191,16 @@ def run_training(
     return TrainReport(bundle.spec, evaluation, data.excluded)
 
 
-def _sample_features(bag: LabelledBag, encoder: keras.Model | None) -> NDArray[np.float32]:
-    """Compute the features (n, D) of up to `BATCH` patches of a bag, evenly spaced."""
-    count = min(BATCH, bag.size)
+def _fit_space(bags: Sequence[LabelledBag], encoder: keras.Model | None) -> FeatureSpace:
+    """Fit a feature space to up to `BATCH` patches of each bag, fewer of very many bags."""
+    count = min(BATCH, max(_MIN_SAMPLE, _MAX_SAMPLE // len(bags)))
+    return fit_space([_sample_features(bag, encoder, min(count, bag.size)) for bag in bags])
+
+
+def _sample_features(
+    bag: LabelledBag, encoder: keras.Model | None, count: int
+) -> NDArray[np.float32]:
+    """Compute the features (n, D) of patches of a bag, evenly spaced."""
     instances = bag.read(np.unique(np.linspace(0, bag.size - 1, count).round().astype(np.int64)))
     if encoder is None:
         return np.asarray(instances, np.float32)

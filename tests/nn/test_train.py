@@ -197,11 +197,11 @@ def run(tiled: TiledCohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(tiled.cohort, out, report, trained, stopped, tested, epochs)
 
 
-def stain_brown(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give tissue the colour of DAB, as dark as it was."""
+def stain_green(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Give tissue the colour of light green, as dark as it was."""
     darkness = -np.log10(np.maximum(patches, 1) / 255).mean(axis=-1, keepdims=True)
-    brown = 255 * 10 ** (-darkness * np.array([0.6, 1.0, 1.4]))
-    return np.rint(brown).astype(np.uint8)
+    green = 255 * 10 ** (-darkness * np.array([1.4, 0.4, 1.2]))
+    return np.rint(green).astype(np.uint8)
 
 
 @pytest.mark.slow
@@ -220,7 +220,7 @@ def test_a_slide_of_another_stain_is_farther_than_the_training_slides_and_warned
     assert known.distance == pytest.approx(by_hand, rel=1e-3)
     assert known.distance is not None
     assert known.distance < 1.2
-    stained = make_bag(tmp_path, "brown", stain_brown(patches), tile=model.spec.tile)
+    stained = make_bag(tmp_path, "green", stain_green(patches), tile=model.spec.tile)
     with Bag(stained) as bag:
         unlike = predict_bag(model, bag)
     assert unlike.distance is not None
