@@ -24,7 +24,7 @@ from tests.support.foreign_tensors import (
 
 def read(folder: Path, encoder: str | None = None) -> SlideFeatures:
     (path,) = ZarrLayout().find(folder).values()
-    return ZarrLayout().read(path, FeatureHints(encoder=encoder))
+    return ZarrLayout().open(path, FeatureHints(encoder=encoder))
 
 
 @pytest.mark.parametrize("stated", [True, False])

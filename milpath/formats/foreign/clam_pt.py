@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from milpath.formats.foreign.arrays import as_coords, pick_features
 from milpath.formats.foreign.folders import find_files
-from milpath.formats.foreign.values import FeatureFacts, FeatureHints, SlideFeatures, settle
+from milpath.formats.foreign.values import (
+    FeatureFacts,
+    FeatureHints,
+    SlideFeatures,
+    scale_to_l0,
+    settle,
+)
 from milpath.store.foreign import ForeignH5, open_foreign_h5
 from milpath.store.torchfile import read_torch
 
@@ -30,12 +36,11 @@ class ClamTensorLayout:
         """Return the tensor file of each slide by its id; empty without `pt_files`."""
         return find_files(folder if folder.name == _FOLDER else folder / _FOLDER, ".pt")
 
-    def read(self, path: Path, hints: FeatureHints) -> SlideFeatures:
-        """Read one slide's features; raises `StoredFileError`."""
+    def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
+        """Open one slide's features; raises `StoredFileError`."""
         slide_id = path.name.removesuffix(".pt")
         features = pick_features(path, read_torch(path).tensors)
         places = _read_places(path.parent.parent, slide_id, len(features))
-        size = settle(path, "patch size at level 0", places.patch_size_l0, hints.patch_size_l0)
         facts = FeatureFacts(
             layout=self.name,
             dim=features.shape[1],
@@ -44,6 +49,7 @@ class ClamTensorLayout:
             mpp=hints.mpp,
             tool="CLAM",
         )
+        size = places.patch_size_l0 or scale_to_l0(facts, hints)
         return SlideFeatures(slide_id, features, places.coords, size, facts)
 
 

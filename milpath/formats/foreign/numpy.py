@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from milpath.errors import StoredFileError
 from milpath.formats.foreign.arrays import COORD_NAMES, pick_coords, pick_features
 from milpath.formats.foreign.folders import find_files
-from milpath.formats.foreign.values import FeatureFacts, FeatureHints, SlideFeatures
+from milpath.formats.foreign.values import (
+    FeatureFacts,
+    FeatureHints,
+    SlideFeatures,
+    scale_to_l0,
+)
 from milpath.store.npyfile import read_npy, read_npz
 
 _COORD_ENDS = tuple(f"{mark}{name}" for name in COORD_NAMES for mark in ("_", "."))
@@ -46,8 +51,8 @@ class NumpyLayout:
             )
         return dict(sorted({**arrays, **archives}.items()))
 
-    def read(self, path: Path, hints: FeatureHints) -> SlideFeatures:
-        """Read one slide's features; raises `StoredFileError`."""
+    def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
+        """Open one slide's features; raises `StoredFileError`."""
         arrays = read_npz(path) if path.suffix == ".npz" else _read_pair(path)
         features = pick_features(path, arrays)
         facts = FeatureFacts(
@@ -60,7 +65,7 @@ class NumpyLayout:
         )
         slide_id = path.name.removesuffix(path.suffix)
         coords = pick_coords(path, arrays, len(features))
-        return SlideFeatures(slide_id, features, coords, hints.patch_size_l0, facts)
+        return SlideFeatures(slide_id, features, coords, scale_to_l0(facts, hints), facts)
 
 
 def _read_pair(path: Path) -> dict[str, NDArray[Any]]:

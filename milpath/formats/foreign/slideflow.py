@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from milpath.errors import StoredFileError
 from milpath.formats.foreign.arrays import as_coords, pick_features
 from milpath.formats.foreign.folders import find_files
-from milpath.formats.foreign.values import FeatureFacts, FeatureHints, SlideFeatures, settle
+from milpath.formats.foreign.values import (
+    FeatureFacts,
+    FeatureHints,
+    SlideFeatures,
+    scale_to_l0,
+    settle,
+)
 from milpath.store.npyfile import read_npz
 from milpath.store.torchfile import read_torch
 
@@ -36,8 +42,8 @@ class SlideflowLayout:
             return {}
         return find_files(folder, ".pt")
 
-    def read(self, path: Path, hints: FeatureHints) -> SlideFeatures:
-        """Read one slide's features; raises `StoredFileError`."""
+    def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
+        """Open one slide's features; raises `StoredFileError`."""
         config = _read_config(path.with_name(_CONFIG))
         features = pick_features(path, read_torch(path).tensors)
         slide_id = path.name.removesuffix(".pt")
@@ -50,7 +56,7 @@ class SlideflowLayout:
             mpp=settle(path, "µm per pixel", _get_mpp(config), hints.mpp),
             tool="slideflow",
         )
-        size = hints.patch_size_l0
+        size = scale_to_l0(facts, hints)
         centres = _read_centres(path.with_name(slide_id + _INDEX), len(features))
         coords = None if centres is None or size is None else centres - round(size / 2)
         return SlideFeatures(slide_id, features, coords, size, facts)

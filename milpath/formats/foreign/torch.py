@@ -6,7 +6,12 @@ from pathlib import Path
 
 from milpath.formats.foreign.arrays import pick_coords, pick_features
 from milpath.formats.foreign.folders import find_files
-from milpath.formats.foreign.values import FeatureFacts, FeatureHints, SlideFeatures
+from milpath.formats.foreign.values import (
+    FeatureFacts,
+    FeatureHints,
+    SlideFeatures,
+    scale_to_l0,
+)
 from milpath.store.torchfile import read_torch
 
 
@@ -19,8 +24,8 @@ class TorchLayout:
         """Return the file of each slide by its id; empty without `.pt` files."""
         return find_files(folder, ".pt")
 
-    def read(self, path: Path, hints: FeatureHints) -> SlideFeatures:
-        """Read one slide's features; raises `StoredFileError`."""
+    def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
+        """Open one slide's features; raises `StoredFileError`."""
         tensors = read_torch(path).tensors
         features = pick_features(path, tensors)
         facts = FeatureFacts(
@@ -33,4 +38,4 @@ class TorchLayout:
         )
         slide_id = path.name.removesuffix(".pt")
         coords = pick_coords(path, tensors, len(features))
-        return SlideFeatures(slide_id, features, coords, hints.patch_size_l0, facts)
+        return SlideFeatures(slide_id, features, coords, scale_to_l0(facts, hints), facts)

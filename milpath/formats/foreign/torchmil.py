@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from milpath.formats.foreign.arrays import as_coords, as_features
 from milpath.formats.foreign.folders import find_files
-from milpath.formats.foreign.values import FeatureFacts, FeatureHints, SlideFeatures, settle
+from milpath.formats.foreign.values import (
+    FeatureFacts,
+    FeatureHints,
+    SlideFeatures,
+    scale_to_l0,
+    settle,
+)
 from milpath.store.foreign import open_foreign_h5
 from milpath.store.npyfile import read_npy
 
@@ -37,8 +43,8 @@ class TorchmilLayout:
                     return found
         return {}
 
-    def read(self, path: Path, hints: FeatureHints) -> SlideFeatures:
-        """Read one slide's features; raises `StoredFileError`."""
+    def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
+        """Open one slide's features; raises `StoredFileError`."""
         named = path.parent.name.startswith(_PREFIX)
         encoder = path.parent.name.removeprefix(_PREFIX) if named else None
         root = path.parent.parent.parent if named else path.parent.parent
@@ -56,7 +62,7 @@ class TorchmilLayout:
             tool="torchmil",
         )
         slide_id = path.name.removesuffix(path.suffix)
-        return SlideFeatures(slide_id, features, coords, hints.patch_size_l0, facts)
+        return SlideFeatures(slide_id, features, coords, scale_to_l0(facts, hints), facts)
 
 
 def _read_array(path: Path, name: str) -> NDArray[Any]:

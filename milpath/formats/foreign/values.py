@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milpath.errors import StoredFileError
+from milpath.slides.closing import Closing
+from milpath.slides.facts import SlideFacts
 
 _T = TypeVar("_T", str, int, float)
 _TOLERANCE = 0.01  # µm per pixel are rounded where they are stated
@@ -24,13 +27,13 @@ class FeatureHints:
     encoder : name of the network that made the features
     mpp : µm per pixel of the patch as it was encoded
     patch_px : edge of the patch as it was encoded, pixels
-    patch_size_l0 : edge of the patch, level-0 pixels
+    slide_mpp : µm per pixel of the slide at level 0, if the slide is at hand
     """
 
     encoder: str | None = None
     mpp: float | None = None
     patch_px: int | None = None
-    patch_size_l0: int | None = None
+    slide_mpp: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,25 +62,59 @@ class FeatureFacts:
     digest: str | None = None
 
 
+class FeatureRows(Protocol):
+    """Features (N, D) that are read when rows of them are asked for; NumPy arrays are such too."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+
+    @property
+    def dtype(self) -> Any:
+        """float16 or float32."""
+
+    def __getitem__(self, rows: Any, /) -> NDArray[Any]:
+        """Read rows, a slice without a step or int64 indices; raise `StoredFileError`.
+
+        They are finite.
+        """
+
+
 @dataclass(frozen=True, eq=False)
-class SlideFeatures:
-    """The features of one slide.
+class SlideFeatures(Closing):
+    """The features of one slide, open for reading; a context manager.
 
     Parameters
     ----------
     slide_id : name of the slide
     features : (N, D) float16 or float32
     coords_l0 : (N, 2) int64, x and y of each patch's top left corner in level-0 pixels from the
-        corner of the canvas; None if the files do not hold them
+        corner of the canvas; None if the files do not hold them, or only in µm and the slide's
+        `FeatureHints.slide_mpp` is not known
     patch_size_l0 : edge of a patch, level-0 pixels; None if unknown
     facts : what the features are
+    size_l0 : (width, height) of the slide, level-0 pixels; None if unknown
+    slide : record of the slide, in files of milpath
+    verified : whether all that is read is compared with checksums of milpath
+    files : closed with it
     """
 
     slide_id: str
-    features: NDArray[np.float16] | NDArray[np.float32]
+    features: FeatureRows
     coords_l0: NDArray[np.int64] | None
     patch_size_l0: float | None
     facts: FeatureFacts
+    size_l0: tuple[int, int] | None = None
+    slide: SlideFacts | None = None
+    verified: bool = False
+    files: ExitStack = field(default_factory=ExitStack)
+
+    def __len__(self) -> int:
+        return self.features.shape[0]
+
+    def close(self) -> None:
+        """Close its files."""
+        self.files.close()
 
 
 class Layout(Protocol):
@@ -89,9 +126,16 @@ class Layout(Protocol):
         """Return the file of each slide by its id; empty if the folder is not of this layout."""
         ...
 
-    def read(self, path: Path, hints: FeatureHints) -> SlideFeatures:
-        """Read one slide's features; raises `StoredFileError`."""
+    def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
+        """Open one slide's features; raises `StoredFileError`."""
         ...
+
+
+def scale_to_l0(facts: FeatureFacts, hints: FeatureHints) -> float | None:
+    """Return the edge of a patch in level-0 pixels, from that in µm; None if unknown."""
+    if facts.mpp is None or facts.patch_px is None or hints.slide_mpp is None:
+        return None
+    return facts.patch_px * facts.mpp / hints.slide_mpp
 
 
 def settle(path: Path, what: str, stated: _T | None, hint: _T | None) -> _T | None:

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from milpath.errors import StoredFileError
 from milpath.formats.foreign.arrays import as_coords, as_features
-from milpath.formats.foreign.values import FeatureFacts, FeatureHints, SlideFeatures, settle
+from milpath.formats.foreign.values import (
+    FeatureFacts,
+    FeatureHints,
+    SlideFeatures,
+    scale_to_l0,
+    settle,
+)
 from milpath.store.zarrfile import read_zarr_array, read_zarr_attrs, require_package
 
 _SUFFIX = ".zarr"
@@ -43,13 +49,12 @@ class ZarrLayout:
         }
         return dict(sorted(found.items()))
 
-    def read(self, path: Path, hints: FeatureHints) -> SlideFeatures:
-        """Read one slide's features; raises `StoredFileError`."""
+    def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
+        """Open one slide's features; raises `StoredFileError`."""
         specs = _read_specs(path)
         table = _pick_table(path, specs, hints.encoder)
         spec = specs[table.tiles]
         features = as_features(path, read_zarr_array(table.folder / "X"))
-        size = settle(path, "patch size at level 0", spec.size_l0, hints.patch_size_l0)
         facts = FeatureFacts(
             layout=self.name,
             dim=features.shape[1],
@@ -59,6 +64,7 @@ class ZarrLayout:
             tool="LazySlide",
         )
         slide_id = path.name.removesuffix(_SUFFIX)
+        size = spec.size_l0 or scale_to_l0(facts, hints)
         coords = _read_coords(path, table, len(features))
         return SlideFeatures(slide_id, features, coords, size, facts)
 
