@@ -23,7 +23,7 @@ from milpath.params import describe_violation
 from milpath.patches.grid import PatchGrid
 from milpath.slides.facts import SlideFacts
 from milpath.slides.names import is_file_name, is_printable
-from milpath.store import SafeH5
+from milpath.store.datasets import StoredH5
 
 MAX_CELLS = 1 << 20
 MAX_CELLS_PER_PATCH = 1 << 12
@@ -54,7 +54,7 @@ def write_geometry(h5: h5py.File, slide: SlideFacts, grid: PatchGrid) -> None:
         coords.attrs[name] = value
 
 
-def read_geometry(h5: SafeH5) -> tuple[SlideFacts, PatchGrid]:
+def read_geometry(h5: StoredH5[Any]) -> tuple[SlideFacts, PatchGrid]:
     """Read what `write_geometry` wrote.
 
     Raises
@@ -76,7 +76,7 @@ def read_geometry(h5: SafeH5) -> tuple[SlideFacts, PatchGrid]:
     return slide, grid
 
 
-def _check_coords(h5: SafeH5, slide: SlideFacts, grid: PatchGrid) -> None:
+def _check_coords(h5: StoredH5[Any], slide: SlideFacts, grid: PatchGrid) -> None:
     coords = grid.coords
     size = np.array([slide.width_l0, slide.height_l0])
     if (coords < 0).any() or (coords > size - grid.patch_size_l0).any():
