@@ -68,7 +68,7 @@ def classify(
             exists=True,
             help="Slides, folders of slides, or cohort CSVs with a column slide. "
             "Paths in a CSV are relative to its folder.",
-            metavar="[SLIDE]...",
+            metavar="SLIDE",
             show_default=False,
         ),
     ] = None,

@@ -17,6 +17,7 @@ from milpath.slides.slide import Slide
 if TYPE_CHECKING:
     from milpath.slides.tissue import TissueMask  # SciPy, which milpath info does without
 
+_CELLS = 16  # along the side of a patch, of a raster for patches that lie anywhere
 _ROUNDING = 1e-6  # rounding error of a large mask's sums: a patch full of tissue must count as 1
 
 
@@ -66,10 +67,23 @@ class PatchGrid:
 def free_grid(
     coords: NDArray[np.int64], patch_px: int, patch_size_l0: int, patch_mpp: float
 ) -> PatchGrid:
-    """Return the grid of patches that lie anywhere."""
-    cell = max(1, -(-patch_size_l0 // 16))
+    """Return the grid of patches that another program laid, wherever they lie.
+
+    Patches on common steps, of a 16th of their side to the side, are a "grid"; others are "free",
+    with a stride of a 16th of their side.
+
+    Parameters
+    ----------
+    coords : (N, 2), level-0 (x, y) of each patch's top-left corner
+    patch_px, patch_size_l0, patch_mpp : as in `PatchGrid`
+    """
     low = coords.min(axis=0) if len(coords) else np.zeros(2, np.int64)
     origin = (int(low[0]), int(low[1]))
+    step = int(np.gcd.reduce((coords - low).ravel())) if len(coords) else 0
+    cell = max(1, -(-patch_size_l0 // _CELLS))
+    if step == 0 or cell <= step <= patch_size_l0:
+        stride = step or patch_size_l0
+        return PatchGrid(coords, patch_px, patch_size_l0, stride, origin, patch_mpp, 0)
     return PatchGrid(coords, patch_px, patch_size_l0, cell, origin, patch_mpp, 0, "free")
 
 

@@ -57,6 +57,22 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
         add_checksums(file)
 
 
+@contextmanager
+def publish_plain_h5(path: Path) -> Iterator[h5py.File]:
+    """Write an HDF5 file for other programs, without a footer, complete or not at all.
+
+    Raises
+    ------
+    OutputError : it cannot be written; nothing is left behind
+    """
+    with publish(path) as file:
+        buffer = _ErrorKeepingFile(file)
+        with defer_signals(_CALLED_BY_HDF5), _create_h5(buffer) as h5:
+            yield h5
+            buffer.check()
+        buffer.check()
+
+
 def _verify(kind: str, part: Path) -> None:
     """Raise `OSError` unless all checksums match and the file is of this kind."""
     try:
