@@ -9,18 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from milpath.errors import UsageError
+from milpath.formats.foreign.clam import ClamLayout
 from milpath.formats.foreign.clam_pt import ClamTensorLayout
 from milpath.formats.foreign.milpath import MilpathLayout
 from milpath.formats.foreign.numpy import NumpyLayout
 from milpath.formats.foreign.slideflow import SlideflowLayout
+from milpath.formats.foreign.stamp import StampLayout
 from milpath.formats.foreign.torch import TorchLayout
 from milpath.formats.foreign.torchmil import TorchmilLayout
+from milpath.formats.foreign.trident import TridentLayout
 from milpath.formats.foreign.values import FeatureHints, Layout, SlideFeatures
 from milpath.formats.foreign.verified import VerifiedLayout
 from milpath.formats.foreign.zarr import ZarrLayout
 
 LAYOUTS: tuple[Layout, ...] = (
     MilpathLayout(),
+    TridentLayout(),
+    StampLayout(),
+    ClamLayout(),
     SlideflowLayout(),
     ClamTensorLayout(),
     TorchmilLayout(),

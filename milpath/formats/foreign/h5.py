@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from milpath.errors import StoredFileError
 from milpath.formats.foreign.arrays import as_coords, as_rows
+from milpath.formats.foreign.folders import find_files
 from milpath.store.foreign import ForeignH5, open_foreign_h5
+
+_TRIED = 3  # files that are opened to know a layout
 
 
 class StoredRows:
@@ -68,6 +73,27 @@ def read_coords(path: Path, h5: ForeignH5, name: str, count: int) -> NDArray[np.
     return as_coords(path, h5.read(name, h5.dtype(name), h5.shape(name)), count)
 
 
+def find_h5(folder: Path, is_own: Callable[[ForeignH5], bool]) -> dict[str, Path]:
+    """Return the HDF5 files of a folder by their names without ".h5", if they are of one layout.
+
+    Parameters
+    ----------
+    folder : where they are
+    is_own : whether an open file is of the layout; some files are tried, of which one may be
+        damaged
+    """
+    found = find_files(folder, ".h5")
+    return found if any(_is_own(path, is_own) for path in [*found.values()][:_TRIED]) else {}
+
+
+def _is_own(path: Path, test: Callable[[ForeignH5], bool]) -> bool:
+    try:
+        with open_foreign_h5(path) as h5:
+            return test(h5)
+    except StoredFileError:
+        return False
+
+
 def get_number(value: object) -> float | None:
     """Return the number of an attribute, also one in a list of one; None if it is no number."""
     if isinstance(value, list | tuple) and len(value) == 1:
@@ -80,3 +106,9 @@ def get_number(value: object) -> float | None:
 def get_text(value: object) -> str | None:
     """Return the text of an attribute; None if it is no text, or empty."""
     return value if isinstance(value, str) and value else None
+
+
+def get_whole(value: object) -> int | None:
+    """Return the whole number of an attribute, also of one stored as float; None if it is none."""
+    number = get_number(value)
+    return int(number) if number is not None and number == int(number) and number > 0 else None

@@ -5,11 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from milpath.errors import StoredFileError
 from milpath.formats.bag import read_header
 from milpath.formats.features import read_encoder
-from milpath.formats.foreign.folders import find_files
-from milpath.formats.foreign.h5 import StoredRows, enter_h5
+from milpath.formats.foreign.h5 import StoredRows, enter_h5, find_h5
 from milpath.formats.foreign.values import (
     FeatureFacts,
     FeatureHints,
@@ -18,9 +16,7 @@ from milpath.formats.foreign.values import (
     settle,
 )
 from milpath.formats.geometry import read_geometry
-from milpath.store.foreign import open_foreign_h5
-
-_TRIED = 3  # files, of which one may be damaged
+from milpath.store.foreign import ForeignH5
 
 
 class MilpathLayout:
@@ -30,8 +26,7 @@ class MilpathLayout:
 
     def find(self, folder: Path) -> dict[str, Path]:
         """Return the file of each slide by its id; empty if the folder is not of milpath."""
-        found = find_files(folder, ".h5")
-        return found if any(map(_is_features, [*found.values()][:_TRIED])) else {}
+        return find_h5(folder, _is_features)
 
     def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
         """Open one slide's features; raises `StoredFileError`."""
@@ -69,9 +64,5 @@ class MilpathLayout:
             )
 
 
-def _is_features(path: Path) -> bool:
-    try:
-        with open_foreign_h5(path) as h5:
-            return bool(h5.attr("milpath_kind") == "features")
-    except StoredFileError:
-        return False
+def _is_features(h5: ForeignH5) -> bool:
+    return bool(h5.attr("milpath_kind") == "features")
