@@ -11,8 +11,8 @@ from milpath.formats.foreign.values import (
     FeatureFacts,
     FeatureHints,
     SlideFeatures,
+    find_mpp,
     scale_to_l0,
-    settle,
 )
 from milpath.store.foreign import ForeignH5
 
@@ -44,8 +44,8 @@ class ClamLayout:
                 layout=self.name,
                 dim=rows.shape[1],
                 encoder=hints.encoder,
-                patch_px=settle(path, "patch size", patch_px, hints.patch_px),
-                mpp=hints.mpp,
+                patch_px=hints.patch_px or patch_px,  # CLAM resizes patches for the encoder
+                mpp=find_mpp(hints.mpp, hints, hints.patch_px or patch_px, size),
                 tool="CLAM",
             )
             return SlideFeatures(

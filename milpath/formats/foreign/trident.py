@@ -14,7 +14,13 @@ from milpath.formats.foreign.h5 import (
     get_whole,
     read_coords,
 )
-from milpath.formats.foreign.values import FeatureFacts, FeatureHints, SlideFeatures, settle
+from milpath.formats.foreign.values import (
+    FeatureFacts,
+    FeatureHints,
+    SlideFeatures,
+    find_mpp,
+    settle,
+)
 from milpath.store.foreign import ForeignH5
 
 _PREFIX = "features_"
@@ -42,12 +48,14 @@ class TridentLayout:
             coords = read_coords(path, h5, "coords", rows.shape[0])
             patch_px = get_whole(h5.dataset_attr("coords", "patch_size"))
             size = get_number(h5.dataset_attr("coords", "patch_size_level0"))
+            stated = get_number(h5.dataset_attr("coords", "mpp"))
+            mpp = settle(path, "µm per pixel", stated, hints.mpp)
             facts = FeatureFacts(
                 layout=self.name,
                 dim=rows.shape[1],
                 encoder=settle(path, "encoder", _get_encoder(path, h5), hints.encoder),
                 patch_px=settle(path, "patch size", patch_px, hints.patch_px),
-                mpp=_settle_mpp(path, h5, hints, patch_px, size),
+                mpp=find_mpp(mpp, hints, patch_px, size),
                 tool="TRIDENT",
             )
             width = get_whole(h5.dataset_attr("coords", "level0_width"))
@@ -74,14 +82,3 @@ def _get_encoder(path: Path, h5: ForeignH5) -> str | None:
     folder = path.absolute().parent.name
     named = folder.removeprefix(_PREFIX) if folder.startswith(_PREFIX) else None
     return stated or named
-
-
-def _settle_mpp(
-    path: Path, h5: ForeignH5, hints: FeatureHints, patch_px: int | None, size: float | None
-) -> float | None:
-    """Return the µm per pixel that the file states, the user gives, or the slide leads to."""
-    stated = get_number(h5.dataset_attr("coords", "mpp"))
-    found = settle(path, "µm per pixel", stated, hints.mpp)
-    if found is not None or not (hints.slide_mpp and patch_px and size):
-        return found
-    return size * hints.slide_mpp / patch_px
