@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from milpath.errors import StoredFileError
 from milpath.formats.foreign.arrays import as_coords, as_rows
+from milpath.formats.foreign.folders import find_files
 from milpath.store.foreign import ForeignH5, open_foreign_h5
 
 
@@ -80,3 +85,67 @@ def get_number(value: object) -> float | None:
 def get_text(value: object) -> str | None:
     """Return the text of an attribute; None if it is no text, or empty."""
     return value if isinstance(value, str) and value else None
+
+
+# -- which layout ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class H5Sample:
+    """What an HDF5 file of a folder holds, by which layouts are distinguished.
+
+    Parameters
+    ----------
+    path : of the file
+    attrs : of the file
+    shapes : of the datasets that can be read, by name
+    dataset_attrs : of the same datasets
+    problem : why it cannot be read; None if it can
+    """
+
+    path: Path
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dataset_attrs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def find_h5(folder: Path, fits: Callable[[H5Sample], bool]) -> dict[str, Path]:
+    """Return the `.h5` file of each slide by its id; empty unless a sample of them fits.
+
+    Files of milpath are of none of these layouts.
+    """
+    sample = describe_sample(folder)
+    if sample is None or sample.problem is not None or "milpath_kind" in sample.attrs:
+        return {}
+    return find_files(folder, ".h5") if fits(sample) else {}
+
+
+def describe_sample(folder: Path) -> H5Sample | None:
+    """Describe the first `.h5` file of a folder, or the second if the first cannot be read.
+
+    None without `.h5` files.
+    """
+    sample = None
+    for path in list(find_files(folder, ".h5").values())[:2]:
+        stat = path.stat()
+        found = _describe(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        if found.problem is None:
+            return found
+        sample = sample or found
+    return sample
+
+
+@lru_cache(maxsize=4)
+def _describe(path: Path, _identity: tuple[int, ...]) -> H5Sample:
+    """Describe a file once for all layouts."""
+    try:
+        with ExitStack() as files:
+            h5 = enter_h5(files, path)
+            shapes, attrs = {}, {}
+            for name in h5.names:
+                with suppress(StoredFileError):
+                    shapes[name], attrs[name] = h5.shape(name), h5.dataset_attrs(name)
+            return H5Sample(path, h5.attrs, shapes, attrs)
+    except StoredFileError as error:
+        return H5Sample(path, problem=str(error))
