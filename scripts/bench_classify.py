@@ -83,7 +83,7 @@ def build(encoder: str, side: int) -> object:
 def compare_stream(path: Path, options: argparse.Namespace) -> dict[str, float]:
     """Compare patches per second from the file with the network on the same patches in memory."""
     from milpath.formats.bag import as_kept
-    from milpath.nn.predict import BATCH, collect_evidence
+    from milpath.nn.scoring import BATCH, collect_evidence
 
     params = TileParams()
     kept = partial(as_kept, params=params.pixels)
@@ -133,7 +133,7 @@ def compare_stream(path: Path, options: argparse.Namespace) -> dict[str, float]:
 def compare_pooling(rows: int, repeats: int) -> dict[str, float]:
     """Compare pooling of embeddings (rows, 512) in batches with NumPy on all of them at once."""
     from milpath.nn.mil import Member, build_evidence, build_head
-    from milpath.nn.predict import collect_evidence, pool_evidence
+    from milpath.nn.scoring import collect_evidence, pool_evidence
 
     head = build_head(2, HeadParams(), projected=False)
     head.build((None, None, 512))

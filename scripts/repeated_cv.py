@@ -15,7 +15,7 @@ from milpath.metrics import accuracy, auc
 from milpath.nn.bags import ArrayBag
 from milpath.nn.data import Augment
 from milpath.nn.fit import Task, seed_of, train_member
-from milpath.nn.predict import score_bags
+from milpath.nn.scoring import score_bags
 from milpath.params import TrainParams
 
 Floats = NDArray[np.float64]

@@ -23,6 +23,7 @@ COMMANDS = {
     "classify": "Classify slides and render heatmaps.",
     "heatmap": "Render a prediction over its slide.",
     "export": "Export a prediction to other formats.",
+    "export-features": "Write features for other tools.",
     "view": "Open a slide and its predictions.",
     "info": "Show what a file contains.",
     "check": "Verify stored files by their checksums.",
@@ -30,7 +31,7 @@ COMMANDS = {
     "mnist": "Run the MNIST-bags benchmark.",
     "demo": "Run a demo on synthetic slides.",
 }
-"""Summary of each command; its function has its name, in a module of that name."""
+"""Summary of each command; its function has its name (with _ for -), in a module of that name."""
 
 _SETTINGS: dict[str, Any] = {
     "no_args_is_help": True,
@@ -54,7 +55,8 @@ class _Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         app = typer.Typer(add_completion=False, **_SETTINGS | {"no_args_is_help": False})
-        app.command(cmd_name)(getattr(import_module(f"milpath.cli.{cmd_name}"), cmd_name))
+        name = cmd_name.replace("-", "_")
+        app.command(cmd_name)(getattr(import_module(f"milpath.cli.{name}"), name))
         command = typer.main.get_command(app)
         command.short_help = COMMANDS[cmd_name]
         return command

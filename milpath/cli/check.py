@@ -20,7 +20,7 @@ def check(
         Path,
         typer.Argument(
             exists=True,
-            help="Folder of bags, predictions or models, with all its folders; or one file.",
+            help="Folder of bags, features, predictions or models, and folders in it; or one file.",
             metavar="FOLDER",
             show_default=False,
         ),
@@ -56,7 +56,7 @@ def check(
     more = f"; HDF5 files of other programs, not verified: {other}" if other else ""
     if not total:
         raise UsageError(
-            f"{folder}: holds no bag, prediction or model; expected a folder of them{more}"
+            f"{folder}: holds no bag, features, prediction or model of milpath{more}"
         )
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     print(f"{total} files of milpath: {counts}{more}", file=sys.stderr)

@@ -44,7 +44,7 @@ WorkersOption = Annotated[
 PLAIN_SECONDS = 10.0
 """Least time between two lines of progress where stderr is not a terminal."""
 
-_OPTIONS = {"patch_px": "--patch-size", "overlap_px": "--overlap", "mode": "--from"}
+_OPTIONS = {"patch_px": "--patch-size", "overlap_px": "--overlap", "mode": "--features"}
 """Options that are not named after their parameter."""
 
 

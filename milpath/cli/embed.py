@@ -46,6 +46,15 @@ def embed(
             show_default=False,
         ),
     ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Output folder; the features go to OUT/ENCODER.",
+            show_default=False,
+        ),
+    ],
     weights: Annotated[
         str,
         typer.Option(
@@ -63,10 +72,11 @@ def embed(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute the features of patches with a frozen encoder, and store them in their bags.
+    """Compute the features of the patches of bags with a frozen encoder.
 
-    Afterwards, milpath train --from features trains the attention head on them. The encoder is
-    stored in BAGS/encoder, so that the model can include it.
+    OUT receives a folder for each encoder, with a file for each slide in the layout of TRIDENT, and
+    the encoder itself, so that a model can include it. The bags are not changed. Afterwards,
+    milpath train --features OUT/ENCODER trains an attention head on them.
     """
     from milpath.cohort.workitem import WorkItem
     from milpath.formats.layout import encoder_folder, encoder_weights_path, list_bags
@@ -78,29 +88,30 @@ def embed(
     _check_encoder(encoder, weights)
     mine, _ = take_shard(items, shard)
     check_backend_options(workers, scheduler)
-    require_permission(bags)
+    require_permission(out)
     show_warnings()
     load_network()
     from milpath.nn.bundle import save_encoder
-    from milpath.nn.embed import Embedder, choose_encoder
+    from milpath.nn.embed import Embedder, choose_encoder, name_folder
     from milpath.nn.jobs import EmbedJob
 
     network, spec = choose_encoder(encoder, weights, items, seed)
-    here = Embedder(network, spec, dry_run=dry_run)
-    folder = encoder_folder(bags).absolute()
+    results = (out / name_folder(spec)).absolute()
+    here = Embedder(network, spec, results, dry_run=dry_run)
+    folder = encoder_folder(results)
     if not dry_run:
         save_encoder(folder, network, spec)
-    params = {"encoder": spec.model_dump(mode="json"), "weights": here.fingerprint, "seed": seed}
-    files = [encoder_weights_path(folder)]
+    params = {"encoder": spec.model_dump(mode="json"), "seed": seed}
+    files = [encoder_weights_path(folder), *(item.path for item in mine)]
     limit = None if dry_run else slide_timeout  # a dry run has no encoder that others could load
     with (
         open_backend(
-            workers, scheduler, len(mine), bags, files, timeout=limit, dry_run=dry_run
+            workers, scheduler, len(mine), results, files, timeout=limit, dry_run=dry_run
         ) as backend,
-        open_run("embed", bags, mine, params, as_json, dry_run=dry_run) as run,
+        open_run("embed", results, mine, params, as_json, dry_run=dry_run) as run,
     ):
         # other processes load the network from its folder
-        job = here if isinstance(backend, Inline) else EmbedJob(folder, here.fingerprint)
+        job = here if isinstance(backend, Inline) else EmbedJob(folder, spec.digest or "", results)
         run.do(job, backend)
     run.finish()
 

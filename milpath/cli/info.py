@@ -170,7 +170,6 @@ def _describe_bag(path: Path) -> dict[str, Any]:
             "artefacts": _describe_artefacts(bag),
             **_describe_geometry(bag.slide, bag.grid),
             "pixels": bag.header.params.pixels.model_dump(),
-            "features": f"{bag.feature_dim} of {bag.encoder[0]}" if bag.encoder else None,
             "background": bag.header.background,
             "tissue": _tissue_source(bag.header.annotation),
             "fingerprint": bag.header.fingerprint,

@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from milpath.cli.console import JsonOption, load_network, progress, show_warnings
+from milpath.cli.features import (
+    EncoderNameOption,
+    FeaturesOption,
+    MppOption,
+    PatchSizeOption,
+    VerifiedOnlyOption,
+    make_hints,
+)
 from milpath.cli.machines import IdsFromPathOption
 from milpath.cli.params_file import ParamsOption, given_options, merge_params
 from milpath.cli.runs import DryRunOption
@@ -24,14 +32,20 @@ if TYPE_CHECKING:
 _TRAIN = TrainParams()
 _HEAD = HeadParams()
 _NAMES = {name: name for name in TrainParams.model_fields}
-_NAMES |= {"source": "mode", "gated": "head.gated"}
+_NAMES |= {"gated": "head.gated"}
+del _NAMES["mode"]
 """Parameter of each option."""
 _ONLY = {
     "encoder": "pixels",
     "patches_per_bag": "pixels",
     "stain_jitter": "pixels",
     "features_per_bag": "features",
+    "encoder_name": "features",
+    "patch_size": "features",
+    "mpp": "features",
+    "verified_only": "features",
 }
+_SOURCES = {"pixels": "--bags", "features": "--features"}
 """Options that only one kind of training uses."""
 
 
@@ -46,27 +60,25 @@ def train(
             show_default=False,
         ),
     ],
-    bags: Annotated[
-        Path, typer.Option(help="Folder of bags made by milpath tile.", show_default=False)
-    ],
     out: Annotated[
         Path,
         typer.Option(
             "--out", "-o", help="Output folder, for the model and its metrics.", show_default=False
         ),
     ],
-    source: Annotated[
-        str,
+    bags: Annotated[
+        Path | None,
         typer.Option(
-            "--from",
-            help="pixels: train a CNN and the attention head together. features: train the head "
-            "alone, on features made by milpath embed.",
+            help="Folder of bags made by milpath tile: train a CNN together with the attention "
+            "head.",
+            show_default="none",
         ),
-    ] = _TRAIN.mode,
+    ] = None,
+    features: FeaturesOption = None,
     encoder: Annotated[
         str,
         typer.Option(
-            help="CNN to train (--from pixels). small: for tissue. centred: for patches centred "
+            help="CNN to train (with --bags). small: for tissue. centred: for patches centred "
             "on one object, such as a nucleus.",
         ),
     ] = _TRAIN.encoder,
@@ -101,10 +113,10 @@ def train(
         typer.Option(help="Stop after this many epochs without improvement on the validation set."),
     ] = _TRAIN.patience,
     patches_per_bag: Annotated[
-        int, typer.Option(help="Patches sampled per bag and epoch (--from pixels).")
+        int, typer.Option(help="Patches sampled per bag and epoch (with --bags).")
     ] = _TRAIN.patches_per_bag,
     features_per_bag: Annotated[
-        int, typer.Option(help="Features sampled per bag and epoch (--from features).")
+        int, typer.Option(help="Features sampled per bag and epoch (with --features).")
     ] = _TRAIN.features_per_bag,
     bag_batch: Annotated[int, typer.Option(help="Bags per training step.")] = _TRAIN.bag_batch,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = (
@@ -130,6 +142,10 @@ def train(
         int,
         typer.Option(help="Random seed."),
     ] = _TRAIN.seed,
+    encoder_name: EncoderNameOption = None,
+    patch_size: PatchSizeOption = None,
+    mpp: MppOption = None,
+    verified_only: VerifiedOnlyOption = False,
     params_file: ParamsOption = None,
     ids_from_path: IdsFromPathOption = False,
     skip_missing: Annotated[
@@ -148,11 +164,21 @@ def train(
 ) -> None:
     """Train a model on labelled slides and test it on held-out cases.
 
+    With --bags a CNN and the attention head are trained together on pixels; with --features the
+    head alone, on features of a frozen encoder, for which no slides are needed.
+
     All slides of a case stay on one side of every split. OUT receives the model, metrics.json (test
     metrics with 95 % intervals), held_out.csv (predictions of held-out slides) and training curves.
     """
-    params = merge_params(TrainParams, "train", params_file, given_options(context, _NAMES))
-    _check_unused_options(context, params.mode)
+    if (bags is None) == (features is None):
+        raise UsageError(
+            "give either --bags (a folder made by milpath tile, to train from pixels) or "
+            "--features (a folder of features of a frozen encoder)"
+        )
+    mode = "pixels" if features is None else "features"
+    given = {"mode": mode, **given_options(context, _NAMES)}
+    params = merge_params(TrainParams, "train", params_file, given)
+    _check_unused_options(context, mode)
     epochs = params.epochs
     if (out / "model.json").exists() and not overwrite:
         raise UsageError(
@@ -167,7 +193,14 @@ def train(
     rows = read_cohort(cohort, ids_from_path=ids_from_path)
     rows.require_classes()
     rows.report_cases()
-    plan = plan_training(rows, bags, params, skip_missing=skip_missing)
+    plan = plan_training(
+        rows,
+        bags or features or Path(),
+        params,
+        make_hints(encoder_name, patch_size, mpp),
+        skip_missing=skip_missing,
+        verified_only=verified_only,
+    )
     models = max(1, params.folds) * params.members
     require_permission(out)
     if dry_run and params.mode == "pixels":
@@ -204,7 +237,10 @@ def _check_unused_options(context: typer.Context, source: str) -> None:
         given = context.get_parameter_source(name)
         if given is not None and given.name == "COMMANDLINE" and source != used_by:
             option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} is for --from {used_by}, this is --from {source}")
+            raise UsageError(
+                f"{option} is for training with {_SOURCES[used_by]}, this is with "
+                f"{_SOURCES[source]}"
+            )
 
 
 def _show_plan(plan: TrainingPlan, models: int, as_json: bool) -> None:

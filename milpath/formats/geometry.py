@@ -23,7 +23,7 @@ from milpath.params import describe_violation
 from milpath.patches.grid import PatchGrid
 from milpath.slides.facts import SlideFacts
 from milpath.slides.names import is_file_name, is_printable
-from milpath.store import SafeH5
+from milpath.store.datasets import StoredH5
 
 MAX_CELLS = 1 << 20
 MAX_CELLS_PER_PATCH = 1 << 12
@@ -36,7 +36,8 @@ def write_geometry(h5: h5py.File, slide: SlideFacts, grid: PatchGrid) -> None:
         if value is not None:
             h5.attrs[name] = value
     for name in _GRID_ATTRS:
-        h5.attrs[name] = getattr(grid, name)
+        if name != "places" or grid.places != "grid":
+            h5.attrs[name] = getattr(grid, name)
     h5.attrs["origin_x_l0"], h5.attrs["origin_y_l0"] = grid.origin_l0
     coords = h5.create_dataset("coords", data=grid.coords.astype(np.int64).reshape(-1, 2))
     overlap = round((grid.patch_size_l0 - grid.stride_l0) / grid.patch_size_l0 * grid.patch_px)
@@ -54,7 +55,7 @@ def write_geometry(h5: h5py.File, slide: SlideFacts, grid: PatchGrid) -> None:
         coords.attrs[name] = value
 
 
-def read_geometry(h5: SafeH5) -> tuple[SlideFacts, PatchGrid]:
+def read_geometry(h5: StoredH5[Any]) -> tuple[SlideFacts, PatchGrid]:
     """Read what `write_geometry` wrote.
 
     Raises
@@ -63,7 +64,8 @@ def read_geometry(h5: SafeH5) -> tuple[SlideFacts, PatchGrid]:
         the slide, or so far apart that a raster of them does not fit in memory
     """
     try:
-        record = _GeometryAttrs(**{name: h5.attr(name) for name in _GeometryAttrs.model_fields})
+        given = {name: h5.attr(name) for name in _GeometryAttrs.model_fields}
+        record = _GeometryAttrs(**given | {"places": given["places"] or "grid"})
     except ValidationError as error:
         name, fact = describe_violation(error)
         raise h5.refuse(f"attribute {name!r} {fact}") from None
@@ -76,12 +78,19 @@ def read_geometry(h5: SafeH5) -> tuple[SlideFacts, PatchGrid]:
     return slide, grid
 
 
-def _check_coords(h5: SafeH5, slide: SlideFacts, grid: PatchGrid) -> None:
+def _check_coords(h5: StoredH5[Any], slide: SlideFacts, grid: PatchGrid) -> None:
     coords = grid.coords
+    if grid.places == "unknown":
+        if coords.any():
+            raise h5.refuse("'coords' are not 0, although the places of patches are unknown")
+        return
     size = np.array([slide.width_l0, slide.height_l0])
-    if (coords < 0).any() or (coords > size - grid.patch_size_l0).any():
+    whole = slide.identified and grid.places == "grid"  # others lay patches over the edge
+    reach = grid.patch_size_l0 if whole else 1
+    known = slide.identified or slide.width_l0 > 1
+    if (coords < 0).any() or (known and (coords > size - reach).any()):
         raise h5.refuse("'coords' lie outside the slide")
-    if ((coords - grid.origin_l0) % grid.stride_l0).any():
+    if grid.places == "grid" and ((coords - grid.origin_l0) % grid.stride_l0).any():
         raise h5.refuse("'coords' lie off the grid")
     span = np.ptp(coords, axis=0) // grid.stride_l0 + 1 if len(coords) else np.ones(2)
     if math.prod(span.tolist()) > MAX_CELLS + MAX_CELLS_PER_PATCH * len(coords):
@@ -109,8 +118,10 @@ def is_same_slide(old: Hashed, new: Hashed) -> bool:
 
 def compare_slides(old: SlideFacts, new: SlideFacts) -> list[str]:
     """Describe each change of a slide since a file was made from it, one phrase each."""
+    if old.identified != new.identified:
+        return ["its slide is at hand now" if new.identified else "its slide is not at hand now"]
     earlier = old.content_hash is None or (old.corner is None and new.corner not in (None, (0, 0)))
-    if earlier and old.quickhash == new.quickhash:
+    if old.identified and earlier and old.quickhash == new.quickhash:
         return ["made by an earlier version of milpath"]
     if old.corner is None:  # the same as where the slide has no bounds
         old = replace(old, bounds_x_l0=new.bounds_x_l0, bounds_y_l0=new.bounds_y_l0)

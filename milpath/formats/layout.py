@@ -2,7 +2,8 @@
 
 ::
 
-    BAGS/       <slide_id>.h5   qc/<slide_id>.png   encoder/{encoder.json, encoder.h5}   runlog/
+    BAGS/       <slide_id>.h5   qc/<slide_id>.png   runlog/
+    FEATURES/   <encoder>/{<slide_id>.h5, encoder/{encoder.json, encoder.h5}, runlog/}
     MODEL/      model.json   metrics.json   held_out.csv   training.png
                 member-<n>-<model>.h5   encoder-<model>.h5   space-<model>.h5   runlog/
     RESULTS/    <slide_id>.prediction.h5   <slide_id>.png   predictions.csv   runlog/
@@ -36,9 +37,17 @@ def list_bags(bags: Path) -> list[Path]:
     return sorted(bags.glob("*.h5"))
 
 
-def encoder_folder(bags: Path) -> Path:
-    """Folder of the encoder that made the features of a folder of bags."""
-    return bags / "encoder"
+# -- features ------------------------------------------------------------------------------------
+
+
+def features_path(folder: Path, slide_id: str) -> Path:
+    """Features of a slide, in the folder of one encoder."""
+    return folder / f"{slide_id}.h5"
+
+
+def encoder_folder(folder: Path) -> Path:
+    """Folder of the encoder that made the features of a folder."""
+    return folder / "encoder"
 
 
 def encoder_spec_path(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from milpath.errors import StoredFileError
+from milpath.errors import StoredFileError, UsageError
 from milpath.formats.geometry import Hashed
 from milpath.formats.layout import member_path, model_spec_path, shared_encoder_path, space_path
 from milpath.params import HeadParams, Params, TileParams, describe_violation
@@ -23,29 +23,83 @@ _Record = TypeVar("_Record", bound=BaseModel)
 
 
 class EncoderSpec(Params):
-    """All that is needed to rebuild an encoder, except its weights."""
+    """Which network made features, of what patches; all that is needed to know one from another."""
 
     name: str
     patch_px: int = Field(ge=1, le=4096)
     dim: int = Field(ge=1, le=1 << 16)
-    weights: str
+    weights: str = ""
     """Source of the weights: "trained", "imagenet", "random", or the name of a file."""
+    mpp: float | None = Field(None, gt=0)
+    """µm per pixel of the patches; None for one that is trained with its model."""
+    variant: str | None = None
+    """Which of several vectors that a network of this name gives."""
+    revision: str | None = None
+    """Of the weights, as their publisher counts."""
+    digest: str | None = None
+    """Of the weights; of an encoder of milpath, see `fingerprint_weights`."""
+    precision: Literal["float16", "float32"] = "float32"
+    """To which features are rounded before the head sees them."""
+    tool: str = "milpath"
+    """Program that made the features."""
+
+    @field_validator("name", "weights", "variant", "revision", "digest", "tool")
+    @classmethod
+    def _check_printable(cls, text: str | None) -> str | None:
+        if text is not None and not is_printable(text):
+            raise ValueError("holds control characters, or is too long")
+        return text
+
+    def compare(self, other: EncoderSpec) -> list[str]:
+        """Describe each difference of two encoders' features, one phrase each.
+
+        What one of them does not state is not compared, except the name.
+        """
+        found = []
+        for name, word in _COMPARED.items():
+            one, two = getattr(self, name), getattr(other, name)
+            known = name == "name" or (one is not None and two is not None)
+            if known and not _is_same(one, two):
+                found.append(f"{word} {one} and {two}")
+        return found
+
+
+_COMPARED = {
+    "name": "encoder",
+    "variant": "variant",
+    "revision": "revision",
+    "digest": "weights",
+    "dim": "dimension",
+    "patch_px": "patch size",
+    "mpp": "µm per pixel",
+}
+"""What tells one encoder's features from another's, and how messages name it."""
+_SAME_MPP = 0.01  # µm per pixel are rounded where they are stated
+
+
+def _is_same(one: object, two: object) -> bool:
+    if isinstance(one, float) and isinstance(two, float):
+        return abs(one - two) <= _SAME_MPP * abs(one)
+    return one == two
 
 
 class BundleSpec(Params):
     """`model.json`: architecture of a model, and the slides it is for."""
 
-    format: Literal[2] = 2
+    format: Literal[2, 3] = 3
     milpath_version: str = __version__
     class_names: tuple[str, ...] = Field(min_length=2, max_length=1000)
     mode: Literal["pixels", "features"]
     """"pixels" if each member has a trained encoder, "features" if all share a frozen one."""
     encoder: EncoderSpec
+    has_encoder: bool = True
+    """Whether it holds the network of its encoder; not if the features were made elsewhere."""
     head: HeadParams
     members: int = Field(ge=1, le=1000)
     tile: TileParams
     """Parameters of tiling, for the training slides and every slide to classify."""
-    background: Literal["bright", "dark"]
+    background: Literal["bright", "dark"] | None
+    """Of the training slides; None if they are not known."""
     fingerprint: str = Field(pattern=r"^[0-9a-f]{32}$")
     """Of the architecture and all weights; the names of the weights files contain it."""
     training: dict[str, Any] = Field(default_factory=dict)
@@ -123,7 +177,8 @@ def read_bundle_spec(folder: Path) -> BundleSpec:
 
 def weights_paths(folder: Path, spec: BundleSpec) -> list[Path]:
     """All weights files of a bundle: the shared encoder's, if there is one, then the members'."""
-    shared = [shared_encoder_path(folder, spec.fingerprint)] if spec.mode == "features" else []
+    stored = spec.mode == "features" and spec.has_encoder
+    shared = [shared_encoder_path(folder, spec.fingerprint)] if stored else []
     return shared + [member_path(folder, n, spec.fingerprint) for n in range(spec.members)]
 
 
@@ -172,3 +227,22 @@ def check_resolution(slide: Slide, spec: BundleSpec) -> None:
         spec.tile.grid.mpp,
         "which is the model's; classify a finer scan, or train a model with a larger tile --mpp",
     )
+
+
+def require_encoder(spec: BundleSpec) -> None:
+    """Raise `UsageError` unless a model holds the encoder that slides are classified with."""
+    if not spec.has_encoder:
+        encoder = spec.encoder
+        raise UsageError(
+            f"the model was trained on features of {encoder.name} ({encoder.dim} numbers for "
+            f"patches of {encoder.patch_px} px at {encoder.mpp:g} µm per pixel) and does not hold "
+            "this encoder; compute such features of the slides, and give them with --features"
+        )
+
+
+def require_features_model(spec: BundleSpec) -> None:
+    """Raise `UsageError` unless a model was trained on features."""
+    if spec.mode != "features":
+        raise UsageError(
+            "--features: the model was trained on pixels; it classifies slides, not features"
+        )

@@ -50,6 +50,7 @@ class Prediction(BagScores):
     model : fingerprint of the model
     unreadable : number of patches left out because the slide's file is damaged there
     annotation : fingerprint of the tissue annotation; None if the tissue was detected
+    features : mark of the file of features that it was made from; None if made from pixels
     in_training : whether the model was trained on this slide, so that it says nothing about others
     distance : of its patches to the training set, 1 = the largest of the training cohort's slides;
         None without patches, or where the model does not record its training set
@@ -62,6 +63,7 @@ class Prediction(BagScores):
     model: str
     unreadable: int = 0
     annotation: str | None = None
+    features: str | None = None
     in_training: bool = False
     distance: float | None = None
 
@@ -107,6 +109,8 @@ def write_prediction(path: Path, prediction: Prediction) -> None:
         h5.attrs["unreadable"] = prediction.unreadable
         if prediction.annotation is not None:
             h5.attrs["annotation"] = prediction.annotation
+        if prediction.features is not None:
+            h5.attrs["features"] = prediction.features
         if prediction.in_training:
             h5.attrs["in_training"] = True
         if prediction.distance is not None:
@@ -146,6 +150,7 @@ def read_prediction(path: Path) -> Prediction:
             model=str(h5.require_attr("model")),
             unreadable=_read_count(h5, "unreadable"),
             annotation=_read_text(h5, "annotation"),
+            features=_read_text(h5, "features"),
             in_training=bool(h5.attr("in_training")),
             distance=_read_distance(h5),
         )
@@ -182,14 +187,18 @@ def check_same_slide(prediction: Prediction, slide: Hashed, name: str, remedy: s
 
 
 def find_prediction(
-    path: Path, slide: SlideFacts, model: str, annotation: str | None = None
+    path: Path,
+    slide: SlideFacts,
+    model: str,
+    annotation: str | None = None,
+    features: str | None = None,
 ) -> Existing[Prediction]:
     """Find the prediction of a model for a slide.
 
     Parameters
     ----------
     path : its place
-    slide, model, annotation : as in `Prediction`
+    slide, model, annotation, features : as in `Prediction`
     """
     if not path.exists():
         return Existing()
@@ -199,6 +208,8 @@ def find_prediction(
         return Existing.stale("the prediction was damaged, or made by another version of milpath")
     changes = compare_slides(found.slide, slide)
     changes += compare_annotations(found.annotation, annotation)
+    if found.features != features:
+        changes.append("the features differ")
     if found.model != model:
         changes.append("the model differs")
     if found.unreadable:  # the slide may have been copied again, as the message advises

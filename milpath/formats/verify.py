@@ -17,12 +17,13 @@ import numpy as np
 
 from milpath.errors import StoredFileError
 from milpath.formats.bag import Bag
+from milpath.formats.foreign.milpath import MilpathLayout
+from milpath.formats.foreign.values import FeatureHints
 from milpath.formats.layout import model_spec_path
 from milpath.formats.model_spec import check_weights, read_bundle_spec
 from milpath.formats.prediction import read_prediction
 from milpath.formats.space import read_space
 from milpath.store import (
-    FORMAT_VERSION,
     create_temp_folder,
     open_h5,
     publish,
@@ -31,6 +32,7 @@ from milpath.store import (
 )
 from milpath.store.foreign import ForeignH5, open_foreign_h5
 from milpath.store.integrity import ChecksumError
+from milpath.store.writing import READABLE
 
 _BATCH = 256  # patches decoded at a time
 _ROWS = 1 << 14  # of features read at a time
@@ -45,7 +47,8 @@ class FileCheck:
     Attributes
     ----------
     file : its path relative to the folder, with "/"
-    kind : "bag", "prediction", "space", "weights" or "model"; empty where that is not known
+    kind : "bag", "features", "prediction", "space", "weights" or "model"; empty where it is not
+        known
     state : "ok"; "wrong"; "without checksums" where another program removed them; "restored" where
         they were given back; "of another program" where milpath did not write it
     message : why it is wrong, one line; else empty
@@ -178,8 +181,8 @@ def _describe_loss(kind: str) -> str:
 def _require_restorable(old: ForeignH5, kind: str) -> None:
     if kind not in _READ or old.attr("milpath_kind") != kind:
         raise old.refuse(f"is no {kind} file; expected one that milpath wrote")
-    if old.attr("milpath_format") != FORMAT_VERSION:
-        raise old.refuse(f"is not of format {FORMAT_VERSION}, which this milpath writes")
+    if old.attr("milpath_format") not in READABLE:
+        raise old.refuse(f"is not of format {READABLE[0]} to {READABLE[-1]}")
 
 
 # -- all contents of each kind -----------------------------------------------------------------
@@ -188,9 +191,12 @@ def _require_restorable(old: ForeignH5, kind: str) -> None:
 def _read_bag(path: Path) -> None:
     with Bag(path) as bag:
         bag.read_artefacts()
-        if bag.encoder is not None:
-            for _ in bag.iter_features(_ROWS):
-                pass
+
+
+def _read_features(path: Path) -> None:
+    with MilpathLayout().open(path, FeatureHints()) as found:
+        for low in range(0, len(found), _ROWS):
+            found.features[low : low + _ROWS]
 
 
 def _decode_patches(path: Path) -> None:
@@ -213,6 +219,7 @@ def _read_weights(path: Path) -> None:
 
 _READ: dict[str, Callable[[Path], object]] = {
     "bag": _read_bag,
+    "features": _read_features,
     "prediction": read_prediction,
     "space": read_space,
     "weights": _read_weights,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from milpath.errors import StoredFileError
 from milpath.formats.layout import (
     encoder_spec_path,
     encoder_weights_path,
@@ -151,7 +152,8 @@ _WAITING = "uninitialized_variables"
 
 
 def _build_shared(spec: BundleSpec) -> keras.Model | None:
-    return rebuild_encoder(spec.encoder) if spec.mode == "features" else None
+    stored = spec.mode == "features" and spec.has_encoder
+    return rebuild_encoder(spec.encoder) if stored else None
 
 
 def _build_member(spec: BundleSpec) -> Member:
@@ -176,11 +178,10 @@ def build_member(
     return Member(built, own)
 
 
-def save_encoder(folder: Path, encoder: keras.Model, spec: EncoderSpec) -> str:
-    """Store an encoder beside the features it made; return its fingerprint."""
+def save_encoder(folder: Path, encoder: keras.Model, spec: EncoderSpec) -> None:
+    """Store an encoder beside the features it made."""
     save_weights(encoder_weights_path(folder), [encoder])
     publish_text(encoder_spec_path(folder), spec.model_dump_json(indent=2) + "\n")
-    return fingerprint_weights(encoder)
 
 
 def load_encoder(folder: Path) -> tuple[keras.Model, EncoderSpec]:
@@ -196,11 +197,16 @@ def load_encoder(folder: Path) -> tuple[keras.Model, EncoderSpec]:
             require_weights(encoder_weights_path(folder), [rebuild_encoder(spec)])
         encoder = rebuild_encoder(spec)
         load_weights(encoder_weights_path(folder), [encoder])
-        return encoder, spec
+        return encoder, spec.model_copy(update={"digest": fingerprint_weights(encoder)})
     bundle = load_bundle(folder)
     encoder = bundle.encoder or bundle.members[0].encoder
-    assert encoder is not None  # members without their own encoder share one
-    return encoder, bundle.spec.encoder
+    if encoder is None:
+        raise StoredFileError(
+            f"{folder}: the model was trained on features of {bundle.spec.encoder.name} and does "
+            "not hold this encoder"
+        )
+    known = {"digest": fingerprint_weights(encoder), "mpp": bundle.spec.tile.grid.mpp}
+    return encoder, bundle.spec.encoder.model_copy(update=known)
 
 
 def save_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:

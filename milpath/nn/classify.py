@@ -66,10 +66,10 @@ def classify_slide(
         found = find_prediction(path, slide.facts, spec.fingerprint, drawn)
         prediction = found.value
         if prediction is not None and (picture.exists() or prediction.status == "no_tissue"):
-            message = f"{_describe(prediction)}, already done with this model"
+            message = f"{describe_prediction(prediction)}, already done with this model"
             return skipped_outcome(entry, message, _facts(prediction), dry_run=dry_run)
         verb = "classified" if prediction is None else "rendered"
-        reason = found if prediction is None else Existing[Prediction].stale(_NO_PICTURE)
+        reason = found if prediction is None else Existing[Prediction].stale(NO_PICTURE)
         if dry_run:
             check_resolution(slide, spec)
             return planned_outcome(entry, verb, reason)
@@ -81,11 +81,13 @@ def classify_slide(
             write_prediction(path, prediction)
         if prediction.status == "ok":
             write_overlay(picture, slide, render_heatmap(prediction), overlay_title(prediction))
-    message = ", ".join(filter(None, [_describe(prediction), describe_redo(verb, reason)]))
+    message = ", ".join(
+        filter(None, [describe_prediction(prediction), describe_redo(verb, reason)])
+    )
     return Outcome(entry.slide_id, prediction.status, message, _facts(prediction))
 
 
-_NO_PICTURE = "its picture is missing"
+NO_PICTURE = "its picture is missing"
 
 
 class Classifier:
@@ -113,7 +115,8 @@ class Classifier:
         return predict_slide(self.model, slide, annotation, self.threads)
 
 
-def _describe(prediction: Prediction) -> str:
+def describe_prediction(prediction: Prediction) -> str:
+    """Describe a prediction in a line: class, probability, patches, warnings."""
     if prediction.predicted is None:
         sentence = "no tissue found, so no class"
     else:

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from milpath.cohort.workitem import WorkItem
 from milpath.errors import StoredFileError, UsageError
-from milpath.formats.bag import Bag, write_features
-from milpath.formats.existing import Existing
-from milpath.formats.layout import list_bags
+from milpath.formats.bag import Bag
+from milpath.formats.features import find_features, write_features
+from milpath.formats.layout import features_path, list_bags
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
 from milpath.nn.encoders import OWN_ENCODERS, build_encoder, fingerprint_weights
 from milpath.nn.engine import keras
-from milpath.nn.predict import BATCH
+from milpath.nn.scoring import BATCH
+from milpath.params import GridParams
 from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
 
 
@@ -39,64 +40,56 @@ class Embedder:
 
     Parameters
     ----------
-    encoder, spec : the network, and its description
+    encoder, spec : the network, and its description with the digest of its weights
+    out : folder of the features
     dry_run : say what would be done, and write nothing
     """
 
-    def __init__(self, encoder: keras.Model, spec: EncoderSpec, *, dry_run: bool = False) -> None:
+    def __init__(
+        self, encoder: keras.Model, spec: EncoderSpec, out: Path, *, dry_run: bool = False
+    ) -> None:
         self.encoder = encoder
         self.spec = spec
+        self.out = out
         self.dry_run = dry_run
-        self.fingerprint = fingerprint_weights(encoder)
 
     def __call__(self, item: WorkItem) -> Outcome:
-        """Write the features of a bag into it, unless they are there already.
+        """Write the features of a bag, unless they are there already.
 
         Raises
         ------
         StoredFileError : not a bag, or its patches do not fit the encoder
-        OutputError : the bag cannot be written
+        OutputError : the features cannot be written
         """
+        spec, path = self.spec, features_path(self.out, item.slide_id)
         with Bag(item.path) as bag:
-            found = find_features(bag, self.spec, self.fingerprint)
-            if found.value is not None:
+            _require_patches(bag, spec)
+            facts = EmbedFacts(len(bag), spec.dim, spec.name)
+            found = find_features(path, bag, spec)
+            if found.state == "current":
                 message = f"{len(bag)} patches, already done with this encoder"
-                return skipped_outcome(item, message, found.value, dry_run=self.dry_run)
+                return skipped_outcome(item, message, facts, dry_run=self.dry_run)
             if self.dry_run:
                 return planned_outcome(item, "embedded", found)
-            batches = embed_patches(self.encoder, bag)
-            write_features(bag, batches, self.spec.name, self.fingerprint, self.spec.dim)
-            facts = EmbedFacts(len(bag), self.spec.dim, self.spec.name)
+            write_features(path, bag, embed_patches(self.encoder, bag), spec)
         message = f"{facts.patches} patches, {facts.dim} features each"
         message = ", ".join(filter(None, [message, describe_redo("embedded", found)]))
         return Outcome(item.slide_id, "ok", message, facts)
 
 
-def find_features(bag: Bag, spec: EncoderSpec, fingerprint: str) -> Existing[EmbedFacts]:
-    """Find the features of an encoder in a bag.
-
-    Parameters
-    ----------
-    bag : an open bag
-    spec : of the encoder
-    fingerprint : of the encoder's weights
-
-    Raises
-    ------
-    StoredFileError : the bag's patches are not of the size that the encoder needs
-    """
-    if bag.encoder is not None and bag.encoder[1] == fingerprint:
-        return Existing.current(EmbedFacts(len(bag), spec.dim, spec.name))
-    if bag.grid.patch_px != spec.patch_px:
-        raise StoredFileError(
-            f"{bag.path.name}: has patches of {bag.grid.patch_px} px, the encoder needs "
-            f"{spec.patch_px}; tile again with --patch-size {spec.patch_px}"
-        )
-    if bag.encoder is None:
-        return Existing()
-    if bag.encoder[0] == spec.name:
-        return Existing.stale(f"the weights of {spec.name} differ")
-    return Existing.stale(f"encoder changed from {bag.encoder[0]} to {spec.name}")
+def _require_patches(bag: Bag, spec: EncoderSpec) -> None:
+    """Raise `StoredFileError` unless the patches of a bag are what the encoder is to see."""
+    bag.require_pixels()
+    grid = bag.header.params.grid
+    for name, option, found, needed in (
+        ("px", "patch-size", grid.patch_px, spec.patch_px),
+        ("µm per pixel", "mpp", grid.mpp, spec.mpp),
+    ):
+        if found != needed:
+            raise StoredFileError(
+                f"{bag.path.name}: has patches of {found:g} {name}, the encoder needs {needed:g}; "
+                f"tile again with --{option} {needed:g}"
+            )
 
 
 def embed_patches(encoder: keras.Model, bag: Bag) -> Iterator[NDArray[np.float32]]:
@@ -117,7 +110,7 @@ def embed_patches(encoder: keras.Model, bag: Bag) -> Iterator[NDArray[np.float32
 def choose_encoder(
     name: str, weights: str, bags: Sequence[WorkItem], seed: int
 ) -> tuple[keras.Model, EncoderSpec]:
-    """Build or load an encoder, for patches of the size in the first readable bag.
+    """Build or load an encoder, for patches as in the first readable bag.
 
     Parameters
     ----------
@@ -132,32 +125,43 @@ def choose_encoder(
     """
     if Path(name).is_dir():
         encoder, spec = load_encoder(Path(name))
-        if spec.patch_px != (found := _patch_px(bags)):
+        grid = _read_grid(bags)
+        if spec.patch_px != grid.patch_px:
             raise UsageError(
-                f"the bags have patches of {found} px, the encoder needs {spec.patch_px}; "
+                f"the bags have patches of {grid.patch_px} px, the encoder needs {spec.patch_px}; "
                 f"tile again with --patch-size {spec.patch_px}"
             )
-        return encoder, spec
-    if name in OWN_ENCODERS:
+    elif name in OWN_ENCODERS:
         raise UsageError(
             f"the {name} CNN is trained with its model; give the model's folder instead"
         )
-    keras.utils.set_random_seed(seed)
-    encoder = build_encoder(name, _patch_px(bags), None if weights == "random" else weights)
-    return encoder, EncoderSpec(
-        name=name.lower(),
-        patch_px=encoder.input_shape[1],
-        dim=encoder.output_shape[-1],
-        weights=Path(weights).name,
-    )
+    else:
+        grid = _read_grid(bags)
+        keras.utils.set_random_seed(seed)
+        encoder = build_encoder(name, grid.patch_px, None if weights == "random" else weights)
+        spec = EncoderSpec(
+            name=name.lower(),
+            patch_px=encoder.input_shape[1],
+            dim=encoder.output_shape[-1],
+            weights=Path(weights).name,
+        )
+    known = {"digest": fingerprint_weights(encoder), "mpp": spec.mpp or grid.mpp}
+    return encoder, spec.model_copy(update=known)
 
 
-def _patch_px(bags: Sequence[WorkItem]) -> int:
+def name_folder(spec: EncoderSpec) -> str:
+    """Return the name of the folder of an encoder's features, one for each set of weights."""
+    if spec.weights == "imagenet" or spec.digest is None:
+        return spec.name
+    return f"{spec.name}-{spec.digest[:8]}"
+
+
+def _read_grid(bags: Sequence[WorkItem]) -> GridParams:
     reason: StoredFileError | None = None
     for item in bags:
         try:
             with Bag(item.path) as bag:
-                return bag.grid.patch_px
+                return bag.header.params.grid
         except StoredFileError as error:
             reason = error
     raise UsageError(f"no readable bag: {reason}")

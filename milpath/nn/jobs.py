@@ -6,19 +6,22 @@ Importing this module, or sending a job, imports no network library.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from milpath.cohort.cohort import SlideEntry
 from milpath.cohort.workitem import WorkItem
 from milpath.errors import StoredFileError, UsageError
+from milpath.formats.foreign.values import FeatureHints, Layout
 from milpath.formats.model_spec import BundleSpec, read_bundle_spec
 from milpath.nn import import_keras
 from milpath.runs import Outcome
 
 if TYPE_CHECKING:
+    from milpath.nn.bundle import Bundle
     from milpath.nn.classify import Classifier
+    from milpath.nn.classify_features import FeatureClassifier, FeatureItem
     from milpath.nn.embed import Embedder
 
 
@@ -46,7 +49,34 @@ class ClassifyJob:
             return _load_classifier(self)(entry)
         from milpath.nn.classify import classify_slide
 
-        return classify_slide(entry, self.out, _load_spec(self), dry_run=True)
+        spec = _load_spec(self.model, self.fingerprint)
+        return classify_slide(entry, self.out, spec, dry_run=True)
+
+
+@dataclass(frozen=True)
+class ClassifyFeaturesJob:
+    """Classifies features; see `milpath.nn.classify_features`.
+
+    Attributes
+    ----------
+    layout, hints : how the features are read
+    model, fingerprint, out, dry_run : as in `ClassifyJob`
+    """
+
+    layout: Layout
+    hints: FeatureHints
+    model: Path
+    fingerprint: str
+    out: Path
+    dry_run: bool = False
+
+    def __call__(self, item: FeatureItem) -> Outcome:
+        from milpath.nn.classify_features import classify_features
+
+        if not self.dry_run:
+            return _load_feature_classifier(self)(item)
+        spec = _load_spec(self.model, self.fingerprint)
+        return classify_features(item, self.out, spec, self.layout, self.hints)
 
 
 @dataclass(frozen=True)
@@ -56,39 +86,57 @@ class EmbedJob:
     Attributes
     ----------
     folder : of the encoder; see `save_encoder`
-    fingerprint : of its weights; the folder may be replaced before the job runs
+    digest : of its weights; the folder may be replaced before the job runs
+    out : folder of the features
     """
 
     folder: Path
-    fingerprint: str
+    digest: str
+    out: Path
 
     def __call__(self, item: WorkItem) -> Outcome:
         return _load_embedder(self)(item)
 
 
 @lru_cache(maxsize=1)
-def _load_spec(job: ClassifyJob) -> BundleSpec:
+def _load_spec(model: Path, fingerprint: str) -> BundleSpec:
     try:
-        spec = read_bundle_spec(job.model)
+        spec = read_bundle_spec(model)
     except StoredFileError as error:
         raise UsageError(str(error)) from None
-    _require_same(job.model, spec.fingerprint, job.fingerprint)
+    _require_same(model, spec.fingerprint, fingerprint)
     return spec
 
 
 @lru_cache(maxsize=1)  # a process works for one run at a time
 def _load_classifier(job: ClassifyJob) -> Classifier:
-    import_keras()
-    from milpath.nn.bundle import load_bundle
+    bundle = _load_bundle(job.model, job.fingerprint)
     from milpath.nn.classify import Classifier
     from milpath.nn.predict import prepare_model
 
+    return Classifier(prepare_model(bundle), job.out, job.threads)
+
+
+@lru_cache(maxsize=1)
+def _load_feature_classifier(job: ClassifyFeaturesJob) -> FeatureClassifier:
+    bundle = _load_bundle(job.model, job.fingerprint)
+    from milpath.nn.classify_features import FeatureClassifier
+    from milpath.nn.predict_features import predict_features, prepare_for_features
+
+    predict = partial(predict_features, prepare_for_features(bundle))
+    return FeatureClassifier(predict, bundle.spec, job.out, job.layout, job.hints)
+
+
+def _load_bundle(model: Path, fingerprint: str) -> Bundle:
+    import_keras()
+    from milpath.nn.bundle import load_bundle
+
     try:
-        bundle = load_bundle(job.model)
+        bundle = load_bundle(model)
     except StoredFileError as error:  # every slide would fail in the same way
         raise UsageError(str(error)) from None
-    _require_same(job.model, bundle.spec.fingerprint, job.fingerprint)
-    return Classifier(prepare_model(bundle), job.out, job.threads)
+    _require_same(model, bundle.spec.fingerprint, fingerprint)
+    return bundle
 
 
 @lru_cache(maxsize=1)
@@ -98,11 +146,11 @@ def _load_embedder(job: EmbedJob) -> Embedder:
     from milpath.nn.embed import Embedder
 
     try:
-        embedder = Embedder(*load_encoder(job.folder))
+        encoder, spec = load_encoder(job.folder)
     except StoredFileError as error:
         raise UsageError(str(error)) from None
-    _require_same(job.folder, embedder.fingerprint, job.fingerprint)
-    return embedder
+    _require_same(job.folder, spec.digest or "", job.digest)
+    return Embedder(encoder, spec, job.out)
 
 
 def _require_same(folder: Path, found: str, expected: str) -> None:

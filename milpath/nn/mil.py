@@ -232,6 +232,7 @@ def build_evidence(
     encoder: keras.Model | None = None,
     *,
     with_features: bool = False,
+    rounded: bool = False,
 ) -> keras.Model:
     """Build a model that applies a whole ensemble to single instances.
 
@@ -241,6 +242,7 @@ def build_evidence(
     members : M models
     encoder : the one that all members share; None when each has its own, or for features
     with_features : also give the features
+    rounded : round those of the shared encoder to float16, as files of features hold them
 
     Returns
     -------
@@ -250,6 +252,8 @@ def build_evidence(
     """
     instances = keras.Input(instance_shape, name="instance")
     shared = instances if encoder is None else encoder(instances, training=False)
+    if rounded and encoder is not None:
+        shared = _Round(name="rounded")(shared)
     scores, evidence, features = [], [], []
     for number, member in enumerate(members):
         one = _Evidence(member, name=f"member{number}")(shared)
@@ -261,6 +265,17 @@ def build_evidence(
     ]
     outputs = [*stacked, features[0]] if with_features else stacked
     return keras.Model(instances, outputs, name="evidence_of_all")
+
+
+class _Round(keras.layers.Layer):
+    """Round to float16 and back; what float16 cannot hold stays as it is."""
+
+    def call(self, features: Any) -> Any:
+        half = ops.cast(ops.cast(features, "float16"), "float32")
+        return ops.where(ops.isfinite(half), half, features)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> Any:
+        return input_shape
 
 
 class _Evidence(keras.layers.Layer):

@@ -21,7 +21,7 @@ from milpath.nn.bags import ArrayBag
 from milpath.nn.engine import keras
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member
-from milpath.nn.predict import score_bags
+from milpath.nn.scoring import score_bags
 from milpath.params import MnistBagParams, MnistParams
 
 NEGATIVE, POSITIVE = 0, 1

@@ -1,26 +1,26 @@
-"""Prediction: apply an ensemble to bags and slides, each instance once, pooled as a stream."""
+"""Prediction: the class of bags and slides, by a model in memory."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from milpath.errors import UnsupportedSlideError, UsageError
 from milpath.formats.bag import Bag, as_kept
-from milpath.formats.model_spec import BundleSpec, check_resolution
+from milpath.formats.model_spec import BundleSpec, check_resolution, require_encoder
 from milpath.formats.prediction import Prediction
 from milpath.formats.scores import BagScores
 from milpath.formats.space import FeatureSpace
 from milpath.nn.bundle import Bundle, load_bundle
 from milpath.nn.engine import keras
-from milpath.nn.mil import Member, build_evidence
+from milpath.nn.mil import build_evidence
+from milpath.nn.scoring import BATCH, score_bag, stack_bias
 from milpath.params import compare_params
 from milpath.patches.artefacts import ArtefactFilter, measure_blur
 from milpath.patches.grid import PatchGrid
@@ -34,135 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Floats = NDArray[np.float64]
-
-BATCH = 64
-"""Patches per batch."""
-
-SCORE_BATCH = 512
-"""Instances per batch, for bags in memory."""
-
-FEATURES_BATCH = 2048
-"""Features per batch: they are a thousand times smaller than patches."""
-
-Observe = Callable[[NDArray[Any]], None]
-"""Receives the features (n, D) of a batch."""
-
-
-def collect_evidence(
-    model: keras.Model,
-    batches: Iterable[NDArray[Any]],
-    batch: int | None = None,
-    observe: Observe | None = None,
-) -> tuple[Floats, Floats]:
-    """Run an evidence model over a stream of instances.
-
-    Because the head is linear, 1 + C numbers per instance and member are enough to pool a bag, so
-    memory hardly grows with the slide.
-
-    Parameters
-    ----------
-    model : of `build_evidence`
-    batches : arrays (n, ...) of any n
-    batch : instances per batch; by default `BATCH` for patches, `FEATURES_BATCH` for features
-    observe : called with the features (n, D) of each batch; for a model that gives them
-
-    Returns
-    -------
-    attention scores (M, N) and class evidence (M, N, C)
-    """
-    members, classes = model.output_shape[1][1:]
-    size = batch or (BATCH if len(model.input_shape) > 2 else FEATURES_BATCH)
-    scores, evidence = [np.zeros((0, members))], [np.zeros((0, members, classes))]
-    for instances, count in _fill(batches, size):
-        some = model.predict_on_batch(instances)
-        scores.append(np.asarray(some[0][:count], np.float64))
-        evidence.append(np.asarray(some[1][:count], np.float64))
-        if observe is not None:
-            observe(np.asarray(some[2][:count]))
-    return np.concatenate(scores).T, np.concatenate(evidence).swapaxes(0, 1)
-
-
-def _fill(batches: Iterable[NDArray[Any]], size: int) -> Iterator[tuple[NDArray[Any], int]]:
-    """Regroup instances into batches of exactly `size`, so that the graph is traced once.
-
-    Yields
-    ------
-    array (size, ...), the same one every time, and the number of its rows that are instances; in
-    the last batch the other rows hold zeros or old values
-    """
-    full: NDArray[Any] | None = None
-    count = 0
-    for batch in batches:
-        if full is None:
-            full = np.zeros((size, *batch.shape[1:]), batch.dtype)
-        taken = 0
-        while taken < len(batch):
-            some = batch[taken : taken + size - count]
-            full[count : count + len(some)] = some
-            count += len(some)
-            taken += len(some)
-            if count == size:
-                yield full, count
-                count = 0
-    if full is not None and count:
-        yield full, count
-
-
-def pool_evidence(scores: Floats, evidence: Floats) -> tuple[Floats, Floats]:
-    """Compute attention (M, N), the softmax of the scores, and contributions (M, N, C)."""
-    if scores.shape[1] == 0:
-        return scores, evidence
-    attention: Floats = softmax(scores, axis=1)
-    return attention, attention[..., None] * evidence
-
-
-def stack_bias(members: Sequence[Member]) -> Floats:
-    """Stack the biases of the members' linear heads, (M, C)."""
-    return np.stack([member.head.classifier.bias.numpy() for member in members]).astype(np.float64)
-
-
-def score_bag(
-    model: keras.Model,
-    bias: Floats,
-    batches: Iterable[NDArray[Any]],
-    batch: int | None = None,
-    observe: Observe | None = None,
-) -> BagScores:
-    """Apply an ensemble to a bag that comes as a stream; exact, in memory of 1 + C numbers each.
-
-    Parameters
-    ----------
-    model : of `build_evidence`
-    bias : (M, C), of `stack_bias`
-    batches, batch, observe : as in `collect_evidence`
-    """
-    return _pool(*collect_evidence(model, batches, batch, observe), bias)
-
-
-def score_bags(members: Sequence[Member], bags: Sequence[NDArray[Any]]) -> list[BagScores]:
-    """Apply an ensemble to bags in memory, all their instances in common batches.
-
-    Parameters
-    ----------
-    members : all with an encoder of their own, or all for features
-    bags : arrays (N, ...), none empty
-    """
-    instances = np.concatenate(bags)
-    model, bias = build_evidence(instances.shape[1:], members), stack_bias(members)
-    batches = (instances[at : at + SCORE_BATCH] for at in range(0, len(instances), SCORE_BATCH))
-    scores, evidence = collect_evidence(model, batches, min(SCORE_BATCH, len(instances)))
-    cuts = np.cumsum([len(bag) for bag in bags])[:-1]
-    parts = zip(np.split(scores, cuts, axis=1), np.split(evidence, cuts, axis=1), strict=True)
-    return [_pool(*part, bias) for part in parts]
-
-
-def _pool(scores: Floats, evidence: Floats, bias: Floats) -> BagScores:
-    attention, contributions = pool_evidence(scores, evidence)
-    return BagScores(
-        member_attention=attention, member_contributions=contributions, member_bias=bias
-    )
-
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -171,14 +42,14 @@ class Model:
     Attributes
     ----------
     spec : its record
-    evidence : of `build_evidence`, for patches
+    evidence : of `build_evidence`, for patches or for features
     bias : (M, C)
     space : where the training set lies among the features; None for models of earlier versions
     """
 
     spec: BundleSpec
     evidence: keras.Model
-    bias: Floats
+    bias: NDArray[np.float64]
     space: FeatureSpace | None = None
 
     def score(self, batches: Iterable[NDArray[Any]]) -> tuple[BagScores, float | None]:
@@ -193,22 +64,60 @@ class Model:
         scores = score_bag(self.evidence, self.bias, batches, observe=observe)
         return scores, space.measure_slide(np.concatenate(distances))
 
+    def assemble(
+        self,
+        scored: tuple[BagScores, float | None],
+        slide: SlideFacts,
+        grid: PatchGrid,
+        unreadable: int,
+        annotation: str | None,
+        features: str | None = None,
+    ) -> Prediction:
+        """Put the result of `score` together with what it is of; see `Prediction`."""
+        scores, distance = scored
+        return Prediction(
+            slide=slide,
+            grid=grid,
+            status="ok" if len(grid) else "no_tissue",
+            class_names=self.spec.class_names,
+            model=self.spec.fingerprint,
+            unreadable=unreadable,
+            annotation=annotation,
+            features=features,
+            in_training=features in self.spec.seen or self.spec.has_seen(slide),
+            distance=distance,
+            member_attention=scores.member_attention,
+            member_contributions=scores.member_contributions,
+            member_bias=scores.member_bias,
+        )
+
 
 def load_model(folder: Path) -> Model:
-    """Load a model folder.
+    """Load a model folder, to predict from patches.
 
     Raises
     ------
     StoredFileError : not a model, or damaged
+    UsageError : it holds no encoder, so that it predicts from features only
     """
     return prepare_model(load_bundle(folder))
 
 
 def prepare_model(bundle: Bundle) -> Model:
-    """Build the network that predicts, from a bundle in memory."""
+    """Build the network that predicts from patches, from a bundle in memory.
+
+    Raises
+    ------
+    UsageError : it holds no encoder, so that it predicts from features only
+    """
+    require_encoder(bundle.spec)
     side = bundle.spec.encoder.patch_px
     evidence = build_evidence(
-        (side, side, 3), bundle.members, bundle.encoder, with_features=bundle.space is not None
+        (side, side, 3),
+        bundle.members,
+        bundle.encoder,
+        with_features=bundle.space is not None,
+        rounded=bundle.spec.encoder.precision == "float16",
     )
     return Model(bundle.spec, evidence, stack_bias(bundle.members), bundle.space)
 
@@ -233,11 +142,9 @@ def predict_bag(model: Model, bag: Bag) -> Prediction:
             f"{bag.path.name}: was tiled with grid.{name} {found}, the model needs {expected}; "
             "tile the slide again"
         )
-    _check_background(bag.slide.slide_id, bag.header.background, len(bag), model.spec)
+    check_background(bag.slide.slide_id, bag.header.background, len(bag), model.spec)
     scored = model.score(bag.iter_patches(BATCH))
-    return _assemble(
-        model, scored, bag.slide, bag.grid, bag.header.unreadable, bag.header.annotation
-    )
+    return model.assemble(scored, bag.slide, bag.grid, bag.header.unreadable, bag.header.annotation)
 
 
 def predict_slide(
@@ -259,7 +166,7 @@ def predict_slide(
     spec = model.spec
     check_resolution(slide, spec)
     plan = plan_slide(slide, spec.tile, annotation)
-    _check_background(slide.name, plan.tissue.background, len(plan.grid), spec)
+    check_background(slide.name, plan.tissue.background, len(plan.grid), spec)
     artefacts = ArtefactFilter(spec.tile.artefacts, plan.fold, plan.pen)
 
     def process(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
@@ -274,36 +181,12 @@ def predict_slide(
     if left_out:
         log.warning("%s: %d patches left out as artefacts", slide.slide_id, left_out)
     annotated = annotation.fingerprint if annotation else None
-    return _assemble(model, scored, slide.facts, grid, unreadable, annotated)
+    return model.assemble(scored, slide.facts, grid, unreadable, annotated)
 
 
-def _assemble(
-    model: Model,
-    scored: tuple[BagScores, float | None],
-    slide: SlideFacts,
-    grid: PatchGrid,
-    unreadable: int,
-    annotation: str | None,
-) -> Prediction:
-    scores, distance = scored
-    return Prediction(
-        slide=slide,
-        grid=grid,
-        status="ok" if len(grid) else "no_tissue",
-        class_names=model.spec.class_names,
-        model=model.spec.fingerprint,
-        unreadable=unreadable,
-        annotation=annotation,
-        in_training=model.spec.has_seen(slide),
-        distance=distance,
-        member_attention=scores.member_attention,
-        member_contributions=scores.member_contributions,
-        member_bias=scores.member_bias,
-    )
-
-
-def _check_background(name: str, background: str, patches: int, spec: BundleSpec) -> None:
-    if patches and background != spec.background:
+def check_background(name: str, background: str, patches: int, spec: BundleSpec) -> None:
+    """Raise `UnsupportedSlideError` for patches on another background than the model's."""
+    if patches and spec.background not in (None, background):
         raise UnsupportedSlideError(
             f"{name}: has a {background} background, the model was trained on slides with a "
             f"{spec.background} one (fluorescence is dark, H&E bright)"

@@ -13,27 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.cohort.cohort import SPLITS, Cohort
+from milpath.errors import StoredFileError, UsageError
 from milpath.figures.curves import write_curves
-from milpath.formats.bag import Bag
-from milpath.formats.layout import curves_path, metrics_path
+from milpath.formats.foreign.values import FeatureHints
+from milpath.formats.layout import curves_path, encoder_folder, metrics_path
 from milpath.formats.model_spec import BundleSpec, EncoderSpec
 from milpath.formats.space import FeatureSpace, fit_space
 from milpath.nn.augment import augment_tissue
-from milpath.nn.bags import LabelledBag
-from milpath.nn.bundle import assemble_bundle, save_bundle
+from milpath.nn.bags import LabelledBag, TrainingSet
+from milpath.nn.bundle import assemble_bundle, load_encoder, save_bundle
 from milpath.nn.data import Augment
 from milpath.nn.encoders import OWN_ENCODERS
 from milpath.nn.engine import keras
 from milpath.nn.evaluation import Evaluation, HeldOut, evaluate_held_out, write_held_out
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member, build_evidence
-from milpath.nn.predict import BATCH, score_bag, stack_bias
-from milpath.nn.trainingset import (
-    TrainingPlan,
-    TrainingSet,
-    frozen_encoder,
-    plan_training,
-)
+from milpath.nn.scoring import BATCH, FEATURES_BATCH, score_bag, stack_bias
+from milpath.nn.trainingset import TrainingPlan, plan_training
 from milpath.nn.unfinished import Unfinished
 from milpath.params import TrainParams
 from milpath.store import publish_json, require_writable
@@ -70,7 +66,7 @@ class Instances:
     Attributes
     ----------
     shape : (P, P, 3) of a patch, or (D,) of features
-    encoder : the frozen encoder of the features; None for patches
+    encoder : the frozen encoder of the features; None for patches, and where it is not at hand
     encoder_spec : record of the encoder, frozen or to be trained
     """
 
@@ -81,47 +77,76 @@ class Instances:
 
 def train_cohort(
     cohort: Cohort,
-    bags: Path,
+    folder: Path,
     out: Path,
     params: TrainParams,
     on_epoch: OnEpoch = lambda member, epoch, losses: None,
+    hints: FeatureHints | None = None,
 ) -> TrainReport:
-    """Train an ensemble on the bags of a cohort, test it on held-out cases, and save it.
+    """Train an ensemble on a cohort, test it on held-out cases, and save it.
 
     Write the model, `metrics.json`, `held_out.csv` and `training.png` into `out`.
 
     Parameters
     ----------
     cohort : with labels
-    bags : folder that holds a bag for each of its slides
+    folder : holds a bag, or features, for each of its slides, as `params.mode` says
     out : folder of the bundle
     params : how to train
     on_epoch : called after each epoch
+    hints : what the files of features do not say
 
     Raises
     ------
-    UsageError : the cohort or its bags do not allow it
+    UsageError : the cohort or its files do not allow it
     OutputError : `out` cannot be written
     """
-    plan = plan_training(cohort, bags, params)
+    plan = plan_training(cohort, folder, params, hints)
     return run_training(plan, load_instances(plan), out, on_epoch)
 
 
 def load_instances(plan: TrainingPlan) -> Instances:
-    """Load the frozen encoder, if features are to be trained on.
+    """Load the frozen encoder, if features are to be trained on and it lies beside them.
 
     Raises
     ------
-    UsageError : it is not available, or did not make the features
+    UsageError : what lies beside them did not make them
     """
-    if plan.params.mode == "features":
-        encoder, spec = frozen_encoder(plan.folder, plan.data.encoder)
-        return Instances((spec.dim,), encoder, spec)
+    spec = plan.data.encoder
+    if spec is not None:
+        return Instances((spec.dim,), load_frozen(plan.folder, spec), spec)
     side, name = plan.data.patch_px, plan.params.encoder
     shape = (side, side, 3)
     dim = OWN_ENCODERS[name](shape).output_shape[-1]
     spec = EncoderSpec(name=name, patch_px=side, dim=dim, weights="trained")
     return Instances(shape, None, spec)
+
+
+def load_frozen(folder: Path, spec: EncoderSpec) -> keras.Model | None:
+    """Load the encoder that `milpath embed` stored beside features; None if it is not there.
+
+    Raises
+    ------
+    UsageError : it is damaged, or another one than the one that made them
+    """
+    place = encoder_folder(folder)
+    if spec.tool != "milpath" or not place.exists():
+        log.warning(
+            "the encoder %s is not beside the features, so that the model classifies features of "
+            "it, and no slides",
+            spec.name,
+        )
+        return None
+    try:
+        encoder, stored = load_encoder(place)
+    except StoredFileError as error:
+        raise UsageError(f"the encoder of these features cannot be used: {error}") from None
+    if stored.digest != spec.digest:
+        raise UsageError(
+            f"the features in {folder} were made by a different encoder than {place}; run milpath "
+            "embed again"
+        )
+    return encoder
 
 
 def run_training(
@@ -158,7 +183,7 @@ def run_training(
             of_fold.append(found[0])
             histories.append(found[1])
         test = _pick(data, split.test)
-        held_out += _score_held_out(of_fold, test, shape, params.mode, fold)
+        held_out += _score_held_out(of_fold, test, shape, fold)
         members.extend(of_fold)
     evaluation = evaluate_held_out(held_out, len(plan.splits))
     for warning in evaluation.warnings():
@@ -168,6 +193,7 @@ def run_training(
             "class_names": cohort.class_names,
             "mode": params.mode,
             "encoder": instances.encoder_spec,
+            "has_encoder": params.mode == "pixels" or instances.encoder is not None,
             "head": params.head,
             "tile": data.tile,
             "background": data.background,
@@ -228,16 +254,14 @@ def _score_held_out(
     members: Sequence[Member],
     bags: Sequence[LabelledBag],
     shape: tuple[int, ...],
-    mode: str,
     fold: int,
 ) -> list[HeldOut]:
     """Apply an ensemble to all patches of some bags."""
     model, bias = build_evidence(shape, members), stack_bias(members)
     scored = []
     for record in bags:
-        with Bag(record.path) as bag:
-            batches = bag.iter_patches(BATCH) if mode == "pixels" else bag.iter_features(BATCH)
-            scored.append(HeldOut(record, fold, score_bag(model, bias, batches).probs))
+        batches = record.source.iterate(BATCH if len(shape) > 1 else FEATURES_BATCH)
+        scored.append(HeldOut(record, fold, score_bag(model, bias, batches).probs))
     return scored
 
 

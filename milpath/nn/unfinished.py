@@ -79,11 +79,12 @@ class Unfinished:
 
 def _fingerprint_training(plan: TrainingPlan, encoder: EncoderSpec) -> str:
     bags = [
-        (bag.slide_id, bag.case, bag.label, bag.size, bag.fingerprint) for bag in plan.data.bags
+        (bag.slide_id, bag.case, bag.label, bag.size, bag.fingerprint, bag.mark)
+        for bag in plan.data.bags
     ]
     splits: list[Any] = [(list(split.train), list(split.val)) for split in plan.splits]
     versions = __version__, keras.__version__, keras.backend.backend()
-    source = plan.data.encoder, encoder.model_dump(mode="json")
+    source = encoder.model_dump(mode="json")
     return fingerprint(
         "training", versions, plan.params.model_dump(), plan.negative, source, bags, splits
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,12 @@ from milpath.slides.slide import Slide
 if TYPE_CHECKING:
     from milpath.slides.tissue import TissueMask  # SciPy, which milpath info does without
 
+_CELLS = 16  # along the side of a patch, of a raster for patches that lie anywhere
 _ROUNDING = 1e-6  # rounding error of a large mask's sums: a patch full of tissue must count as 1
+
+
+Places = Literal["grid", "free", "unknown"]
+"""What is known of where patches lie."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class PatchGrid:
     origin_l0 : (x, y) of the grid's corner; every coordinate is origin + a multiple of the stride
     patch_mpp : µm per pixel after that rounding, `patch_size_l0 * mpp / patch_px`
     level : the pyramid level the patches are read from
+    places : "grid" if every coordinate is origin + a multiple of the stride; "free" if patches lie
+        anywhere; "unknown" if the files of features do not say where, and `coords` are zeros
     """
 
     coords: NDArray[np.int64]
@@ -42,6 +49,7 @@ class PatchGrid:
     origin_l0: tuple[int, int]
     patch_mpp: float
     level: int
+    places: Places = "grid"
 
     def __len__(self) -> int:
         return len(self.coords)
@@ -54,6 +62,35 @@ class PatchGrid:
     def select(self, rows: NDArray[np.int64]) -> PatchGrid:
         """Return the same grid with only the patches of these rows."""
         return replace(self, coords=self.coords[rows])
+
+
+def free_grid(
+    coords: NDArray[np.int64], patch_px: int, patch_size_l0: int, patch_mpp: float
+) -> PatchGrid:
+    """Return the grid of patches that another program laid, wherever they lie.
+
+    Patches on common steps, of a 16th of their side to the side, are a "grid"; others are "free",
+    with a stride of a 16th of their side.
+
+    Parameters
+    ----------
+    coords : (N, 2), level-0 (x, y) of each patch's top-left corner
+    patch_px, patch_size_l0, patch_mpp : as in `PatchGrid`
+    """
+    low = coords.min(axis=0) if len(coords) else np.zeros(2, np.int64)
+    origin = (int(low[0]), int(low[1]))
+    step = int(np.gcd.reduce((coords - low).ravel())) if len(coords) else 0
+    cell = max(1, -(-patch_size_l0 // _CELLS))
+    if step == 0 or cell <= step <= patch_size_l0:
+        stride = step or patch_size_l0
+        return PatchGrid(coords, patch_px, patch_size_l0, stride, origin, patch_mpp, 0)
+    return PatchGrid(coords, patch_px, patch_size_l0, cell, origin, patch_mpp, 0, "free")
+
+
+def unplaced_grid(count: int, patch_px: int, patch_mpp: float) -> PatchGrid:
+    """Return the grid of patches whose places are not known."""
+    coords = np.zeros((count, 2), np.int64)
+    return PatchGrid(coords, patch_px, patch_px, patch_px, (0, 0), patch_mpp, 0, "unknown")
 
 
 def plan_grid(slide: Slide, tissue: TissueMask, params: GridParams) -> PatchGrid:

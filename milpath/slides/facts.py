@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-MppSource = Literal["slide", "ome-xml", "tiff-tag", "cohort", "option"]
+MppSource = Literal["slide", "ome-xml", "tiff-tag", "cohort", "option", "features"]
 """Where µm per pixel come from: the file (where it contradicts itself, which part of it), or the
 user."""
 
@@ -48,3 +48,14 @@ class SlideFacts:
         if self.bounds_x_l0 is None or self.bounds_y_l0 is None:
             return None
         return self.bounds_x_l0, self.bounds_y_l0
+
+    @property
+    def identified(self) -> bool:
+        """Whether it is known which slide it is; not from files of features that do not say it."""
+        return bool(self.quickhash)
+
+
+def unknown_slide(slide_id: str, size_l0: tuple[int, int] | None, mpp: float) -> SlideFacts:
+    """Return the record of a slide that only files of features tell of."""
+    width, height = size_l0 or (1, 1)
+    return SlideFacts(slide_id, "unknown", width, height, mpp, mpp, "features", None, "")

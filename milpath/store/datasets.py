@@ -75,11 +75,13 @@ class StoredH5(ABC, Generic[_D]):
 
     Parameters
     ----------
+    name : of the file, for messages
     attrs : of the file
     datasets : by name
     """
 
-    def __init__(self, attrs: Mapping[str, Any], datasets: Mapping[str, _D]) -> None:
+    def __init__(self, name: str, attrs: Mapping[str, Any], datasets: Mapping[str, _D]) -> None:
+        self.name = name
         self._attrs = attrs
         self._datasets = datasets
 

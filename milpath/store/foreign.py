@@ -327,8 +327,7 @@ class ForeignH5(StoredH5[ForeignDataset]):
         found: FileDescription,
         pages: CheckedPages | None = None,
     ) -> None:
-        super().__init__(found.attrs, found.datasets)
-        self._path = path
+        super().__init__(path.name, found.attrs, found.datasets)
         self._file = file
         self._pages = pages
         self._identity = found.identity
@@ -374,13 +373,13 @@ class ForeignH5(StoredH5[ForeignDataset]):
     def refuse(self, fact: str) -> StoredFileError:
         """Return the error to raise for contents that cannot be right, stated by `fact`."""
         text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in fact[:400])
-        return StoredFileError(f"{self._path.name}: {text}; check the program that wrote the file")
+        return StoredFileError(f"{self.name}: {text}; check the program that wrote the file")
 
     def require_unchanged(self) -> None:
         """Raise `StoredFileError` if the file was changed since it was described."""
         if tuple(identify(os.fstat(self._file.fileno()))) != self._identity:
             raise StoredFileError(
-                f"{self._path.name}: was changed while it was read; wait until no program writes "
+                f"{self.name}: was changed while it was read; wait until no program writes "
                 "it, and try again"
             )
 

@@ -21,7 +21,7 @@ from milpath.store.integrity import (
     MissingFooterError,
     read_footer,
 )
-from milpath.store.writing import FORMAT_VERSION
+from milpath.store.writing import READABLE
 
 
 @contextmanager
@@ -61,11 +61,14 @@ def _require_kind(safe: SafeH5, name: str, kind: str) -> None:
         what = f"a {_shorten(found)} file" if found else "an HDF5 file that milpath did not write"
         raise StoredFileError(f"{name}: expected a {kind} file, this is {what}")
     version = safe.require_attr("milpath_format")
-    if version != FORMAT_VERSION:
-        raise StoredFileError(
-            f"{name}: has format {_shorten(version)}; expected format {FORMAT_VERSION}; "
-            "update milpath"
-        )
+    if version in READABLE:
+        return
+    old = isinstance(version, int) and version < READABLE[0]
+    remedy = f"make this {kind} again" if old else "update milpath"
+    raise StoredFileError(
+        f"{name}: has format {_shorten(version)}; this milpath reads format {READABLE[0]} to "
+        f"{READABLE[-1]}; {remedy}"
+    )
 
 
 def _shorten(value: object) -> str:
@@ -90,8 +93,7 @@ class SafeH5(StoredH5[IndexedDataset]):
     """
 
     def __init__(self, path: Path, file: IO[bytes], footer: Footer) -> None:
-        super().__init__(footer.index.attrs, footer.index.datasets)
-        self._path = path
+        super().__init__(path.name, footer.index.attrs, footer.index.datasets)
         self._pages = CheckedPages(file, footer)
         self._lock = threading.Lock()
         for name, dataset in footer.index.datasets.items():
@@ -107,7 +109,7 @@ class SafeH5(StoredH5[IndexedDataset]):
     def refuse(self, fact: str) -> StoredFileError:
         """Return the error to raise for contents that cannot be right, stated by `fact`."""
         return StoredFileError(
-            f"{self._path.name}: {fact}; the file is damaged or was not written by milpath"
+            f"{self.name}: {fact}; the file is damaged or was not written by milpath"
         )
 
     def _fill(self, dataset: IndexedDataset, low: int, values: NDArray[Any]) -> None:

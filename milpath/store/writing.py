@@ -17,8 +17,11 @@ from milpath.store.publishing import publish
 from milpath.store.signals import defer_signals
 from milpath.version import __version__
 
-FORMAT_VERSION = 2
-"""Format of all HDF5 files; 2 added the integrity footer. Other formats are refused."""
+FORMAT_VERSION = 3
+"""Format of all HDF5 files: 2 added the integrity footer, 3 features in files of their own."""
+
+READABLE = (2, 3)
+"""Formats that this version reads."""
 
 
 @contextmanager
@@ -30,7 +33,7 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
     Parameters
     ----------
     path : final path of the file
-    kind : "bag", "prediction", "space" or "weights"
+    kind : "bag", "features", "prediction", "space" or "weights"
 
     Yields
     ------
@@ -52,6 +55,22 @@ def publish_h5(path: Path, kind: str) -> Iterator[h5py.File]:
             buffer.check()
         buffer.check()
         add_checksums(file)
+
+
+@contextmanager
+def publish_plain_h5(path: Path) -> Iterator[h5py.File]:
+    """Write an HDF5 file for other programs, without a footer, complete or not at all.
+
+    Raises
+    ------
+    OutputError : it cannot be written; nothing is left behind
+    """
+    with publish(path) as file:
+        buffer = _ErrorKeepingFile(file)
+        with defer_signals(_CALLED_BY_HDF5), _create_h5(buffer) as h5:
+            yield h5
+            buffer.check()
+        buffer.check()
 
 
 def _verify(kind: str, part: Path) -> None:

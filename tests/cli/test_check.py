@@ -56,5 +56,5 @@ def test_a_folder_in_which_all_is_wrong_ends_with_code_4_and_one_without_results
         h5["x"] = [1]
     run = check(folder / "none")
     assert run.returncode == 2
-    assert "holds no bag, prediction or model; expected a folder of them" in run.stderr
+    assert "holds no bag, features, prediction or model of milpath" in run.stderr
     assert run.stderr.count("\n") == 1

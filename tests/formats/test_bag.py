@@ -22,7 +22,6 @@ from milpath.formats.bag import (
     bag_fingerprint,
     encode_patch,
     write_bag,
-    write_features,
 )
 from milpath.params import CodecParams, GridParams, TileParams
 from milpath.patches.reader import read_patch
@@ -145,111 +144,6 @@ def test_the_fingerprint_of_a_bag_is_the_same_in_all_versions(tmp_path: Path) ->
         assert "annotation" not in h5.attrs
 
 
-# -- features --------------------------------------------------------------------------------------
-
-
-def embed(path: Path, *arguments: Any) -> None:
-    with Bag(path) as bag:
-        write_features(bag, *arguments)
-
-
-@BOTH
-def test_features_are_read_back_in_float16_and_the_patches_are_kept(
-    tmp_path: Path, params: TileParams
-) -> None:
-    path = make(tmp_path, params=params)
-    before = every_patch(path)
-    features = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
-    embed(path, [features[:4], features[4:]], "net", "abc", 5)
-    with Bag(path) as bag:
-        assert bag.encoder == ("net", "abc")
-        assert bag.feature_dim == 5
-        assert np.array_equal(bag.read_features(), features.astype(np.float16))
-        assert np.array_equal(bag.read_features(np.array([1, 4])), features.astype("f2")[[1, 4]])
-        assert np.array_equal(np.concatenate(list(bag.iter_features(3))), bag.read_features())
-        assert bag.slide == FACTS
-    assert np.array_equal(every_patch(path), before)
-
-
-def test_embedding_again_replaces_the_features(tmp_path: Path) -> None:
-    path = make(tmp_path)
-    embed(path, [np.eye(7, 5)], "one", "1", 5)
-    embed(path, [np.eye(7, 3)], "two", "2", 3)
-    with Bag(path) as bag:
-        assert (bag.encoder, bag.feature_dim) == (("two", "2"), 3)
-        assert np.array_equal(bag.read_features(), np.eye(7, 3))
-
-
-def test_a_bag_without_features_raises_when_they_are_read(tmp_path: Path) -> None:
-    with Bag(make(tmp_path)) as bag:
-        assert bag.encoder is None
-        with pytest.raises(StoredFileError, match="'features' is missing"):
-            bag.read_features()
-
-
-@pytest.mark.parametrize(("scale", "offset"), [(1e-5, 0.0), (1.0, 5000.0), (1e6, 0.0)])
-def test_features_that_float16_would_spoil_are_kept_in_float32(
-    tmp_path: Path, scale: float, offset: float
-) -> None:
-    path = make(tmp_path)
-    features = np.random.default_rng(0).normal(offset, scale, (7, 5)).astype(np.float32)
-    embed(path, [features], "net", "abc", 5)
-    with Bag(path) as bag:
-        assert bag.read_features().dtype == np.float32
-        assert np.array_equal(bag.read_features(), features)
-        assert np.array_equal(bag.read_features(np.array([1, 4])), features[[1, 4]])
-
-
-@pytest.mark.parametrize("value", [0.0, 3.0, 5e-11])
-def test_features_without_spread_raise_and_the_bag_is_kept(tmp_path: Path, value: float) -> None:
-    path = make(tmp_path)
-    before = path.read_bytes()
-    features = np.full((7, 5), value, np.float32)
-    features[0] *= 1.001 if value < 1 else 1
-    with pytest.raises(StoredFileError, match="net gives the same features for all 7 patches"):
-        embed(path, [features], "net", "abc", 5)
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_features_that_are_not_finite_raise_and_the_bag_is_kept(tmp_path: Path, bad: float) -> None:
-    path = make(tmp_path)
-    before = path.read_bytes()
-    features = np.zeros((7, 5), np.float32)
-    features[3, 2] = bad
-    with pytest.raises(StoredFileError, match="net gives features that are not finite"):
-        embed(path, [features], "net", "abc", 5)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_features_are_not_written_to_a_bag_that_replaced_the_opened_one(
-    tmp_path: Path,
-) -> None:
-    path = make(tmp_path)
-    other = make(tmp_path / "other", params=TileParams(pixels=CodecParams(quality=80)))
-    with Bag(path) as bag:
-        other.replace(path)
-        before = path.read_bytes()
-        with pytest.raises(
-            StoredFileError, match="was replaced by another bag while it was embedded"
-        ):
-            write_features(bag, [np.eye(7, 5)], "net", "abc", 5)
-        assert path.read_bytes() == before
-        path.unlink()
-        with pytest.raises(StoredFileError, match="there is no such bag file"):
-            write_features(bag, [np.eye(7, 5)], "net", "abc", 5)
-    assert not [each for each in tmp_path.rglob("*") if each.is_file()]
-
-
-def test_features_of_another_number_of_patches_raise(tmp_path: Path) -> None:
-    path = make(tmp_path)
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match="6 rows of features for 7 patches"):
-        embed(path, [np.zeros((6, 5))], "net", "abc", 5)
-    assert path.read_bytes() == before
-
-
 # -- examples --------------------------------------------------------------------------------------
 
 
@@ -290,9 +184,6 @@ def test_a_slide_without_tissue_gives_a_bag_without_rows(
         assert bag.header.status == "no_tissue"
         assert bag.read_patches(np.arange(0)).shape == (0, 32, 32, 3)
         assert list(bag.iter_patches(4)) == []
-    embed(path, [], "net", "abc", 5)
-    with Bag(path) as bag:
-        assert bag.read_features().shape == (0, 5)
 
 
 @BOTH
@@ -409,18 +300,3 @@ def test_a_patch_of_another_size_raises_before_it_is_decoded(tmp_path: Path) -> 
     write_bag(path, FACTS, grid_of(1), "bright", patches, JPEG)
     with Bag(path) as bag, pytest.raises(StoredFileError, match="patch 0 is damaged"):
         bag.read_patches(np.array([0]))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_features_that_are_not_finite_raise_when_they_are_read(
-    tmp_path: Path, value: float
-) -> None:
-    path = make(tmp_path)
-    embed(path, [np.eye(7, 5)], "small", "abc", 5)
-    with edited(path) as h5:
-        h5["features"][4, 2] = value
-    with Bag(path) as bag:
-        assert bag.read_features(np.array([0, 3])).shape == (2, 5)
-        for rows in (slice(None), np.array([4])):
-            with pytest.raises(StoredFileError, match="'features' are not all finite"):
-                bag.read_features(rows)

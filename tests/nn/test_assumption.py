@@ -15,7 +15,7 @@ from milpath.formats.scores import BagScores
 from milpath.metrics import auc
 from milpath.nn.bags import ArrayBag
 from milpath.nn.fit import Task, class_weights, train_member
-from milpath.nn.predict import score_bags
+from milpath.nn.scoring import score_bags
 from milpath.params import HeadParams, TrainParams
 
 DIM, SIZE = 16, 10

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.nn_tools import make_bag, make_records, random_patches
+from support.nn_tools import make_features, make_records, random_patches, stored_features
 
 from milpath.nn.augment import augment_tissue, turn_patches
 from milpath.nn.bags import ArrayBag, LabelledBag
@@ -221,12 +221,7 @@ def test_features_are_sampled_like_patches(tmp_path: Path) -> None:
     features = np.arange(20, dtype=np.float16).reshape(10, 2)
     bags = [
         LabelledBag(
-            make_bag(tmp_path, name, random_patches(count), features=features[:count]),
-            name,
-            name,
-            0,
-            count,
-            "features",
+            stored_features(make_features(tmp_path, name, features[:count])), name, name, 0, count
         )
         for name, count in (("few", 2), ("many", 10))
     ]
@@ -253,15 +248,9 @@ def test_fit_takes_every_batch_of_every_epoch_once(tmp_path: Path) -> None:
             taken.append((self.epoch, index))
             return super().__getitem__(index)
 
-    patches = random_patches(3)
     bags = [
         LabelledBag(
-            make_bag(tmp_path, f"b{n}", patches, features=np.eye(3, 2)),
-            f"b{n}",
-            "",
-            n % 2,
-            3,
-            "features",
+            stored_features(make_features(tmp_path, f"b{n}", np.eye(3, 2))), f"b{n}", "", n % 2, 3
         )
         for n in range(7)
     ]

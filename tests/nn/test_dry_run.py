@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 from support.nn_tools import (
     TiledCohort,
+    features_spec,
     make_bag,
     make_bundle,
+    make_features,
     member_file,
     random_patches,
     raw_tile,
@@ -22,6 +24,8 @@ from typer.testing import CliRunner, Result
 from milpath.cli import app
 from milpath.cohort.cohort import SlideEntry
 from milpath.errors import UsageError
+from milpath.nn.bundle import load_encoder
+from milpath.nn.embed import name_folder
 from milpath.nn.jobs import ClassifyJob
 from milpath.runs import run_job
 from milpath.synthetic import SyntheticSlide
@@ -102,14 +106,18 @@ def test_a_dry_run_of_embed_says_what_happens_to_each_bag(tmp_path: Path) -> Non
     make_bundle(tmp_path / "model", tile=raw_tile(16))
     bags = tmp_path / "bags"
     make_bag(bags, "a", random_patches(2))
-    make_bag(bags, "b", random_patches(3), features=np.eye(3, 4))
+    make_bag(bags, "b", random_patches(3))
     make_bag(bags, "c", random_patches(3, side=32))
+    _, spec = load_encoder(tmp_path / "model")
+    folder = tmp_path / "features" / name_folder(spec)
+    make_features(folder, "b", np.eye(3, 4), features_spec(4))
     before = times(tmp_path)
-    done = milpath("embed", bags, "--encoder", tmp_path / "model", "--dry-run", "--json")
+    words = ("--encoder", tmp_path / "model", "--out", tmp_path / "features")
+    done = milpath("embed", bags, *words, "--dry-run", "--json")
     assert done.exit_code == 3
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert [one["status"] for one in said] == ["planned", "planned", "failed"]
-    assert said[1]["message"] == "would be re-embedded: encoder changed from made to small"
+    assert said[1]["message"] == "would be re-embedded: the encoder differs"
     assert times(tmp_path) == before
 
 

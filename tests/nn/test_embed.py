@@ -5,22 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
-from support.nn_tools import make_bag, make_bundle, random_patches
+from support.nn_tools import make_bag, make_bundle, random_patches, read_stored
 
 from milpath.cohort.workitem import WorkItem
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.bag import Bag
+from milpath.formats.foreign.milpath import MilpathLayout
+from milpath.formats.foreign.values import FeatureHints
 from milpath.formats.model_spec import EncoderSpec
-from milpath.nn.embed import Embedder, EmbedFacts, choose_encoder, embed_patches, find_bags
+from milpath.nn.embed import (
+    Embedder,
+    EmbedFacts,
+    choose_encoder,
+    embed_patches,
+    find_bags,
+    name_folder,
+)
 from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
 
 
-def small_embedder(seed: int = 0, side: int = 16) -> Embedder:
+def small_embedder(out: Path, seed: int = 0, side: int = 16) -> Embedder:
     keras.utils.set_random_seed(seed)
-    spec = EncoderSpec(name=SMALL, patch_px=side, dim=128, weights="random")
-    return Embedder(build_encoder(SMALL, side), spec)
+    encoder = build_encoder(SMALL, side)
+    digest = fingerprint_weights(encoder)
+    spec = EncoderSpec(name=SMALL, patch_px=side, dim=128, weights="random", mpp=1.0, digest=digest)
+    return Embedder(encoder, spec, out)
 
 
 def item_of(path: Path) -> WorkItem:
@@ -34,43 +44,43 @@ def item_of(path: Path) -> WorkItem:
 def test_features_are_what_the_encoder_gives(count: int, tmp_path: Path) -> None:
     patches = random_patches(count)
     item = item_of(make_bag(tmp_path, "s", patches))
-    job = small_embedder()
+    before = item.path.read_bytes()
+    job = small_embedder(tmp_path / "out")
     outcome = job(item)
     assert outcome.status == "ok"
     assert outcome.message == f"{count} patches, 128 features each"
     assert outcome.facts == EmbedFacts(patches=count, dim=128, encoder="small")
     expected = job.encoder.predict_on_batch(patches)
-    with Bag(item.path) as bag:
-        assert bag.encoder == ("small", fingerprint_weights(job.encoder))
-        assert bag.read_features() == pytest.approx(expected, rel=2e-3, abs=1e-4)
-        assert (bag.read_patches(np.arange(count)) == patches).all()
+    with MilpathLayout().open(tmp_path / "out" / "s.h5", FeatureHints()) as found:
+        assert found.made is not None
+        assert found.made.encoder == job.spec
+        assert found.features[:] == pytest.approx(expected, rel=2e-3, abs=1e-4)
+    assert item.path.read_bytes() == before
 
 
 def test_a_second_run_skips_the_bag(tmp_path: Path) -> None:
     item = item_of(make_bag(tmp_path, "s", random_patches(3)))
-    first, again = small_embedder()(item), small_embedder()(item)
+    first, again = (small_embedder(tmp_path / "out")(item) for _ in range(2))
     assert (first.status, again.status) == ("ok", "skipped")
     assert again.message == "3 patches, already done with this encoder"
 
 
 def test_another_encoder_replaces_the_features(tmp_path: Path) -> None:
     item = item_of(make_bag(tmp_path, "s", random_patches(3)))
-    small_embedder(0)(item)
-    other = small_embedder(1)
+    small_embedder(tmp_path / "out", 0)(item)
+    other = small_embedder(tmp_path / "out", 1)
     outcome = other(item)
     assert outcome.status == "ok"
-    assert outcome.message.endswith(", re-embedded: the weights of small differ")
-    with Bag(item.path) as bag:
-        assert bag.encoder == ("small", other.fingerprint)
+    assert outcome.message.endswith(", re-embedded: the encoder differs")
+    with MilpathLayout().open(tmp_path / "out" / "s.h5", FeatureHints()) as found:
+        assert found.facts.digest == other.spec.digest
 
 
 def test_a_bag_without_tissue_has_no_features_but_an_encoder(tmp_path: Path) -> None:
     item = item_of(make_bag(tmp_path, "s", random_patches(0)))
-    job = small_embedder()
+    job = small_embedder(tmp_path / "out")
     assert job(item).status == "ok"
-    with Bag(item.path) as bag:
-        assert bag.read_features().shape == (0, 128)
-        assert bag.encoder == ("small", job.fingerprint)
+    assert read_stored(tmp_path / "out" / "s.h5").shape == (0, 128)
     assert job(item).status == "skipped"
 
 
@@ -80,13 +90,13 @@ def test_patches_of_another_size_raise(tmp_path: Path) -> None:
     with pytest.raises(
         StoredFileError, match=r"s\.h5: has patches of 16 px, the encoder needs 32; tile again"
     ):
-        small_embedder(side=32)(item)
+        small_embedder(tmp_path / "out", side=32)(item)
     assert item.path.read_bytes() == before
 
 
 def test_features_come_in_batches_in_order(tmp_path: Path) -> None:
     path = make_bag(tmp_path, "s", random_patches(70))
-    encoder = small_embedder().encoder
+    encoder = small_embedder(tmp_path / "out").encoder
     with Bag(path) as bag:
         sizes = [part.shape for part in embed_patches(encoder, bag)]
     assert sizes == [(64, 128), (6, 128)]
@@ -98,7 +108,11 @@ def test_features_come_in_batches_in_order(tmp_path: Path) -> None:
 def test_a_network_is_chosen_by_name_for_the_size_of_the_patches(tmp_path: Path) -> None:
     bags = [item_of(make_bag(tmp_path, "s", random_patches(1, side=32)))]
     encoder, spec = choose_encoder("MobileNetV2", "random", bags, seed=1)
-    assert spec == EncoderSpec(name="mobilenetv2", patch_px=32, dim=1280, weights="random")
+    digest = fingerprint_weights(encoder)
+    assert spec == EncoderSpec(
+        name="mobilenetv2", patch_px=32, dim=1280, weights="random", mpp=1.0, digest=digest
+    )
+    assert name_folder(spec) == f"mobilenetv2-{digest[:8]}"
     assert encoder.input_shape == (None, 32, 32, 3)
     same, _ = choose_encoder("mobilenetv2", "random", bags, seed=1)
     other, _ = choose_encoder("mobilenetv2", "random", bags, seed=2)
@@ -113,7 +127,8 @@ def test_the_encoder_of_a_model_folder_is_used(tmp_path: Path) -> None:
     own = bundle.members[0].encoder
     assert own is not None
     assert fingerprint_weights(encoder) == fingerprint_weights(own)
-    assert spec == bundle.spec.encoder
+    known = {"mpp": 1.0, "digest": fingerprint_weights(own)}
+    assert spec == bundle.spec.encoder.model_copy(update=known)
 
 
 def test_a_model_folder_of_another_patch_size_raises(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from milpath.metrics import auc
 from milpath.nn.bags import ArrayBag
 from milpath.nn.fit import Task, class_weights, train_member
 from milpath.nn.mil import Member, build_evidence
-from milpath.nn.predict import collect_evidence, pool_evidence
+from milpath.nn.scoring import collect_evidence, pool_evidence
 from milpath.params import TrainParams
 
 QUICK = TrainParams(head=HEAD, epochs=2, patches_per_bag=6, bag_batch=3)

@@ -21,7 +21,7 @@ from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import save_encoder
 from milpath.nn.classify import Classifier
 from milpath.nn.embed import Embedder, find_bags
-from milpath.nn.encoders import SMALL, build_encoder
+from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
 from milpath.nn.jobs import ClassifyJob, EmbedJob
 from milpath.nn.predict import prepare_model
 from milpath.runs import run_job
@@ -32,11 +32,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def encoder_in(folder: Path, seed: int = 0) -> tuple[keras.Model, EncoderSpec, EmbedJob]:
+def encoder_in(
+    folder: Path, seed: int = 0, out: Path = Path("out")
+) -> tuple[keras.Model, EncoderSpec, EmbedJob]:
     keras.utils.set_random_seed(seed)
     network = build_encoder(SMALL, 16)
-    spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
-    return network, spec, EmbedJob(folder, save_encoder(folder, network, spec))
+    digest = fingerprint_weights(network)
+    spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random", mpp=1.0, digest=digest)
+    save_encoder(folder, network, spec)
+    return network, spec, EmbedJob(folder, digest, out)
 
 
 def test_a_pickled_job_classifies_alike_and_is_small(drawn: SyntheticSlide, tmp_path: Path) -> None:
@@ -51,11 +55,11 @@ def test_a_pickled_job_classifies_alike_and_is_small(drawn: SyntheticSlide, tmp_
 
 
 def test_a_pickled_job_embeds_alike(tmp_path: Path) -> None:
-    network, spec, job = encoder_in(tmp_path / "encoder")
-    for place in ("here", "there"):
-        make_bag(tmp_path / place, "s", random_patches(70))
-    here, there = (find_bags(tmp_path / place)[0] for place in ("here", "there"))
-    assert pickle.loads(pickle.dumps(job))(there) == Embedder(network, spec)(here)
+    network, spec, job = encoder_in(tmp_path / "encoder", out=tmp_path / "there")
+    make_bag(tmp_path / "bags", "s", random_patches(70))
+    (item,) = find_bags(tmp_path / "bags")
+    here = Embedder(network, spec, tmp_path / "here")
+    assert pickle.loads(pickle.dumps(job))(item) == here(item)
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
@@ -78,7 +82,11 @@ def test_a_network_that_cannot_be_loaded_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"member-0-\w+\.h5: not a weights file"):
         list(run_job(job, [SlideEntry(tmp_path / "a.svs", "a")]))
     with pytest.raises(UsageError, match="not a model folder"):
-        list(run_job(EmbedJob(tmp_path / "nothing", "code"), [SlideEntry(tmp_path / "a", "a")]))
+        list(
+            run_job(
+                EmbedJob(tmp_path / "nothing", "code", tmp_path), [SlideEntry(tmp_path / "a", "a")]
+            )
+        )
 
 
 def test_importing_jobs_imports_no_network_library() -> None:

@@ -22,7 +22,7 @@ from milpath.nn.mil import (
     build_head,
     build_mil,
 )
-from milpath.nn.predict import collect_evidence, pool_evidence
+from milpath.nn.scoring import collect_evidence, pool_evidence
 from milpath.params import HeadParams
 
 DIM, CLASSES, SIDE = 10, 3, 16

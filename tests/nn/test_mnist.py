@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 import milpath.nn.mnist
 from milpath.errors import UsageError
 from milpath.nn.mnist import Digits, MnistBag, draw_bags, draw_sets, load_mnist, run_trial
-from milpath.nn.predict import score_bags
+from milpath.nn.scoring import score_bags
 from milpath.params import MNIST_PRESETS, MnistBagParams, MnistParams
 
 BAGS = MnistBagParams(target=0, mean_size=6, std_size=2)

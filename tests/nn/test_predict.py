@@ -23,12 +23,8 @@ from milpath.formats.prediction import read_prediction
 from milpath.nn.bundle import Bundle
 from milpath.nn.classify import Classifier, classify_slide
 from milpath.nn.mil import build_evidence, build_mil
-from milpath.nn.predict import (
-    FEATURES_BATCH,
-    collect_evidence,
-    pool_evidence,
-    prepare_model,
-)
+from milpath.nn.predict import prepare_model
+from milpath.nn.scoring import FEATURES_BATCH, collect_evidence, pool_evidence
 from milpath.params import CodecParams, GridParams, TileParams
 from milpath.patches import reader as patch_stream
 from milpath.patches.grid import PatchGrid

@@ -8,7 +8,7 @@ from scipy.special import softmax
 from support.nn_tools import make_member, random_patches
 
 from milpath.formats.scores import BagScores
-from milpath.nn.predict import score_bags
+from milpath.nn.scoring import score_bags
 
 SIZES = (1, 6, 3)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +30,15 @@ from milpath.cohort.cohort import Cohort, SlideEntry
 from milpath.errors import UsageError
 from milpath.figures.overlay import overlay_title
 from milpath.formats.bag import Bag
-from milpath.formats.layout import bag_path, metrics_path, space_path, unfinished_folder
+from milpath.formats.foreign.milpath import MilpathLayout
+from milpath.formats.foreign.values import FeatureHints
+from milpath.formats.layout import (
+    bag_path,
+    features_path,
+    metrics_path,
+    space_path,
+    unfinished_folder,
+)
 from milpath.formats.model_spec import EncoderSpec
 from milpath.formats.prediction import MAX_DISTANCE
 from milpath.nn import fit
@@ -43,6 +50,7 @@ from milpath.nn.data import BagSequence
 from milpath.nn.embed import Embedder
 from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
 from milpath.nn.predict import load_model, predict_bag, prepare_model
+from milpath.nn.predict_features import predict_features, prepare_for_features
 from milpath.nn.train import TrainReport, train_cohort
 from milpath.params import TrainParams
 
@@ -58,7 +66,9 @@ def draw_features(folder: Path) -> tuple[Cohort, Path]:
     """Draw bags of features of three classes, and the encoder that could have made them."""
     bags = folder / "bags"
     spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
-    code = save_encoder(bags / "encoder", build_encoder(SMALL, 16), spec)
+    encoder = build_encoder(SMALL, 16)
+    save_encoder(bags / "encoder", encoder, spec)
+    code = fingerprint_weights(encoder)
     made = make_marked(bags, 60, classes=3, dim=128, code=code)
     return make_cohort(folder, [f"c{bag.label}" for bag in made.records]), bags
 
@@ -69,11 +79,12 @@ def test_three_classes_are_trained_from_cohort_to_model(tmp_path: Path) -> None:
     report = train_cohort(cohort, bags, tmp_path / "model", HEAD_ALONE)
     assert report.spec.class_names == ("c0", "c1", "c2")
     (sides,) = json.loads(metrics_path(tmp_path / "model").read_text())["folds"]
-    model = load_model(tmp_path / "model")
+    model = prepare_for_features(load_bundle(tmp_path / "model"))
     for side, ids in sides.items():
         for slide_id in ids:
-            with Bag(bag_path(bags, slide_id)) as bag:
-                prediction = predict_bag(model, bag)
+            path = features_path(bags, slide_id)
+            with MilpathLayout().open(path, FeatureHints()) as features:
+                prediction = predict_features(model, path, features)
             assert prediction.in_training == (side != "test")
             assert ("trained on this slide" in overlay_title(prediction)) == prediction.in_training
     assert report.evaluation.pooled["auc"].value == pytest.approx(1, abs=0.1)
@@ -306,16 +317,23 @@ def test_the_callback_gets_the_epochs_of_the_written_history(run: Run) -> None:
 
 @pytest.fixture
 def embedded(tiled: TiledCohort, tmp_path: Path) -> Path:
-    """Bags of the synthetic slides with features of a small CNN of random weights."""
-    bags = Path(shutil.copytree(tiled.bags, tmp_path / "bags"))
+    """Features of the synthetic slides by a small CNN of random weights."""
     keras.utils.set_random_seed(0)
     encoder = build_encoder(SMALL, 32)
-    spec = EncoderSpec(name=SMALL, patch_px=32, dim=128, weights="random")
-    save_encoder(bags / "encoder", encoder, spec)
-    job = Embedder(encoder, spec)
-    for path in bags.glob("*.h5"):
+    spec = EncoderSpec(
+        name=SMALL,
+        patch_px=32,
+        dim=128,
+        weights="random",
+        mpp=2.0,
+        digest=fingerprint_weights(encoder),
+    )
+    features = tmp_path / "features"
+    save_encoder(features / "encoder", encoder, spec)
+    job = Embedder(encoder, spec, features)
+    for path in tiled.bags.glob("*.h5"):
         assert job(SlideEntry(path, path.stem)).status == "ok"
-    return bags
+    return features
 
 
 @pytest.mark.slow
@@ -353,7 +371,7 @@ def test_features_of_another_encoder_raise(
 def test_bags_without_features_raise_when_the_head_is_trained_alone(
     tiled: TiledCohort, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=r"12 slides have no features in .*; run milpath embed"):
+    with pytest.raises(UsageError, match=r"no features in this folder"):
         train_cohort(tiled.cohort, tiled.bags, tmp_path / "model", HEAD_ALONE)
 
 
@@ -390,7 +408,7 @@ def test_slides_without_tissue_are_left_out_and_recorded(tmp_path: Path) -> None
     for number in range(7):
         make_bag(tmp_path, f"b{number}", random_patches(0 if number == 3 else 2))
     cohort = make_cohort(tmp_path, "aaabbbb")
-    with pytest.raises(UsageError, match="6 slides have no features"):
+    with pytest.raises(UsageError, match="no features in this folder"):
         train_cohort(cohort, tmp_path, tmp_path / "model", HEAD_ALONE)
     report = train_cohort(
         cohort, tmp_path, tmp_path / "model", QUICK.model_copy(update={"epochs": 1})

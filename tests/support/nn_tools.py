@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,13 @@ import pytest
 from numpy.typing import NDArray
 
 from milpath.cohort.cohort import Cohort, SlideEntry
-from milpath.formats.bag import Bag, encode_patch, write_bag, write_features
-from milpath.formats.layout import member_path
+from milpath.formats.bag import Bag, encode_patch, write_bag
+from milpath.formats.features import write_features
+from milpath.formats.foreign.milpath import MilpathLayout
+from milpath.formats.foreign.values import FeatureHints
+from milpath.formats.layout import features_path, member_path
 from milpath.formats.model_spec import EncoderSpec, read_bundle_spec
+from milpath.nn import bags as sources
 from milpath.nn.bags import LabelledBag
 from milpath.nn.bundle import Bundle, assemble_bundle, load_bundle, save_bundle
 from milpath.nn.encoders import SMALL, build_encoder
@@ -58,8 +63,6 @@ def make_bag(
     patches: Pixels,
     tile: TileParams | None = None,
     background: Literal["bright", "dark"] = "bright",
-    features: NDArray[Any] | None = None,
-    encoder: tuple[str, str] = ("made", "code"),
 ) -> Path:
     """Write a bag of patches (N, P, P, 3), side by side on a slide that does not exist."""
     count, side = patches.shape[:2]
@@ -71,10 +74,41 @@ def make_bag(
     tile = tile or raw_tile(side)
     encoded = ((row, encode_patch(each, tile.pixels)) for row, each in enumerate(patches))
     write_bag(path, slide, grid, background, encoded, tile)
-    if features is not None:
-        with Bag(path) as bag:
-            write_features(bag, [features], *encoder, dim=features.shape[1])
     return path
+
+
+def make_features(
+    folder: Path,
+    slide_id: str,
+    features: NDArray[Any],
+    encoder: EncoderSpec | None = None,
+    background: Literal["bright", "dark"] = "bright",
+    tile: TileParams | None = None,
+) -> Path:
+    """Write the features (N, D) of a bag that is gone."""
+    bags = folder / "gone"
+    source = make_bag(bags, slide_id, random_patches(len(features)), tile, background)
+    path = features_path(folder, slide_id)
+    with Bag(source) as bag:
+        write_features(path, bag, [features], encoder or features_spec(features.shape[1]))
+    shutil.rmtree(bags)
+    return path
+
+
+def features_spec(dim: int, name: str = "made", digest: str = "code") -> EncoderSpec:
+    """Return the record of an encoder of 16 px patches at 1 µm per pixel."""
+    return EncoderSpec(name=name, patch_px=16, dim=dim, mpp=1.0, digest=digest)
+
+
+def stored_features(path: Path) -> sources.Features:
+    """Return the features of a file of milpath as a source of training."""
+    return sources.Features(MilpathLayout(), path, FeatureHints())
+
+
+def read_stored(path: Path) -> NDArray[Any]:
+    """Read all features of a file of milpath."""
+    with MilpathLayout().open(path, FeatureHints()) as slide:
+        return slide.features[:]
 
 
 def make_records(
@@ -83,7 +117,7 @@ def make_records(
     """Write bags of random patches; the pixels of bag i have seed i."""
     return [
         LabelledBag(
-            make_bag(folder, f"b{number}", random_patches(size, side, seed=number)),
+            sources.Pixels(make_bag(folder, f"b{number}", random_patches(size, side, seed=number))),
             f"b{number}",
             f"b{number}",
             label,
@@ -176,10 +210,9 @@ def make_marked(
         place = int(rng.integers(PER_BAG)) if label else None
         if place is not None:
             values[place, 4 * label : 4 * label + 4] += 3
-        path = make_bag(
-            folder, f"b{number}", random_patches(PER_BAG), features=values, encoder=(SMALL, code)
-        )
-        records.append(LabelledBag(path, f"b{number}", f"b{number}", label, PER_BAG, "features"))
+        path = make_features(folder, f"b{number}", values, features_spec(dim, SMALL, code))
+        source = stored_features(path)
+        records.append(LabelledBag(source, f"b{number}", f"b{number}", label, PER_BAG))
         features.append(values)
         marked.append(place)
     return Marked(records, features, marked)

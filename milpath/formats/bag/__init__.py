@@ -1,12 +1,17 @@
-"""Bag: the patches of one slide, and their features, in one HDF5 file.
+"""Bag: the patches of one slide in one HDF5 file, written once and never changed.
 
 Layout: `/coords` (N, 2) int64 with TRIDENT's attribute names; `/patches`, either JPEG bytes end to
-end with `/patch_offsets` (N+1,) int64, or raw (N, P, P, 3) uint8; their artefacts as `/blur`,
-`/fold` and `/pen` (N,) float32; and after `milpath embed` `/features` (N, D) float16 or float32.
+end with `/patch_offsets` (N+1,) int64, or raw (N, P, P, 3) uint8; and their artefacts as `/blur`,
+`/fold` and `/pen` (N,) float32. Features have files of their own, see `milpath.formats.features`.
 """
 
-from milpath.formats.bag.features import write_features
-from milpath.formats.bag.header import BagHeader, BagStatus, bag_fingerprint
+from milpath.formats.bag.header import (
+    BagHeader,
+    BagStatus,
+    bag_fingerprint,
+    read_header,
+    write_header,
+)
 from milpath.formats.bag.reading import Bag
 from milpath.formats.bag.writing import Encoded, as_kept, encode_patch, estimate_bytes, write_bag
 
@@ -19,6 +24,7 @@ __all__ = [
     "bag_fingerprint",
     "encode_patch",
     "estimate_bytes",
+    "read_header",
     "write_bag",
-    "write_features",
+    "write_header",
 ]

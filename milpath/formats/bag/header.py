@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
+import h5py
 from pydantic import TypeAdapter
 
+from milpath.errors import StoredFileError
 from milpath.params import ArtefactParams, TileParams
 from milpath.slides.facts import SlideFacts
 from milpath.store import fingerprint
+from milpath.store.datasets import StoredH5
 
 BagStatus = Literal["ok", "no_tissue"]
 
@@ -42,11 +45,41 @@ class BagHeader:
     left_out: int = 0
 
 
-OPTIONAL = ("annotation", "pen_mm2", "grey", "left_out")
-"""Fields that bags of earlier versions may lack."""
+_OPTIONAL = ("annotation", "pen_mm2", "grey", "left_out")
+"""Fields that files of earlier versions may lack."""
 
-HEADER = TypeAdapter(BagHeader)
-"""Validates a header that was read."""
+_HEADER = TypeAdapter(BagHeader)
+
+
+def write_header(h5: h5py.File, header: BagHeader) -> None:
+    """Write a header as attributes of a file."""
+    for field in fields(header):
+        value = getattr(header, field.name)
+        if value is not None:
+            h5.attrs[field.name] = value.model_dump_json() if field.name == "params" else value
+
+
+def read_header(h5: StoredH5[Any], patches: int) -> BagHeader:
+    """Read the header of a file with a number of patches.
+
+    Raises
+    ------
+    StoredFileError : an attribute is missing or not possible
+    """
+    needed = [field.name for field in fields(BagHeader) if field.name not in _OPTIONAL]
+    values = {name: h5.require_attr(name) for name in needed}
+    try:
+        values["params"] = TileParams.model_validate_json(values["params"])
+        given = {name: h5.attr(name) for name in _OPTIONAL}
+        values |= {name: value for name, value in given.items() if value is not None}
+        header = _HEADER.validate_python(values)
+    except ValueError:
+        raise StoredFileError(
+            f"{h5.name}: its parameters are not those of this milpath version; tile it again"
+        ) from None
+    if (header.status == "ok") != (patches > 0):
+        raise h5.refuse(f"attribute 'status' is {header.status!r} with {patches} patches")
+    return header
 
 
 def bag_fingerprint(slide: SlideFacts, params: TileParams, annotation: str | None = None) -> str:

@@ -1,10 +1,9 @@
-"""Bag: the patches and the features of a slide, opened for reading."""
+"""Bag: the patches of a slide, opened for reading."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.errors import StoredFileError
-from milpath.formats.bag.header import HEADER, OPTIONAL, BagHeader
+from milpath.formats.bag.header import read_header
 from milpath.formats.geometry import read_geometry
-from milpath.params import TileParams
 from milpath.patches.artefacts import Artefacts
 from milpath.slides.closing import Closing
 from milpath.store import open_h5
-
-_FEATURE_DTYPES = ("float16", "float32")
-_BITS: dict[int, tuple[Any, int]] = {2: (np.uint16, 0x7C00), 4: (np.uint32, 0x7F800000)}
-"""By bytes of a float: the integer of its bits, and infinity as bits; NaNs are above."""
-_CHECKED_NUMBERS = 1 << 18  # at a time
 
 
 class Bag(Closing):
@@ -49,7 +42,7 @@ class Bag(Closing):
         with ExitStack() as stack:
             self._h5 = stack.enter_context(open_h5(path, "bag"))
             self.slide, self.grid = read_geometry(self._h5)
-            self.header = self._read_header()
+            self.header = read_header(self._h5, len(self.grid))
             self._offsets = self._read_offsets()
             self._stack = stack.pop_all()
 
@@ -59,25 +52,6 @@ class Bag(Closing):
 
     def __len__(self) -> int:
         return len(self.grid)
-
-    def _read_header(self) -> BagHeader:
-        needed = [field.name for field in fields(BagHeader) if field.name not in OPTIONAL]
-        values = {name: self._h5.require_attr(name) for name in needed}
-        try:
-            values["params"] = TileParams.model_validate_json(values["params"])
-            given = {name: self._h5.attr(name) for name in OPTIONAL}
-            values |= {name: value for name, value in given.items() if value is not None}
-            header = HEADER.validate_python(values)
-        except ValueError:
-            raise StoredFileError(
-                f"{self.path.name}: its parameters are not those of this milpath version; "
-                "tile it again"
-            ) from None
-        if (header.status == "ok") != (len(self) > 0):
-            raise self._h5.refuse(
-                f"attribute 'status' is {header.status!r} with {len(self)} patches"
-            )
-        return header
 
     @property
     def has_pixels(self) -> bool:
@@ -168,49 +142,3 @@ class Bag(Closing):
         """Read all patches in order, up to `batch` at a time; arrays as in `read_patches`."""
         for start in range(0, len(self), batch):
             yield self.read_patches(np.arange(start, min(start + batch, len(self))))
-
-    @property
-    def encoder(self) -> tuple[str, str] | None:
-        """Name and fingerprint of the encoder of the features; None if there are no features."""
-        if "features" not in self._h5:
-            return None
-        name = self._h5.dataset_attr("features", "encoder")
-        encoder_fingerprint = self._h5.dataset_attr("features", "encoder_fingerprint")
-        return str(name), str(encoder_fingerprint)
-
-    @property
-    def feature_dim(self) -> int:
-        """Length D of a feature vector."""
-        return self._h5.shape("features")[1]
-
-    def read_features(self, rows: Any = slice(None)) -> NDArray[np.floating[Any]]:
-        """Read features, float16 or float32 array (n, D), as stored.
-
-        Parameters
-        ----------
-        rows : slice without a step, or int64 array of indices
-
-        Raises
-        ------
-        StoredFileError : there are none, damaged there, or not all finite
-        """
-        dtype = self._h5.dtype("features")
-        expected = dtype if dtype in _FEATURE_DTYPES else "float16"
-        features = self._h5.read("features", expected, (len(self), None), rows)
-        if not _all_finite(features):
-            raise self._h5.refuse("'features' are not all finite")
-        return features
-
-    def iter_features(self, batch: int) -> Iterator[NDArray[np.floating[Any]]]:
-        """Read all features in order, up to `batch` rows at a time."""
-        for start in range(0, len(self), batch):
-            yield self.read_features(slice(start, min(start + batch, len(self))))
-
-
-def _all_finite(values: NDArray[np.floating[Any]]) -> bool:
-    """Check the bits of blocks that fit in the cache, ten times as fast as `np.isfinite`."""
-    kind, infinity = _BITS[values.dtype.itemsize]
-    bits = values.reshape(-1).view(kind)
-    magnitude = np.iinfo(kind).max >> 1  # all bits but the sign
-    pieces = (bits[at : at + _CHECKED_NUMBERS] for at in range(0, len(bits), _CHECKED_NUMBERS))
-    return all(int((piece & magnitude).max()) < infinity for piece in pieces)

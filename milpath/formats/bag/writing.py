@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from milpath.formats.bag.header import BagHeader, bag_fingerprint
+from milpath.formats.bag.header import BagHeader, bag_fingerprint, write_header
 from milpath.formats.geometry import write_geometry
 from milpath.params import CodecParams, TileParams
 from milpath.patches.artefacts import ArtefactFilter
@@ -89,10 +88,7 @@ def write_bag(  # noqa: PLR0913 (each keyword is one thing that is stored)
             grey=grey,
             left_out=left_out + blurred,
         )
-        for field in fields(header):
-            value = getattr(header, field.name)
-            if value is not None:
-                h5.attrs[field.name] = value.model_dump_json() if field.name == "params" else value
+        write_header(h5, header)
     return header
 
 

@@ -6,22 +6,24 @@ A layout is a class in a file of its own in this package, see `Layout`, and one 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.foreign.clam_pt import ClamTensorLayout
 from milpath.formats.foreign.h5 import describe_sample
+from milpath.formats.foreign.milpath import MilpathLayout
 from milpath.formats.foreign.numpy import NumpyLayout
 from milpath.formats.foreign.slideflow import SlideflowLayout
 from milpath.formats.foreign.torch import TorchLayout
 from milpath.formats.foreign.torchmil import TorchmilLayout
 from milpath.formats.foreign.values import FeatureHints, Layout, SlideFeatures
+from milpath.formats.foreign.verified import VerifiedLayout
 from milpath.formats.foreign.zarr import ZarrLayout
 
 LAYOUTS: tuple[Layout, ...] = (
-    # of HDF5 files: milpath, trident, clam, stamp belong here
+    # of HDF5 files: trident, clam, stamp belong here
+    MilpathLayout(),
     TorchmilLayout(),
     # of other files
     ZarrLayout(),
@@ -51,7 +53,7 @@ class FeatureFolder:
 
     folder: Path
     layout: Layout
-    files: Mapping[str, Path]
+    files: dict[str, Path]
 
     def open(self, slide_id: str, hints: FeatureHints) -> SlideFeatures:
         """Open the features of a slide.
@@ -69,8 +71,13 @@ class FeatureFolder:
         return self.layout.open(path, hints)
 
 
-def detect_features(folder: Path) -> FeatureFolder:
-    """Find the layout of a folder of feature files, by their names and by one or two of the files.
+def detect_features(folder: Path, *, verified_only: bool = False) -> FeatureFolder:
+    """Find the layout of a folder of feature files, by their names and by a few of the files.
+
+    Parameters
+    ----------
+    folder : holds a feature file per slide
+    verified_only : refuse to open files that have no checksums of milpath
 
     Raises
     ------
@@ -93,7 +100,7 @@ def detect_features(folder: Path) -> FeatureFolder:
     for other in found[1:]:
         if not _is_same(first, other):
             raise UsageError(_explain_two(first, other))
-    return first
+    return replace(first, layout=VerifiedLayout(first.layout)) if verified_only else first
 
 
 def _require_folder(folder: Path) -> None:

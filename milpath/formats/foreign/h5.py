@@ -18,6 +18,8 @@ from milpath.formats.foreign.arrays import as_coords, as_rows
 from milpath.formats.foreign.folders import find_files
 from milpath.store.foreign import ForeignH5, open_foreign_h5
 
+_TRIED = 3  # files of a folder, of which one may be damaged
+
 
 class StoredRows:
     """A dataset of features (N, D), or (1, N, D), whose rows are read when they are asked for.
@@ -122,12 +124,12 @@ def find_h5(folder: Path, fits: Callable[[H5Sample], bool]) -> dict[str, Path]:
 
 
 def describe_sample(folder: Path) -> H5Sample | None:
-    """Describe the first `.h5` file of a folder, or the second if the first cannot be read.
+    """Describe the first `.h5` file of a folder, or the next one if it cannot be read.
 
     None without `.h5` files.
     """
     sample = None
-    for path in list(find_files(folder, ".h5").values())[:2]:
+    for path in list(find_files(folder, ".h5").values())[:_TRIED]:
         stat = path.stat()
         found = _describe(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
         if found.problem is None:

@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.errors import StoredFileError
+from milpath.formats.bag import BagHeader
+from milpath.formats.model_spec import EncoderSpec
+from milpath.patches.grid import PatchGrid
 from milpath.slides.closing import Closing
 from milpath.slides.facts import SlideFacts
 
@@ -62,6 +65,24 @@ class FeatureFacts:
     digest: str | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Provenance:
+    """What a file of milpath says of how its features were made.
+
+    Parameters
+    ----------
+    slide : record of the slide
+    grid : its N patches
+    header : of the bag that they were made from
+    encoder : that made them
+    """
+
+    slide: SlideFacts
+    grid: PatchGrid
+    header: BagHeader
+    encoder: EncoderSpec
+
+
 class FeatureRows(Protocol):
     """Features (N, D) that are read when rows of them are asked for; NumPy arrays are such too."""
 
@@ -94,7 +115,7 @@ class SlideFeatures(Closing):
     patch_size_l0 : edge of a patch, level-0 pixels; None if unknown
     facts : what the features are
     size_l0 : (width, height) of the slide, level-0 pixels; None if unknown
-    slide : record of the slide, in files of milpath
+    made : how they were made, in files of milpath
     verified : whether all that is read is compared with checksums of milpath
     files : closed with it
     """
@@ -105,7 +126,7 @@ class SlideFeatures(Closing):
     patch_size_l0: float | None
     facts: FeatureFacts
     size_l0: tuple[int, int] | None = None
-    slide: SlideFacts | None = None
+    made: Provenance | None = None
     verified: bool = False
     files: ExitStack = field(default_factory=ExitStack)
 
@@ -120,7 +141,9 @@ class SlideFeatures(Closing):
 class Layout(Protocol):
     """A way in which a tool lays out the feature files of a cohort."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Of the layout, as messages say it."""
 
     def find(self, folder: Path) -> dict[str, Path]:
         """Return the file of each slide by its id; empty if the folder is not of this layout."""

@@ -14,7 +14,11 @@ import h5py
 import numpy as np
 
 from milpath.errors import StoredFileError
-from milpath.formats.bag import Bag, encode_patch, write_bag, write_features
+from milpath.formats.bag import Bag, encode_patch, write_bag
+from milpath.formats.features import write_features
+from milpath.formats.foreign.milpath import MilpathLayout
+from milpath.formats.foreign.values import FeatureHints
+from milpath.formats.model_spec import EncoderSpec
 from milpath.formats.prediction import Prediction, read_prediction, write_prediction
 from milpath.formats.space import fit_space, read_space, save_space
 from milpath.params import GridParams, TileParams
@@ -45,8 +49,15 @@ def _write_bag(path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
     patches = ((row, encode_patch(each, PARAMS.pixels)) for row, each in enumerate(pixels))
     write_bag(path, FACTS, _grid(), "bright", patches, PARAMS)
-    with Bag(path) as bag:
-        write_features(bag, [np.eye(6, 8)], "small", "abc", 8)
+
+
+def _write_features(path: Path) -> None:
+    source = path.with_name("source.h5")
+    _write_bag(source)
+    encoder = EncoderSpec(name="small", patch_px=32, dim=8, mpp=0.5, digest="abc")
+    with Bag(source) as bag:
+        write_features(path, bag, [np.eye(6, 8)], encoder)
+    source.unlink()
 
 
 def _write_prediction(path: Path) -> None:
@@ -73,11 +84,17 @@ def _write_weights(path: Path) -> None:
 def read_bag(path: Path) -> None:
     """Read everything in a bag."""
     with Bag(path) as bag:
-        bag.read_features()
-        bag.read_features(np.array([0, 3]))
         for _ in bag.iter_patches(4):
             pass
-        _ = bag.encoder
+
+
+def read_features(path: Path) -> None:
+    """Read everything in a file of features that has its checksums."""
+    with open_h5(path, "features"):
+        pass
+    with MilpathLayout().open(path, FeatureHints()) as slide:
+        slide.features[:]
+        slide.features[np.array([0, 3])]
 
 
 def read_all_of_prediction(path: Path) -> None:
@@ -100,6 +117,7 @@ def _write_space(path: Path) -> None:
 
 KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], str]] = {
     "bag": (_write_bag, read_bag, "coords"),
+    "features": (_write_features, read_features, "features"),
     "prediction": (_write_prediction, read_all_of_prediction, "member_bias"),
     "weights": (_write_weights, read_weights, "00000"),
     "space": (_write_space, read_space, "axes"),
@@ -355,11 +373,6 @@ GEOMETRY_FAULTS: Faults = {
 
 BAG_FAULTS: Faults = {
     **GEOMETRY_FAULTS,
-    "features NaN": (_data("features", np.full((6, 8), np.nan, "f2")), "features"),
-    "features inf": (_data("features", np.full((6, 8), np.inf, "f2")), "features"),
-    "features double": (_data("features", np.ones((6, 8), "f8")), "features"),
-    "features few": (_data("features", np.ones((5, 8), "f2")), "features"),
-    "features flat": (_data("features", np.ones(6, "f2")), "features"),
     "offsets back": (_data("patch_offsets", np.arange(7)[::-1].copy()), "patch_offsets"),
     "offsets far": (_data("patch_offsets", np.arange(7) << 50), "patch_offsets"),
     "offsets few": (_data("patch_offsets", np.arange(3)), "patch_offsets"),
@@ -368,6 +381,27 @@ BAG_FAULTS: Faults = {
         "patch 0 is damaged",
     ),
     "patches text": (_data("patches", np.ones((6, 32, 32, 3), "i4")), "patch"),
+    "params nested": (_attr("params", "[" * 100_000), "parameters"),
+    "params text": (_attr("params", "{}" * 500_000), "parameters"),
+    "params more": (_attr("params", '{"run": "rm"}'), "parameters"),
+    "status": (_attr("status", "no_tissue"), "status"),
+    "unreadable": (_attr("unreadable", "many"), "parameters"),
+}
+
+FEATURES_FAULTS: Faults = {
+    **GEOMETRY_FAULTS,
+    "features NaN": (_data("features", np.full((6, 8), np.nan, "f2")), "not all finite"),
+    "features inf": (_data("features", np.full((6, 8), np.inf, "f2")), "features"),
+    "features whole": (_data("features", np.ones((6, 8), "i4")), "features"),
+    "features few": (_data("features", np.ones((5, 8), "f2")), "features"),
+    "features flat": (_data("features", np.ones(6, "f2")), "features"),
+    "features wide": (_data("features", np.ones((6, 9), "f2")), "features"),
+    "encoder nested": (_attr("encoder", "[" * 100_000), "encoder"),
+    "encoder text": (_attr("encoder", "{}"), "encoder"),
+    "encoder escape": (
+        _attr("encoder", '{"name": "\\u001b[2J", "patch_px": 32, "dim": 8}'),
+        "encoder",
+    ),
     "params nested": (_attr("params", "[" * 100_000), "parameters"),
     "params text": (_attr("params", "{}" * 500_000), "parameters"),
     "params more": (_attr("params", '{"run": "rm"}'), "parameters"),
@@ -404,7 +438,7 @@ PREDICTION_FAULTS: Faults = {
 }  # fmt: skip
 
 
-FAULTS = {"bag": BAG_FAULTS, "prediction": PREDICTION_FAULTS}
+FAULTS = {"bag": BAG_FAULTS, "features": FEATURES_FAULTS, "prediction": PREDICTION_FAULTS}
 
 
 # -- forged footers --------------------------------------------------------------------------------

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from support.nn_tools import make_bag, make_bundle, make_cohort, random_patches, raw_tile
+from support.nn_tools import make_bag, make_cohort, random_patches, raw_tile
 
 from milpath.errors import StoredFileError, UsageError
-from milpath.formats.bag import Bag, write_features
-from milpath.formats.model_spec import EncoderSpec
-from milpath.nn.bundle import save_encoder
-from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
-from milpath.nn.trainingset import frozen_encoder, gather_bags
+from milpath.nn.pixelset import gather_bags
 
 LABELS = ("b", "a", "b", "10", "9")
 
@@ -24,13 +19,6 @@ def bags(tmp_path: Path) -> Path:
     for number in range(5):
         make_bag(tmp_path, f"b{number}", random_patches(number + 1))
     return tmp_path
-
-
-def embed(folder: Path, numbers: range, code: str = "code") -> None:
-    for number in numbers:
-        features = np.eye(number + 1, 4) + 1
-        with Bag(folder / f"b{number}.h5") as bag:
-            write_features(bag, [features], "small", code, dim=4)
 
 
 # -- what is gathered ----------------------------------------------------------------------------
@@ -54,23 +42,6 @@ def test_slides_without_tissue_are_left_out_and_named(bags: Path) -> None:
     assert found.excluded == ("b1",)
     assert [bag.slide_id for bag in found.bags] == ["b0", "b2", "b3", "b4"]
     assert [entry.slide_id for entry in found.cohort.entries] == ["b0", "b2", "b3", "b4"]
-
-
-def test_features_of_one_encoder_are_recognised(bags: Path) -> None:
-    embed(bags, range(5))
-    found = gather_bags(make_cohort(bags, LABELS), bags)
-    assert found.encoder == ("small", "code")
-
-
-@pytest.mark.parametrize("rest", [None, "other"])
-def test_features_of_some_bags_or_of_two_encoders_do_not_count(
-    bags: Path, rest: str | None
-) -> None:
-    embed(bags, range(3))
-    if rest is not None:
-        embed(bags, range(3, 5), rest)
-    found = gather_bags(make_cohort(bags, LABELS), bags)
-    assert found.encoder is None
 
 
 # -- what is refused -----------------------------------------------------------------------------
@@ -101,16 +72,6 @@ def test_slides_that_lack_something_are_left_out_on_request_and_all_are_said(
         "made: left out, 1 slide has no label: b1",
         "made: left out, 1 slide has no bag: b3",
     ]
-
-
-def test_slides_without_features_are_named_and_left_out_on_request(bags: Path) -> None:
-    embed(bags, range(3))
-    cohort = make_cohort(bags, ("a", "b", "b", "b", "b"))
-    with pytest.raises(UsageError, match=r"2 slides have no features in .*: b3, b4; run milpath e"):
-        gather_bags(cohort, bags, "features")
-    found = gather_bags(cohort, bags, "features", skip_missing=True)
-    assert [bag.slide_id for bag in found.bags] == ["b0", "b1", "b2"]
-    assert found.encoder == ("small", "code")
 
 
 def test_a_class_that_is_left_out_wholly_raises(bags: Path) -> None:
@@ -158,49 +119,3 @@ def test_a_damaged_bag_raises(bags: Path) -> None:
     (bags / "b2.h5").write_text("damaged")
     with pytest.raises(StoredFileError, match=r"b2\.h5: not a bag file, or damaged"):
         gather_bags(make_cohort(bags, LABELS), bags)
-
-
-# -- the frozen encoder --------------------------------------------------------------------------
-
-
-def test_the_stored_encoder_is_that_of_the_features(tmp_path: Path) -> None:
-    encoder = build_encoder(SMALL, 16)
-    spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
-    code = save_encoder(tmp_path / "encoder", encoder, spec)
-    found, read = frozen_encoder(tmp_path, ("small", code))
-    assert fingerprint_weights(found) == code
-    assert read == spec
-
-
-def test_features_of_another_encoder_raise(tmp_path: Path) -> None:
-    spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
-    save_encoder(tmp_path / "encoder", build_encoder(SMALL, 16), spec)
-    with pytest.raises(UsageError, match=r"were made by a different encoder than .*embed again"):
-        frozen_encoder(tmp_path, ("small", "other"))
-
-
-def test_bags_without_features_raise(bags: Path) -> None:
-    with pytest.raises(UsageError, match=r"do not all have features of one encoder; run milpath"):
-        frozen_encoder(bags, None)
-
-
-def test_a_missing_encoder_raises(bags: Path) -> None:
-    with pytest.raises(
-        UsageError, match=r"the encoder of these features is not available: .*not a"
-    ):
-        frozen_encoder(bags, ("small", "code"))
-
-
-def test_the_encoder_of_a_model_folder_is_accepted_as_the_stored_one(tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path / "encoder")
-    own = bundle.members[0].encoder
-    assert own is not None
-    found, _ = frozen_encoder(tmp_path, ("small", fingerprint_weights(own)))
-    assert fingerprint_weights(found) == fingerprint_weights(own)
-
-
-def test_gathering_leaves_the_bags_closed(bags: Path) -> None:
-    gather_bags(make_cohort(bags, LABELS), bags)
-    embed(bags, range(1))
-    with Bag(bags / "b0.h5") as bag:
-        assert bag.encoder == ("small", "code")

@@ -1,0 +1,114 @@
+"""Features of one slide by one encoder, in an HDF5 file of their own.
+
+Layout: that of TRIDENT, `/features` (N, D) contiguous float16 or float32, and `/coords` (N, 2)
+int64 with its attributes; beside them those of the bag, and a record of the encoder as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from milpath.errors import StoredFileError
+from milpath.formats.bag import Bag, write_header
+from milpath.formats.existing import Existing
+from milpath.formats.geometry import write_geometry
+from milpath.formats.model_spec import EncoderSpec
+from milpath.params import describe_violation
+from milpath.store import fingerprint, open_h5, publish_h5
+from milpath.store.datasets import StoredH5
+
+_MAX_LOSS = 1e-3  # of the spread of features over patches, by rounding to float16
+_MIN_SPREAD = 1e-6  # standard deviation of features over patches
+
+
+def write_features(
+    path: Path, bag: Bag, batches: Iterable[NDArray[Any]], encoder: EncoderSpec
+) -> None:
+    """Write the features of a bag's patches, complete or not at all.
+
+    They are stored as float16, or as float32 where float16 loses more than `_MAX_LOSS` of their
+    spread over the patches.
+
+    Parameters
+    ----------
+    path : final path of the file
+    bag : open bag with N patches
+    batches : arrays (n, D) in the order of the patches, N rows in all
+    encoder : that made them
+
+    Raises
+    ------
+    StoredFileError : features are not finite or do not differ
+    OutputError : the file cannot be written; nothing is left behind
+    ValueError : not N rows of D
+    """
+    parts = [np.asarray(each, np.float32) for each in batches]
+    features = np.concatenate([np.zeros((0, encoder.dim), np.float32), *parts])
+    if len(features) != len(bag):
+        raise ValueError(f"{len(features)} rows of features for {len(bag)} patches")
+    stored = _choose_dtype(features, f"{bag.path.name}: {encoder.name}")
+    with publish_h5(path, "features") as h5:
+        write_geometry(h5, bag.slide, bag.grid)
+        write_header(h5, bag.header)
+        h5.attrs["encoder"] = encoder.model_dump_json()
+        h5.attrs["made_by"] = features_fingerprint(bag, encoder)
+        dataset = h5.create_dataset("features", data=stored)
+        dataset.attrs["encoder"], dataset.attrs["name"] = encoder.name, bag.slide.slide_id
+
+
+def features_fingerprint(bag: Bag, encoder: EncoderSpec) -> str:
+    """Return a fingerprint of a bag and an encoder: of the features that they give."""
+    return fingerprint("features", bag.header.fingerprint, encoder.model_dump(mode="json"))
+
+
+def find_features(path: Path, bag: Bag, encoder: EncoderSpec) -> Existing[None]:
+    """Find the features of a bag by an encoder at a path."""
+    if not path.exists():
+        return Existing()
+    try:
+        with open_h5(path, "features") as h5:
+            found, made_by = read_encoder(h5), h5.require_attr("made_by")
+    except StoredFileError:
+        return Existing.stale("the features were damaged, or made by another version of milpath")
+    if made_by == features_fingerprint(bag, encoder):
+        return Existing("current")
+    same = found.model_dump() == encoder.model_dump()
+    return Existing.stale("the bag differs" if same else "the encoder differs")
+
+
+def read_encoder(h5: StoredH5[Any]) -> EncoderSpec:
+    """Read which encoder made the features of a file; raises `StoredFileError`."""
+    try:
+        return EncoderSpec.model_validate(h5.require_json("encoder"))
+    except ValidationError as error:
+        name, fact = describe_violation(error)
+        raise h5.refuse(f"attribute 'encoder': {f'{name} {fact}'.strip()}") from None
+
+
+def _choose_dtype(features: NDArray[np.float32], name: str) -> NDArray[np.floating[Any]]:
+    """Give features (N, D) as float16 or float32; raise `StoredFileError` if they are useless."""
+    if not np.isfinite(features).all():
+        raise StoredFileError(f"{name} gives features that are not finite; check its weights")
+    if len(features) == 0:
+        return features.astype(np.float16)
+    spread = _root_mean_square(features - features.mean(axis=0))
+    if len(features) > 1 and spread < _MIN_SPREAD:
+        raise StoredFileError(
+            f"{name} gives the same features for all {len(features)} patches (they differ by "
+            f"{spread:.1g}); check its weights"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite where float16 overflows
+        half = features.astype(np.float16)
+        loss = _root_mean_square(half.astype(np.float32) - features)
+    fits = loss <= _MAX_LOSS * (spread if len(features) > 1 else _root_mean_square(features))
+    return half if fits else features
+
+
+def _root_mean_square(values: NDArray[np.float32]) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
