@@ -1,16 +1,18 @@
-"""Feature files of milpath and of other tools, a module for each layout.
+"""Folders of feature files: which layout they have, and the features of each slide.
 
-A new layout is a module with a class as `milpath.formats.foreign.values.Layout`, and a line here.
+A layout is a class in a file of its own in this package, see `Layout`, and one line in `LAYOUTS`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from milpath.errors import UsageError
+from milpath.errors import StoredFileError, UsageError
 from milpath.formats.foreign.clam import ClamLayout
 from milpath.formats.foreign.clam_pt import ClamTensorLayout
+from milpath.formats.foreign.h5 import describe_sample
 from milpath.formats.foreign.milpath import MilpathLayout
 from milpath.formats.foreign.numpy import NumpyLayout
 from milpath.formats.foreign.slideflow import SlideflowLayout
@@ -23,37 +25,154 @@ from milpath.formats.foreign.verified import VerifiedLayout
 from milpath.formats.foreign.zarr import ZarrLayout
 
 LAYOUTS: tuple[Layout, ...] = (
+    # of HDF5 files
     MilpathLayout(),
     TridentLayout(),
     StampLayout(),
     ClamLayout(),
-    SlideflowLayout(),
-    ClamTensorLayout(),
     TorchmilLayout(),
+    # of other files
     ZarrLayout(),
-    NumpyLayout(),
+    ClamTensorLayout(),
+    SlideflowLayout(),
     TorchLayout(),
+    NumpyLayout(),
 )
+"""All layouts; where two read the same files, the first one, which knows more of them, does."""
+
+_COPIES = {("clam", "clam-pt")}
+"""Layouts in which a tool writes the same features twice: the first one is read."""
+_SHOWN = 5
+_MAX_SUBFOLDERS = 30
 
 
 @dataclass(frozen=True)
 class FeatureFolder:
-    """The feature files of a cohort."""
+    """A folder of feature files, one or more for each slide.
+
+    Parameters
+    ----------
+    folder : as the user gave it
+    layout : reads its files
+    files : of each slide by its id, sorted by it
+    """
 
     folder: Path
     layout: Layout
     files: dict[str, Path]
 
     def open(self, slide_id: str, hints: FeatureHints) -> SlideFeatures:
-        """Open the features of a slide; raises `StoredFileError`."""
-        return self.layout.open(self.files[slide_id], hints)
+        """Open the features of a slide.
+
+        Raises
+        ------
+        StoredFileError : it has none, or its file cannot be right
+        """
+        path = self.files.get(slide_id)
+        if path is None:
+            raise StoredFileError(
+                f"{slide_id}: {self.folder} has no features of this slide; it has those of "
+                f"{_count(len(self.files), 'slide')}, such as {next(iter(self.files), None)!r}"
+            )
+        return self.layout.open(path, hints)
 
 
 def detect_features(folder: Path, *, verified_only: bool = False) -> FeatureFolder:
-    """Find out which layout a folder has; raises `UsageError`."""
-    for layout in LAYOUTS:
-        files = layout.find(folder)
-        if files:
-            kept = VerifiedLayout(layout) if verified_only else layout
-            return FeatureFolder(folder, kept, files)
-    raise UsageError(f"{folder}: no features in this folder")
+    """Find the layout of a folder of feature files, by their names and by a few of the files.
+
+    Parameters
+    ----------
+    folder : holds a feature file per slide
+    verified_only : refuse to open files that have no checksums of milpath
+
+    Raises
+    ------
+    UsageError : no folder, unreadable, of no known layout, or of two layouts
+    """
+    _require_folder(folder)
+    try:
+        found = [FeatureFolder(folder, each, each.find(folder)) for each in LAYOUTS]
+        found = [each for each in found if each.files]
+        if not found:
+            raise UsageError(_explain_unknown(folder))
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: cannot be read ({error.strerror}); expected a readable folder of feature "
+            "files"
+        ) from None
+    except StoredFileError as error:
+        raise UsageError(str(error)) from None
+    first = found[0]
+    for other in found[1:]:
+        if not _is_same(first, other):
+            raise UsageError(_explain_two(first, other))
+    return replace(first, layout=VerifiedLayout(first.layout)) if verified_only else first
+
+
+def _require_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    what = "is a file" if folder.exists() else "there is no such folder"
+    raise UsageError(f"{folder}: {what}; expected the folder that holds a feature file per slide")
+
+
+def _is_same(first: FeatureFolder, other: FeatureFolder) -> bool:
+    """Whether the other layout offers nothing that the first does not: its files, or copies."""
+    if set(other.files.values()) <= set(first.files.values()):
+        return True
+    copies = (first.layout.name, other.layout.name) in _COPIES
+    return copies and other.files.keys() <= first.files.keys()
+
+
+def _explain_two(first: FeatureFolder, other: FeatureFolder) -> str:
+    samples = (
+        f"features of {_count(len(each.files), 'slide')} in the layout {each.layout.name} (such as "
+        f"{_name(each.folder, next(iter(each.files.values())))})"
+        for each in (first, other)
+    )
+    return (
+        f"{first.folder}: holds {' and '.join(samples)}; expected one layout, so give the folder "
+        "of one of them or move the other files away"
+    )
+
+
+def _name(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+
+
+def _explain_unknown(folder: Path) -> str:
+    names = ", ".join(each.name for each in LAYOUTS)
+    return f"{folder}: no known layout of features; {_describe(folder)}; layouts read are {names}"
+
+
+def _describe(folder: Path) -> str:
+    """Say what a folder holds: a folder in it that could be meant, or its files by their suffix."""
+    entries = [each for each in folder.iterdir() if not each.name.startswith(".")]
+    folders = sorted(each for each in entries if each.is_dir())
+    meant = [each for each in folders[:_MAX_SUBFOLDERS] if any(it.find(each) for it in LAYOUTS)]
+    if meant:
+        text = " or ".join(each.name for each in meant[:_SHOWN])
+        return f"it holds features in folders of its own, give one of them: {text}"
+    kinds = Counter(each.suffix or "other" for each in entries if not each.is_dir())
+    parts = [_count(number, f"{kind} file") for kind, number in kinds.most_common(_SHOWN)]
+    if folders:
+        parts.append(_count(len(folders), "folder"))
+    return f"it holds {' and '.join(parts) or 'nothing'}{_describe_h5(folder)}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _describe_h5(folder: Path) -> str:
+    """Say what the HDF5 files of a folder hold; empty without any."""
+    sample = describe_sample(folder)
+    if sample is None:
+        return ""
+    if sample.problem is not None:
+        return f" ({sample.problem})"
+    kind = sample.attrs.get("milpath_kind")
+    if isinstance(kind, str):
+        return f" ({sample.path.name} is a {kind} of milpath)"
+    names = ", ".join(sorted(sample.shapes)[:_SHOWN]) or "no dataset"
+    return f" ({sample.path.name} has {names})"

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from milpath.formats.foreign.clam_pt import read_patch_size
-from milpath.formats.foreign.h5 import StoredRows, enter_h5, find_h5, read_coords
+from milpath.formats.foreign.h5 import H5Sample, StoredRows, enter_h5, find_h5, read_coords
 from milpath.formats.foreign.values import (
     FeatureFacts,
     FeatureHints,
@@ -14,7 +14,6 @@ from milpath.formats.foreign.values import (
     find_mpp,
     scale_to_l0,
 )
-from milpath.store.foreign import ForeignH5
 
 _FOLDER = "h5_files"
 
@@ -31,7 +30,7 @@ class ClamLayout:
     def find(self, folder: Path) -> dict[str, Path]:
         """Return the file of each slide by its id; empty if the folder is not of CLAM."""
         inside = folder / _FOLDER
-        return find_h5(inside if inside.is_dir() else folder, _is_own)
+        return find_h5(inside if inside.is_dir() else folder, _fits)
 
     def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
         """Open one slide's features; raises `StoredFileError`."""
@@ -58,7 +57,7 @@ class ClamLayout:
             )
 
 
-def _is_own(h5: ForeignH5) -> bool:
-    if "features" not in h5 or "coords" not in h5 or h5.attr("milpath_kind"):
-        return False
-    return h5.dataset_attr("coords", "patch_size_level0") is None and len(h5.shape("coords")) == 2
+def _fits(sample: H5Sample) -> bool:
+    places = sample.shapes.get("coords", ())
+    stated = "patch_size_level0" in sample.dataset_attrs.get("coords", {})
+    return "features" in sample.shapes and places[1:] == (2,) and not stated

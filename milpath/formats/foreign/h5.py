@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from milpath.formats.foreign.arrays import as_coords, as_rows
 from milpath.formats.foreign.folders import find_files
 from milpath.store.foreign import ForeignH5, open_foreign_h5
 
-_TRIED = 3  # files that are opened to know a layout
+_TRIED = 3  # files of a folder, of which one may be damaged
 
 
 class StoredRows:
@@ -73,27 +75,6 @@ def read_coords(path: Path, h5: ForeignH5, name: str, count: int) -> NDArray[np.
     return as_coords(path, h5.read(name, h5.dtype(name), h5.shape(name)), count)
 
 
-def find_h5(folder: Path, is_own: Callable[[ForeignH5], bool]) -> dict[str, Path]:
-    """Return the HDF5 files of a folder by their names without ".h5", if they are of one layout.
-
-    Parameters
-    ----------
-    folder : where they are
-    is_own : whether an open file is of the layout; some files are tried, of which one may be
-        damaged
-    """
-    found = find_files(folder, ".h5")
-    return found if any(_is_own(path, is_own) for path in [*found.values()][:_TRIED]) else {}
-
-
-def _is_own(path: Path, test: Callable[[ForeignH5], bool]) -> bool:
-    try:
-        with open_foreign_h5(path) as h5:
-            return test(h5)
-    except StoredFileError:
-        return False
-
-
 def get_number(value: object) -> float | None:
     """Return the number of an attribute, also one in a list of one; None if it is no number."""
     if isinstance(value, list | tuple) and len(value) == 1:
@@ -112,3 +93,67 @@ def get_whole(value: object) -> int | None:
     """Return the whole number of an attribute, also of one stored as float; None if it is none."""
     number = get_number(value)
     return int(number) if number is not None and number == int(number) and number > 0 else None
+
+
+# -- which layout ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class H5Sample:
+    """What an HDF5 file of a folder holds, by which layouts are distinguished.
+
+    Parameters
+    ----------
+    path : of the file
+    attrs : of the file
+    shapes : of the datasets that can be read, by name
+    dataset_attrs : of the same datasets
+    problem : why it cannot be read; None if it can
+    """
+
+    path: Path
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dataset_attrs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def find_h5(folder: Path, fits: Callable[[H5Sample], bool]) -> dict[str, Path]:
+    """Return the `.h5` file of each slide by its id; empty unless a sample of them fits.
+
+    Files of milpath are of none of these layouts.
+    """
+    sample = describe_sample(folder)
+    if sample is None or sample.problem is not None or "milpath_kind" in sample.attrs:
+        return {}
+    return find_files(folder, ".h5") if fits(sample) else {}
+
+
+def describe_sample(folder: Path) -> H5Sample | None:
+    """Describe the first `.h5` file of a folder, or the next one if it cannot be read.
+
+    None without `.h5` files.
+    """
+    sample = None
+    for path in list(find_files(folder, ".h5").values())[:_TRIED]:
+        stat = path.stat()
+        found = _describe(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        if found.problem is None:
+            return found
+        sample = sample or found
+    return sample
+
+
+@lru_cache(maxsize=4)
+def _describe(path: Path, _identity: tuple[int, ...]) -> H5Sample:
+    """Describe a file once for all layouts."""
+    try:
+        with ExitStack() as files:
+            h5 = enter_h5(files, path)
+            shapes, attrs = {}, {}
+            for name in h5.names:
+                with suppress(StoredFileError):
+                    shapes[name], attrs[name] = h5.shape(name), h5.dataset_attrs(name)
+            return H5Sample(path, h5.attrs, shapes, attrs)
+    except StoredFileError as error:
+        return H5Sample(path, problem=str(error))

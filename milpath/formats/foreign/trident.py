@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from milpath.formats.foreign.h5 import (
+    H5Sample,
     StoredRows,
     enter_h5,
     find_h5,
@@ -38,7 +39,7 @@ class TridentLayout:
 
     def find(self, folder: Path) -> dict[str, Path]:
         """Return the file of each slide by its id; empty if the folder is not of TRIDENT."""
-        return find_h5(folder, _is_own)
+        return find_h5(folder, _fits)
 
     def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
         """Open one slide's features; raises `StoredFileError`."""
@@ -71,10 +72,9 @@ class TridentLayout:
             )
 
 
-def _is_own(h5: ForeignH5) -> bool:
-    if "features" not in h5 or "coords" not in h5 or h5.attr("milpath_kind"):
-        return False
-    return h5.dataset_attr("coords", "patch_size_level0") is not None
+def _fits(sample: H5Sample) -> bool:
+    places = sample.dataset_attrs.get("coords", {})
+    return "features" in sample.shapes and "patch_size_level0" in places
 
 
 def _get_encoder(path: Path, h5: ForeignH5) -> str | None:
