@@ -55,9 +55,7 @@ def check(
     total = states.total()
     more = f"; HDF5 files of other programs, not verified: {other}" if other else ""
     if not total:
-        raise UsageError(
-            f"{folder}: holds no bag, features, prediction or model of milpath{more}"
-        )
+        raise UsageError(f"{folder}: holds no bag, features, prediction or model of milpath{more}")
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     print(f"{total} files of milpath: {counts}{more}", file=sys.stderr)
     if failed:

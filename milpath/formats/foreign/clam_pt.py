@@ -62,6 +62,21 @@ class _Places:
     patch_size_l0: float | None = None
 
 
+def read_patch_size(folder: Path, name: str) -> tuple[int | None, float | None]:
+    """Return the edge of a slide's patches, in pixels of their level and of level 0, if known.
+
+    Parameters
+    ----------
+    folder : that holds CLAM's folders of features; `patches` lies in it or beside it
+    name : of the slide's file in `patches`
+    """
+    for patches in (folder / "patches", folder.parent / "patches"):
+        if (patches / name).is_file():
+            with open_foreign_h5(patches / name) as h5:
+                return _read_size(h5) if "coords" in h5 else (None, None)
+    return None, None
+
+
 def _read_places(folder: Path, slide_id: str, count: int) -> _Places:
     """Read the coordinates of the features, and the size of a patch from those of the patches."""
     name = f"{slide_id}.h5"
