@@ -169,6 +169,7 @@ def classify(
     run.finish()
 
 
+_TRIED = 3  # files that are opened before a run
 _FEATURES_ONLY = ("feature_slides", "encoder_name", "patch_size", "mpp", "verified_only")
 _SLIDES_ONLY = ("tissue", "frame")
 
@@ -227,6 +228,8 @@ def _plan_features(
     from milpath.nn.jobs import ClassifyFeaturesJob
 
     require_features_model(spec)
+    if not entries:  # with a slide, more may be known
+        _require_known(folder, hints)
     slides = {entry.slide_id: entry for entry in entries}
     without = [slide_id for slide_id in slides if slide_id not in folder.files]
     if without:
@@ -246,6 +249,19 @@ def _plan_features(
     items = [FeatureItem(path, name, slides.get(name)) for name, path in folder.files.items()]
     job = ClassifyFeaturesJob(folder.layout, hints, *here, dry_run)
     return _Jobs(items, _list_inputs, lambda threads: job)
+
+
+def _require_known(folder: FeatureFolder, hints: FeatureHints) -> None:
+    """Raise `UsageError` if the first file that can be read does not say what its features are."""
+    from milpath.formats.foreign.identity import identify_encoder
+
+    for path in [*folder.files.values()][:_TRIED]:
+        try:
+            with folder.layout.open(path, hints) as features:
+                identify_encoder(path, features)
+                return
+        except StoredFileError:
+            continue
 
 
 def _list_inputs(items: Sequence[FeatureItem]) -> list[Path]:

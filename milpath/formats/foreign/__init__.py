@@ -173,7 +173,7 @@ def _describe_h5(folder: Path) -> str:
 def _describe_sample(sample: H5Sample) -> str:
     if sample.problem is not None:
         return sample.problem
-    kind = sample.attr("milpath_kind")
+    kind = sample.attrs.get("milpath_kind")
     if isinstance(kind, str):
         return f"{sample.path.name} is a {kind} of milpath"
     if set(sample.shapes) == {"coords"}:

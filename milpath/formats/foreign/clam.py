@@ -11,8 +11,8 @@ from milpath.formats.foreign.values import (
     FeatureFacts,
     FeatureHints,
     SlideFeatures,
+    find_mpp,
     scale_to_l0,
-    settle,
 )
 
 _FOLDER = "h5_files"
@@ -30,7 +30,7 @@ class ClamLayout:
     def find(self, folder: Path) -> dict[str, Path]:
         """Return the file of each slide by its id; empty if the folder is not of CLAM."""
         inside = folder / _FOLDER
-        return find_h5(inside if inside.is_dir() else folder, _is_own)
+        return find_h5(inside if inside.is_dir() else folder, _fits)
 
     def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
         """Open one slide's features; raises `StoredFileError`."""
@@ -43,8 +43,8 @@ class ClamLayout:
                 layout=self.name,
                 dim=rows.shape[1],
                 encoder=hints.encoder,
-                patch_px=settle(path, "patch size", patch_px, hints.patch_px),
-                mpp=hints.mpp,
+                patch_px=hints.patch_px or patch_px,  # CLAM resizes patches for the encoder
+                mpp=find_mpp(hints.mpp, hints, hints.patch_px or patch_px, size),
                 tool="CLAM",
             )
             return SlideFeatures(
@@ -57,7 +57,7 @@ class ClamLayout:
             )
 
 
-def _is_own(h5: H5Sample) -> bool:
-    if "features" not in h5 or "coords" not in h5:
-        return False
-    return h5.dataset_attr("coords", "patch_size_level0") is None and len(h5.shapes["coords"]) == 2
+def _fits(sample: H5Sample) -> bool:
+    places = sample.shapes.get("coords", ())
+    stated = "patch_size_level0" in sample.dataset_attrs.get("coords", {})
+    return "features" in sample.shapes and places[1:] == (2,) and not stated

@@ -14,8 +14,8 @@ from milpath.formats.foreign.values import (
     FeatureFacts,
     FeatureHints,
     SlideFeatures,
+    find_mpp,
     scale_to_l0,
-    settle,
 )
 from milpath.store.foreign import ForeignH5, open_foreign_h5
 from milpath.store.torchfile import read_torch
@@ -41,12 +41,13 @@ class ClamTensorLayout:
         slide_id = path.name.removesuffix(".pt")
         features = pick_features(path, read_torch(path).tensors)
         places = _read_places(path.parent.parent, slide_id, len(features))
+        patch_px = hints.patch_px or places.patch_px  # CLAM resizes patches for the encoder
         facts = FeatureFacts(
             layout=self.name,
             dim=features.shape[1],
             encoder=hints.encoder,
-            patch_px=settle(path, "patch size", places.patch_px, hints.patch_px),
-            mpp=hints.mpp,
+            patch_px=patch_px,
+            mpp=find_mpp(hints.mpp, hints, patch_px, places.patch_size_l0),
             tool="CLAM",
         )
         size = places.patch_size_l0 or scale_to_l0(facts, hints)

@@ -39,10 +39,12 @@ class StoredRows:
         self._path, self._h5, self._name = path, h5, name
         self._stored = h5.shape(name)
         self._kind = np.dtype(h5.dtype(name))
-        shape = (
-            self._stored[1:] if len(self._stored) == 3 and self._stored[0] == 1 else self._stored
-        )
-        if len(shape) != 2 or self._kind.kind != "f" or not shape[1]:
+        shape = self._stored
+        if len(shape) == 3 and shape[0] == 1:
+            shape = shape[1:]
+        if shape == (0,):  # as TRIDENT leaves a slide without tissue
+            shape = (0, 0)
+        if len(shape) != 2 or self._kind.kind != "f" or (shape[0] and not shape[1]):
             raise h5.refuse(
                 f"{name!r} is {self._kind} of shape {self._stored}, expected floating-point "
                 "numbers of shape (patches, dimension)"
@@ -53,6 +55,9 @@ class StoredRows:
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         """Read rows, a slice without a step or int64 indices; raise `StoredFileError`."""
         kind = str(self._kind)
+        if not self.shape[0]:
+            empty: NDArray[Any] = np.zeros(self.shape, self.dtype)[rows]
+            return empty
         if len(self._stored) == 3:
             values = self._h5.read(self._name, kind, self._stored)[0][rows]
         else:
@@ -116,17 +121,6 @@ class H5Sample:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dataset_attrs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     problem: str | None = None
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.shapes
-
-    def attr(self, name: str) -> Any:
-        """Return an attribute of the file, None without it."""
-        return self.attrs.get(name)
-
-    def dataset_attr(self, dataset: str, name: str) -> Any:
-        """Return an attribute of a dataset, None without it."""
-        return self.dataset_attrs[dataset].get(name)
 
 
 def find_h5(

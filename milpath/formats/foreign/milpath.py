@@ -63,5 +63,5 @@ class MilpathLayout:
             )
 
 
-def _is_features(h5: H5Sample) -> bool:
-    return bool(h5.attr("milpath_kind") == "features")
+def _is_features(sample: H5Sample) -> bool:
+    return bool(sample.attrs.get("milpath_kind") == "features")

@@ -43,7 +43,7 @@ class StampLayout:
 
     def find(self, folder: Path) -> dict[str, Path]:
         """Return the file of each slide by its id; empty if the folder is not of STAMP."""
-        return find_h5(folder, _is_own)
+        return find_h5(folder, _fits)
 
     def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
         """Open one slide's features; raises `StoredFileError`."""
@@ -78,8 +78,8 @@ class StampLayout:
             )
 
 
-def _is_own(h5: H5Sample) -> bool:
-    return "coords" in h5 and any(name in h5 for name in _NAMES)
+def _fits(sample: H5Sample) -> bool:
+    return "coords" in sample.shapes and any(name in sample.shapes for name in _NAMES)
 
 
 def _read_coords(

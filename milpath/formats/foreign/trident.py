@@ -15,7 +15,13 @@ from milpath.formats.foreign.h5 import (
     get_whole,
     read_coords,
 )
-from milpath.formats.foreign.values import FeatureFacts, FeatureHints, SlideFeatures, settle
+from milpath.formats.foreign.values import (
+    FeatureFacts,
+    FeatureHints,
+    SlideFeatures,
+    find_mpp,
+    settle,
+)
 from milpath.store.foreign import ForeignH5
 
 _PREFIX = "features_"
@@ -33,7 +39,7 @@ class TridentLayout:
 
     def find(self, folder: Path) -> dict[str, Path]:
         """Return the file of each slide by its id; empty if the folder is not of TRIDENT."""
-        return find_h5(folder, _is_own)
+        return find_h5(folder, _fits)
 
     def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
         """Open one slide's features; raises `StoredFileError`."""
@@ -43,12 +49,14 @@ class TridentLayout:
             coords = read_coords(path, h5, "coords", rows.shape[0])
             patch_px = get_whole(h5.dataset_attr("coords", "patch_size"))
             size = get_number(h5.dataset_attr("coords", "patch_size_level0"))
+            stated = get_number(h5.dataset_attr("coords", "mpp"))
+            mpp = settle(path, "µm per pixel", stated, hints.mpp)
             facts = FeatureFacts(
                 layout=self.name,
                 dim=rows.shape[1],
                 encoder=settle(path, "encoder", _get_encoder(path, h5), hints.encoder),
                 patch_px=settle(path, "patch size", patch_px, hints.patch_px),
-                mpp=_settle_mpp(path, h5, hints, patch_px, size),
+                mpp=find_mpp(mpp, hints, patch_px, size),
                 tool="TRIDENT",
             )
             width = get_whole(h5.dataset_attr("coords", "level0_width"))
@@ -64,10 +72,9 @@ class TridentLayout:
             )
 
 
-def _is_own(h5: H5Sample) -> bool:
-    if "features" not in h5 or "coords" not in h5:
-        return False
-    return h5.dataset_attr("coords", "patch_size_level0") is not None
+def _fits(sample: H5Sample) -> bool:
+    places = sample.dataset_attrs.get("coords", {})
+    return "features" in sample.shapes and "patch_size_level0" in places
 
 
 def _get_encoder(path: Path, h5: ForeignH5) -> str | None:
@@ -75,14 +82,3 @@ def _get_encoder(path: Path, h5: ForeignH5) -> str | None:
     folder = path.absolute().parent.name
     named = folder.removeprefix(_PREFIX) if folder.startswith(_PREFIX) else None
     return stated or named
-
-
-def _settle_mpp(
-    path: Path, h5: ForeignH5, hints: FeatureHints, patch_px: int | None, size: float | None
-) -> float | None:
-    """Return the µm per pixel that the file states, the user gives, or the slide leads to."""
-    stated = get_number(h5.dataset_attr("coords", "mpp"))
-    found = settle(path, "µm per pixel", stated, hints.mpp)
-    if found is not None or not (hints.slide_mpp and patch_px and size):
-        return found
-    return size * hints.slide_mpp / patch_px

@@ -178,3 +178,12 @@ def settle(path: Path, what: str, stated: _T | None, hint: _T | None) -> _T | No
             "check that these are the features you mean"
         )
     return stated
+
+
+def find_mpp(
+    stated: float | None, hints: FeatureHints, patch_px: int | None, size_l0: float | None
+) -> float | None:
+    """Return µm per pixel as stated or given, or as the slide's and the size of a patch imply."""
+    if stated is not None or not (hints.slide_mpp and patch_px and size_l0):
+        return stated
+    return size_l0 * hints.slide_mpp / patch_px
