@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from milpath.errors import StoredFileError, UsageError
+from milpath.formats.foreign.atlaspatch import AtlasPatchLayout
 from milpath.formats.foreign.clam import ClamLayout
 from milpath.formats.foreign.clam_pt import ClamTensorLayout
 from milpath.formats.foreign.h5 import H5Sample, describe_samples
 from milpath.formats.foreign.milpath import MilpathLayout
 from milpath.formats.foreign.numpy import NumpyLayout
+from milpath.formats.foreign.raw2features import Raw2FeaturesLayout
+from milpath.formats.foreign.slide2vec import Slide2vecLayout
 from milpath.formats.foreign.slideflow import SlideflowLayout
 from milpath.formats.foreign.stamp import StampLayout
 from milpath.formats.foreign.torch import TorchLayout
@@ -27,6 +30,8 @@ from milpath.formats.foreign.zarr import ZarrLayout
 LAYOUTS: tuple[Layout, ...] = (
     # of HDF5 files
     MilpathLayout(),
+    AtlasPatchLayout(),
+    Raw2FeaturesLayout(),
     TridentLayout(),
     StampLayout(),
     ClamLayout(),
@@ -35,6 +40,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ZarrLayout(),
     ClamTensorLayout(),
     SlideflowLayout(),
+    Slide2vecLayout(),
     TorchLayout(),
     NumpyLayout(),
 )
