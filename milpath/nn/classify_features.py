@@ -106,6 +106,8 @@ def classify_features(
 
 def require_kind(path: Path, features: SlideFeatures, spec: BundleSpec) -> None:
     """Raise `StoredFileError` unless features are of the kind that a model was trained on."""
+    if not len(features):  # nothing to compare, and perhaps no dimension
+        return
     try:
         found = identify_encoder(path, features)
     except UsageError as error:

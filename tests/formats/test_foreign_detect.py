@@ -110,7 +110,24 @@ def test_a_folder_that_cannot_be_listed_is_refused(
         detect_features(tmp_path)
 
 
-def test_one_hdf5_file_of_a_large_folder_is_opened_once(
+def test_a_folder_of_two_kinds_of_hdf5_files_is_refused(tmp_path: Path) -> None:
+    for name, features in (("a", "feats"), ("b", "features")):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as made:
+            made[features], made["coords"] = np.zeros((3, 2), np.float32), np.zeros((3, 2))
+    with pytest.raises(UsageError, match=r"a.h5 has coords, feats; b.h5 has coords, features"):
+        detect_features(tmp_path)
+    (tmp_path / "b.h5").write_bytes(b"torn")
+    assert detect_features(tmp_path).layout.name == "stamp"
+
+
+def test_patches_without_features_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as made:
+        made["coords"] = np.zeros((3, 2), np.int64)
+    with pytest.raises(UsageError, match=r"a\.h5 says where patches lie, and holds no features"):
+        detect_features(tmp_path)
+
+
+def test_two_hdf5_files_of_a_large_folder_are_opened_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
@@ -123,4 +140,4 @@ def test_one_hdf5_file_of_a_large_folder_is_opened_once(
             made["q"] = at
     with pytest.raises(UsageError, match=r"50 .h5 files"):
         detect_features(tmp_path)
-    assert opened == [tmp_path / "0.h5"]
+    assert opened == [tmp_path / "0.h5", tmp_path / "9.h5"]

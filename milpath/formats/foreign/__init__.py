@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from milpath.errors import StoredFileError, UsageError
+from milpath.formats.foreign.atlaspatch import AtlasPatchLayout
 from milpath.formats.foreign.clam import ClamLayout
 from milpath.formats.foreign.clam_pt import ClamTensorLayout
-from milpath.formats.foreign.h5 import describe_sample
+from milpath.formats.foreign.h5 import H5Sample, describe_samples
 from milpath.formats.foreign.milpath import MilpathLayout
 from milpath.formats.foreign.numpy import NumpyLayout
+from milpath.formats.foreign.raw2features import Raw2FeaturesLayout
+from milpath.formats.foreign.slide2vec import Slide2vecLayout
 from milpath.formats.foreign.slideflow import SlideflowLayout
 from milpath.formats.foreign.stamp import StampLayout
 from milpath.formats.foreign.torch import TorchLayout
@@ -27,6 +30,8 @@ from milpath.formats.foreign.zarr import ZarrLayout
 LAYOUTS: tuple[Layout, ...] = (
     # of HDF5 files
     MilpathLayout(),
+    AtlasPatchLayout(),
+    Raw2FeaturesLayout(),
     TridentLayout(),
     StampLayout(),
     ClamLayout(),
@@ -35,6 +40,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ZarrLayout(),
     ClamTensorLayout(),
     SlideflowLayout(),
+    Slide2vecLayout(),
     TorchLayout(),
     NumpyLayout(),
 )
@@ -165,14 +171,18 @@ def _count(number: int, what: str) -> str:
 
 
 def _describe_h5(folder: Path) -> str:
-    """Say what the HDF5 files of a folder hold; empty without any."""
-    sample = describe_sample(folder)
-    if sample is None:
-        return ""
+    """Say what samples of the HDF5 files of a folder hold; empty without any."""
+    texts = [_describe_sample(each) for each in describe_samples(folder)]
+    return f" ({'; '.join(texts)})" if texts else ""
+
+
+def _describe_sample(sample: H5Sample) -> str:
     if sample.problem is not None:
-        return f" ({sample.problem})"
+        return sample.problem
     kind = sample.attrs.get("milpath_kind")
     if isinstance(kind, str):
-        return f" ({sample.path.name} is a {kind} of milpath)"
+        return f"{sample.path.name} is a {kind} of milpath"
+    if set(sample.shapes) == {"coords"}:
+        return f"{sample.path.name} says where patches lie, and holds no features"
     names = ", ".join(sorted(sample.shapes)[:_SHOWN]) or "no dataset"
-    return f" ({sample.path.name} has {names})"
+    return f"{sample.path.name} has {names}"
