@@ -1,4 +1,4 @@
-"""The viewer shows patches that lie anywhere or nowhere, on slides that features do not identify."""
+"""The viewer shows patches that lie anywhere or nobody knows where, on slides nobody checked."""
 
 from __future__ import annotations
 
