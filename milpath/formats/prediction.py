@@ -37,6 +37,9 @@ MAX_DISTANCE = 1.25
 The 1 of the farthest training slide is that of a sample of its patches; all of them reach 1.1.
 """
 
+NOT_CHECKED = "the slide was not checked: the files of its features do not identify it"
+"""Said where a prediction of a slide that nobody opened is shown on the slide of its name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction(BagScores):

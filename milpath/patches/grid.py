@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from milpath.errors import UnsupportedSlideError
+from milpath.errors import UnsupportedSlideError, UsageError
 from milpath.params import GridParams
 from milpath.slides.lattice import Lattice
 from milpath.slides.levels import choose_level
@@ -164,6 +164,15 @@ def unplaced_grid(count: int, patch_px: int, patch_mpp: float) -> PatchGrid:
         level=0,
         places="unknown",
     )
+
+
+def require_places(grid: PatchGrid, name: str) -> None:
+    """Raise `UsageError` if nobody knows where patches lie; `name` begins the message."""
+    if grid.places == "unknown":
+        raise UsageError(
+            f"{name}: the files of its features hold no coordinates, so it is not known where its "
+            "patches lie, and nothing can be drawn"
+        )
 
 
 def max_cells(count: int) -> int:
