@@ -1,4 +1,4 @@
-"""The viewer shows patches that lie anywhere or nobody knows where, on slides nobody checked."""
+"""The viewer shows patches that lie anywhere or at unknown places, on unchecked slides."""
 
 from __future__ import annotations
 

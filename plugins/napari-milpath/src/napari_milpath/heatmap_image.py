@@ -147,7 +147,7 @@ def build_heatmap_image(
 def build_unplaced_image(
     scores: PatchScores, palette: Palette = None, threshold: float = 0.0
 ) -> HeatmapImage:
-    """Build the image of patches that nobody knows the places of: colours, and one empty cell."""
+    """Build the image of patches at unknown places: colours, and one empty cell."""
     row = Heatmap(scores.values[None], LEVEL_0, scores.label, scores.signed, scores.scale)
     return replace(build_heatmap_image(row, palette, threshold), values=EMPTY)
 

@@ -53,7 +53,7 @@ FORCED = "forced: made from a different slide"
 """Warning beside a prediction that lies over a slide it was not made from."""
 
 NOT_PLACED = "nothing is drawn: the files of its features hold no coordinates of the patches"
-"""Warning beside a prediction of patches that nobody knows the places of."""
+"""Warning beside a prediction of patches at unknown places."""
 
 _PATCH_ON_SCREEN_PX = 250  # width of the current patch after `go_to`
 _BOX = "milpath patch"
@@ -78,7 +78,7 @@ class Inspection:
     sources : predictions and ensemble members to choose from
     source, subtracted : the chosen source; None or the one subtracted from it
     scores, heatmap, image : displayed scores per patch, on a raster, and in napari's terms; the
-        raster is None if nobody knows where the patches lie
+        raster is None if the places of the patches are not known
     patch : row of the current patch, -1 for none
     """
 

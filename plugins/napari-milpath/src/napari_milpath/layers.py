@@ -50,7 +50,7 @@ def heatmap_layer(prediction: Prediction, heatmap: Heatmap, name: str, mpp: Mpp)
 
 
 def unplaced_layer(prediction: Prediction, scores: PatchScores, name: str, mpp: Mpp) -> LayerData:
-    """Build the empty layer of a prediction of patches that nobody knows the places of."""
+    """Build the empty layer of a prediction of patches at unknown places."""
     return _image_layer(prediction, build_unplaced_image(scores), LEVEL_0, name, mpp)
 
 

@@ -33,8 +33,8 @@ class PatchSelection:
 
     Attributes
     ----------
-    rows : (n,) selected rows of the prediction's grid, in order of their scores; none if nobody
-        knows where they lie, so that they cannot be shown
+    rows : (n,) selected rows of the prediction's grid, in order of their scores; none if their
+        places are not known, so that they cannot be shown
     marks : mark of each marked row of the current prediction
     """
 
