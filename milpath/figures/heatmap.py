@@ -212,7 +212,7 @@ def _coverage_mean(grid: PatchGrid, scores: Floats) -> Floats:
         f"(at most {_MAX_CELLS:,} cells, {_MAX_REACH} per patch); classify the slide again"
     )
     dense = stride <= side or grid.places == "free"  # few free patches may lie far apart
-    if not (0 < stride and dense and side <= (_MAX_REACH - 1) * stride):
+    if not (stride > 0 and dense and side <= (_MAX_REACH - 1) * stride):
         raise refusal
     first, offset = grid.lattice.locate(grid.coords)
     reach = -(-(side + int(offset.max())) // stride)
