@@ -106,7 +106,7 @@ def write_geojson(
 
     Raises
     ------
-    UsageError : no tissue, so no patches; nobody knows where they lie; or the corner is needed, and
+    UsageError : no tissue, so no patches; their places are not known; or the corner is needed, and
         not known
     """
     require_places(prediction.grid, prediction.slide.slide_id)
@@ -176,7 +176,7 @@ def write_patches(
 ) -> None:
     """Write patches as a CSV table: number, position in pixels and mm, and all scores.
 
-    The cell of a score that is NaN is empty, and that of a position and size that nobody knows.
+    The cell of a score that is NaN is empty, and that of an unknown position and size.
 
     Parameters
     ----------

@@ -196,7 +196,7 @@ def test_tables_and_tiles_take_scores_and_remarks_from_outside(tmp_path: Path) -
     assert [each["properties"]["color"] for each in tiles] == [[1, 2, 3], [4, 5, 6]]
 
 
-# -- patches that another tool placed, and slides that nobody opened ------------------------------
+# -- patches that another tool placed, and slides that were not opened --------------------------
 
 LOOSE = replace(
     predict(5),
@@ -253,7 +253,7 @@ def test_patches_without_coordinates_are_a_table_of_scores_and_no_picture(tmp_pa
     assert float(rows[2]["attention"]) == pytest.approx(unplaced.attention[2])
 
 
-def test_images_of_two_slides_that_nobody_opened_have_different_ids(tmp_path: Path) -> None:
+def test_images_of_two_slides_that_were_not_opened_have_different_ids(tmp_path: Path) -> None:
     heatmap = render_heatmap(LOOSE)
     found = set()
     for name in ("a", "b"):

@@ -244,7 +244,7 @@ def _tissue_source(annotation: str | None) -> str:
 _PLACES = {
     "grid": "on a grid",
     "free": "anywhere, as another tool placed them",
-    "unknown": "nobody knows where: the files of the features hold no coordinates",
+    "unknown": "at unknown places: the files of the features hold no coordinates",
 }
 
 
@@ -262,7 +262,7 @@ def _describe_geometry(slide: Any, grid: Any) -> dict[str, Any]:
         "patch and stride at level 0": size,
         "slide's µm per pixel": f"{slide.mpp_x:g} x {slide.mpp_y:g}, from the {slide.mpp_source}",
         "slide in pixels": list(slide.known_size) if slide.known_size else None,
-        "slide told by": "its contents" if slide.identified else "its name: nobody opened it",
+        "slide known by": "its contents" if slide.identified else "its name: it was not opened",
     }
 
 

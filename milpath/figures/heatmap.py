@@ -76,7 +76,7 @@ def render_heatmap(
 
     Raises
     ------
-    UsageError : nobody knows where the patches lie
+    UsageError : the places of the patches are not known
     StoredFileError : the grid is not one that milpath writes
     """
     require_places(prediction.grid, prediction.slide.slide_id)
@@ -89,7 +89,7 @@ def rasterize_scores(grid: PatchGrid, scores: PatchScores) -> Heatmap:
 
     Raises
     ------
-    UsageError : nobody knows where the patches lie
+    UsageError : the places of the patches are not known
     StoredFileError : the grid is not one that milpath writes
     """
     require_places(grid, "the prediction")

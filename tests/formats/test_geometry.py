@@ -95,7 +95,7 @@ def test_patches_far_apart_on_a_huge_slide_are_written_so_that_they_are_read(
 LOOSE = unknown_slide("S1", (1500, 1100), 0.5)
 
 
-def test_an_unidentified_slide_is_told_by_its_name_and_its_size_where_that_is_known() -> None:
+def test_an_unidentified_slide_is_known_by_its_name_and_its_size_where_that_is_known() -> None:
     assert is_same_slide(LOOSE, FACTS)
     assert is_same_slide(FACTS, LOOSE)
     assert is_same_slide(unknown_slide("S1", None, 0.5), FACTS)

@@ -50,7 +50,7 @@ def test_many_points_among_many_overlapping_patches_need_little_memory() -> None
         assert row == (int(away.argmin()) if away.min() <= 128 else -1)
 
 
-def test_finds_nothing_where_nobody_knows_where_patches_lie() -> None:
+def test_finds_nothing_where_the_places_of_patches_are_not_known() -> None:
     lookup = PatchLookup(unplaced_grid(5, 100, 0.5))
     assert lookup.find(np.array([[0.0, 0.0], [50.0, 50.0]])).tolist() == [-1, -1]
 

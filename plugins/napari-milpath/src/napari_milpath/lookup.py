@@ -71,7 +71,7 @@ class PatchLookup:
         return np.repeat(points, count), self._order[np.repeat(start, count) + place]
 
     def _centres(self, rows: Rows) -> Points:
-        centres: Points = self.grid.coords[rows] + self.grid.patch_size_l0 / 2
+        centres: Points = self.grid.coords[rows] + np.float64(self.grid.patch_size_l0 / 2)
         return centres
 
 

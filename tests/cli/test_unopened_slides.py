@@ -94,5 +94,5 @@ def test_info_says_where_patches_lie_and_what_tells_the_slide(
     run("info", store(tmp_path, unknown_slide("a", None, 0.5)))
     said = capsys.readouterr().out
     assert "anywhere" in said
-    assert "nobody opened it" in said
+    assert "it was not opened" in said
     assert "1 x 1" not in said
