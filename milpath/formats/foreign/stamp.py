@@ -33,7 +33,7 @@ from milpath.formats.foreign.values import (
 from milpath.store.foreign import ForeignH5
 
 _NAMES = ("feats", "patch_embeddings")
-_CODE = re.compile(r"(?:STAMP-extract-[^_]*_)?(.+?)(?:-[0-9a-fA-F]{6,})?")
+_CODE = re.compile(r"(?:STAMP-extract-(?:[\d.-]+_)+)?(.+?)(?:-[0-9a-fA-F]{6,})?")
 """An encoder's name: without the version of STAMP, and the digest of its code or of the weights."""
 _OLD_TILE_PX, _OLD_TILE_UM = 224, 256.0  # before coordinates had a unit, if nothing else is stated
 _INFO = "info.json"  # of version 1
