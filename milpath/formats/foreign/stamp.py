@@ -158,7 +158,7 @@ def _read_old(
     """Return the places of version 1, which counted in pixels of its tiles.
 
     What `info.json` in the folder does not say of the tiles is what the user says of their µm per
-    pixel, or what that version did if it was not told otherwise.
+    pixel, or what that version did by default.
     """
     info = _read_info(path.with_name(_INFO))
     tile_px = get_whole(info.get("patch_size")) or _OLD_TILE_PX
