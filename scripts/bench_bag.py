@@ -1,8 +1,8 @@
-"""Measure how a bag stores pixels and features: size, write and random-read speed, fidelity.
+"""Measure how a bag stores pixels: size, write and random-read speed, fidelity.
 
-python scripts/bench_bag.py [--slide PATH] [--patches 500] [--rows 20000] [--repeats 5]
+python scripts/bench_bag.py [--slide PATH] [--patches 500] [--repeats 5]
 
-Prints one JSON line per codec, one for the features, and a last line of ratios.
+Prints one JSON line per codec, and a last line of ratios.
 """
 
 from __future__ import annotations
@@ -15,13 +15,10 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
-from bench_tools import Pixels, draw_large, interleave, paired_ratio, say
+from bench_tools import Pixels, draw_large, interleave, say
 
-from milpath.formats.bag import Bag, encode_patch, write_bag, write_features
-from milpath.params import CodecParams, TileParams
-from milpath.patches.grid import PatchGrid
+from milpath.params import TileParams
 from milpath.patches.reader import stream_patches
-from milpath.slides.facts import SlideFacts
 from milpath.slides.slide import Slide
 from milpath.tile import plan_slide
 
@@ -29,18 +26,16 @@ Codec = tuple[Callable[[Pixels], bytes], Callable[[bytes], Pixels]]
 
 
 def main() -> None:
-    """Measure the codecs on patches of a slide, then the features."""
+    """Measure the codecs on patches of a slide."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slide", type=Path, help="default: a synthetic slide")
     parser.add_argument("--patches", type=int, default=500)
-    parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         path = options.slide or draw_large(scratch / "drawn.tif", 16_000, 16_000)
         ratios = compare_codecs(path, options.patches, options.repeats)
-        ratios |= read_features(scratch / "features.h5", options.rows, options.repeats)
     say(ratios=ratios)
 
 
@@ -95,32 +90,6 @@ def compare_codecs(path: Path, count: int, repeats: int) -> dict[str, float]:
         )
     default, raw = encoded["jpeg 90 4:4:4"], encoded["raw"]
     return {"raw_to_default_size": round(sum(map(len, raw)) / sum(map(len, default)), 2)}
-
-
-def read_features(path: Path, rows: int, repeats: int) -> dict[str, float]:
-    """Measure how long a bag's features (rows, 1024) take to read: all, and 4096 random rows."""
-    rng = np.random.default_rng(0)
-    side = 16
-    coords = np.stack([np.arange(rows) * side, np.zeros(rows)], axis=1).astype(np.int64)
-    facts = SlideFacts("made", "made", rows * side, side, 0.5, 0.5, "slide", None, "made")
-    grid = PatchGrid(coords, side, side, side, (0, 0), 0.5, 0)
-    params = TileParams(pixels=CodecParams())
-    patch = encode_patch(np.zeros((side, side, 3), np.uint8), params.pixels)
-    write_bag(path, facts, grid, "bright", ((row, patch) for row in range(rows)), params)
-    features = rng.standard_normal((rows, 1024), dtype=np.float32).astype(np.float16)
-    with Bag(path) as bag:
-        write_features(bag, [features], "made", "made", 1024)
-    some = np.sort(rng.choice(rows, min(4096, rows), replace=False))
-    with Bag(path) as bag:
-        assert np.array_equal(bag.read_features(some), features[some])
-        runs = {"all": bag.read_features, "some": partial(bag.read_features, some)}
-        spent = interleave(runs, repeats)
-    found = {
-        f"features_{name}_ms": round(float(np.median(each.seconds)) * 1e3, 1)
-        for name, each in spent.items()
-    }
-    say(figure="features", rows=rows, dim=1024, some=len(some), **found)
-    return found | {"all_to_some": paired_ratio(spent["all"], spent["some"])}
 
 
 if __name__ == "__main__":

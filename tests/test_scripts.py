@@ -136,12 +136,20 @@ def test_codecs_of_a_bag_return_the_patch_exactly_or_nearly(load: Load) -> None:
         assert np.abs(found.astype(int) - patch).max() <= limit, name
 
 
-def test_reading_all_features_and_some_of_them_is_measured(
+def test_reading_features_of_every_layout_is_measured(
     load: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = load("bench_bag.py").read_features(tmp_path / "a.h5", rows=300, repeats=1)
-    assert set(found) == {"features_all_ms", "features_some_ms", "all_to_some"}
+    bench = load("bench_features.py")
+    found = bench.read_layouts(tmp_path, rows=300, dim=16, repeats=1)
+    assert set(found) == {f"{name}_to_milpath" for name in ("trident", "clam", "stamp")}
     assert json.loads(capsys.readouterr().out)["rows"] == 300
+    bench.draw(tmp_path / "many", 5, 40, 8)
+    ratios = bench.read_epoch(tmp_path / "many", 1)
+    assert set(ratios) == {
+        f"bytes_to_{read}_{cache}"
+        for read in ("sample", "all")
+        for cache in ("cached", "not_cached")
+    }
 
 
 @pytest.mark.slow

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from milpath.cli.console import JsonOption
+from milpath.cli.features import EncoderNameOption, MppOption, PatchSizeOption, make_hints
 from milpath.errors import ResolutionError, StoredFileError, UsageError
 
 if TYPE_CHECKING:
     from milpath.formats.bag import Bag
+    from milpath.formats.foreign.values import FeatureHints
+
+_OPTIONS = {
+    "encoder": "--encoder-name",
+    "patch in pixels": "--patch-size",
+    "µm per pixel": "--mpp",
+}
+"""Facts about features that train and classify need, and the option for files without them."""
 
 
 def info(
@@ -20,7 +29,7 @@ def info(
         Path,
         typer.Argument(
             exists=True,
-            help="A slide, bag, prediction or model folder.",
+            help="A slide, bag or prediction; or the folder of a model or of feature files.",
             show_default=False,
             metavar="FILE",
         ),
@@ -33,13 +42,26 @@ def info(
             "tile and train.",
         ),
     ] = False,
+    encoder_name: EncoderNameOption = None,
+    patch_size: PatchSizeOption = None,
+    mpp: MppOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a slide, bag, prediction or model contains, or the parameters it was made with."""
+    """Show what a slide, bag, prediction, model or folder of features contains.
+
+    With --params, print the parameters that it was made with.
+    """
+    hints = make_hints(encoder_name, patch_size, mpp)
+    is_features = file.is_dir() and not (file / "model.json").is_file()
+    if not is_features and (encoder_name, patch_size, mpp) != (None, None, None):
+        raise UsageError(
+            f"{file}: --encoder-name, --patch-size and --mpp are for folders of feature files; "
+            "leave them out"
+        )
     if params:
         print(json.dumps(collect_params(file), indent=2, ensure_ascii=False))
         return
-    facts = describe(file)
+    facts = _describe_features(file, hints) if is_features else describe(file)
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
         return
@@ -49,18 +71,14 @@ def info(
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return the facts about any file that milpath reads or writes, by name.
+    """Return the facts about a slide, bag, prediction or model, by name.
 
     Raises
     ------
     StoredFileError, UnsupportedSlideError : not such a file
     """
-    if (path / "model.json").is_file():
-        return _describe_model(path)
     if path.is_dir():
-        raise StoredFileError(
-            f"{path}: a folder without a model.json; expected a model folder or a file"
-        )
+        return _describe_model(path)
     if path.suffix == ".h5":
         return _describe_prediction(path) if _is_prediction(path) else _describe_bag(path)
     return _describe_slide(path)
@@ -114,6 +132,26 @@ def _collect_model_params(path: Path) -> dict[str, Any]:
 
 def _is_prediction(path: Path) -> bool:
     return ".prediction" in path.suffixes
+
+
+def _describe_features(path: Path, hints: FeatureHints) -> dict[str, Any]:
+    from milpath.formats.foreign import detect_features
+    from milpath.formats.foreign.summary import summarize_features
+
+    folder = detect_features(path)
+    found = summarize_features(folder, hints)
+    return {
+        "what": "folder of features",
+        "layout": folder.layout.name,
+        "slides": len(folder.files),
+        "slides looked at": len(found.sampled),
+        **found.facts,
+        "not in the files": {
+            name: f"give {option}" for name, option in _OPTIONS.items() if found.facts[name] is None
+        },
+        "slides that differ": found.differ,
+        "slides that cannot be read": found.failed,
+    }
 
 
 def _describe_slide(path: Path) -> dict[str, Any]:
@@ -203,14 +241,28 @@ def _tissue_source(annotation: str | None) -> str:
     return "auto-detected" if annotation is None else "from an annotation"
 
 
+_PLACES = {
+    "grid": "on a grid",
+    "free": "anywhere, as another tool placed them",
+    "unknown": "at unknown places: the files of the features hold no coordinates",
+}
+
+
 def _describe_geometry(slide: Any, grid: Any) -> dict[str, Any]:
+    known = grid.places != "unknown"
+    size = [
+        grid.patch_size_l0 if known else None,
+        grid.stride_l0 if grid.places == "grid" else None,
+    ]
     return {
         "patch in pixels": grid.patch_px,
         "patch in µm": round(grid.patch_px * grid.patch_mpp, 3),
         "µm per pixel": round(grid.patch_mpp, 6),
-        "patch and stride at level 0": [grid.patch_size_l0, grid.stride_l0],
+        "patches lie": _PLACES[grid.places],
+        "patch and stride at level 0": size,
         "slide's µm per pixel": f"{slide.mpp_x:g} x {slide.mpp_y:g}, from the {slide.mpp_source}",
-        "slide in pixels": [slide.width_l0, slide.height_l0],
+        "slide in pixels": list(slide.known_size) if slide.known_size else None,
+        "slide known by": "its contents" if slide.identified else "its name: it was not opened",
     }
 
 
@@ -240,7 +292,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
 
 
 def _words(value: Any) -> str:
-    if value is None:
+    if value is None or value == {}:
         return "-"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_words(each)}" for name, each in value.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, Protocol, get_type_hints
 
@@ -20,14 +19,12 @@ from pydantic import (
 )
 
 from milpath.params import describe_violation
-from milpath.patches.grid import PatchGrid
+from milpath.patches.grid import PatchGrid, count_cells, max_cells
 from milpath.slides.facts import SlideFacts
-from milpath.slides.names import is_file_name, is_printable
+from milpath.slides.names import folded, is_file_name, is_printable
 from milpath.store.datasets import StoredH5
 
-MAX_CELLS = 1 << 20
-MAX_CELLS_PER_PATCH = 1 << 12
-"""Of the raster the patches lie on: it may be sparse, but few patches never need a huge one."""
+_MAX_L0 = 1 << 31  # level-0 pixels: above the size of every slide
 
 
 def write_geometry(h5: h5py.File, slide: SlideFacts, grid: PatchGrid) -> None:
@@ -40,7 +37,8 @@ def write_geometry(h5: h5py.File, slide: SlideFacts, grid: PatchGrid) -> None:
             h5.attrs[name] = getattr(grid, name)
     h5.attrs["origin_x_l0"], h5.attrs["origin_y_l0"] = grid.origin_l0
     coords = h5.create_dataset("coords", data=grid.coords.astype(np.int64).reshape(-1, 2))
-    overlap = round((grid.patch_size_l0 - grid.stride_l0) / grid.patch_size_l0 * grid.patch_px)
+    shared = grid.patch_size_l0 - grid.stride_l0 if grid.places == "grid" else 0
+    overlap = round(shared / grid.patch_size_l0 * grid.patch_px)
     trident = {
         "patch_size": grid.patch_px,
         "patch_size_level0": grid.patch_size_l0,
@@ -82,46 +80,77 @@ def _check_coords(h5: StoredH5[Any], slide: SlideFacts, grid: PatchGrid) -> None
     coords = grid.coords
     if grid.places == "unknown":
         if coords.any():
-            raise h5.refuse("'coords' are not 0, although the places of patches are unknown")
+            raise h5.refuse("'coords' are not zeros, though their places are unknown")
         return
-    size = np.array([slide.width_l0, slide.height_l0])
-    whole = slide.identified and grid.places == "grid"  # others lay patches over the edge
-    reach = grid.patch_size_l0 if whole else 1
-    known = slide.identified or slide.width_l0 > 1
-    if (coords < 0).any() or (known and (coords > size - reach).any()):
+    if find_outside(grid, slide.known_size or (_MAX_L0, _MAX_L0)) is not None:
         raise h5.refuse("'coords' lie outside the slide")
     if grid.places == "grid" and ((coords - grid.origin_l0) % grid.stride_l0).any():
         raise h5.refuse("'coords' lie off the grid")
-    span = np.ptp(coords, axis=0) // grid.stride_l0 + 1 if len(coords) else np.ones(2)
-    if math.prod(span.tolist()) > MAX_CELLS + MAX_CELLS_PER_PATCH * len(coords):
+    extent = np.ptp(coords, axis=0) + grid.stride_l0 if len(coords) else np.ones(2, np.int64)
+    if count_cells(extent, grid.stride_l0) > max_cells(len(coords)):
+        span = extent // grid.stride_l0
         raise h5.refuse(f"'coords' lie {span[0]} x {span[1]} strides apart")
 
 
-class Hashed(Protocol):
-    """A slide, or its record: what identifies its contents."""
+def find_outside(grid: PatchGrid, size_l0: tuple[int, int]) -> int | None:
+    """Return the row of a patch that begins outside a slide of (width, height), if any.
+
+    The patches of other tools may reach over the slide's right and lower edge.
+    """
+    outside = ((grid.coords < 0) | (grid.coords >= size_l0)).any(axis=1)
+    return int(outside.argmax()) if outside.any() else None
+
+
+class Known(Protocol):
+    """A slide, or its record: what tells it from others."""
+
+    @property
+    def slide_id(self) -> str:
+        """Its name."""
 
     @property
     def quickhash(self) -> str:
-        """OpenSlide's hash."""
+        """OpenSlide's hash; empty if the slide was not opened."""
 
     @property
     def content_hash(self) -> str | None:
         """milpath's hash of the files; None in files of earlier versions."""
 
+    @property
+    def known_size(self) -> tuple[int, int] | None:
+        """(width, height) of level 0, pixels; None if it is not known."""
 
-def is_same_slide(old: Hashed, new: Hashed) -> bool:
-    """Return whether two slides or records are of the same slide, by all hashes that both have."""
-    known = old.content_hash is not None and new.content_hash is not None
-    same = not known or old.content_hash == new.content_hash
-    return same and old.quickhash == new.quickhash
+
+def is_same_slide(old: Known, new: Known) -> bool:
+    """Return whether two slides or records are of the same slide; see `find_difference`."""
+    return find_difference(old, new) is None
+
+
+def find_difference(old: Known, new: Known) -> str | None:
+    """Say in which way two slides or records are of different slides; None if they are not.
+
+    All hashes that both have must be equal. If one was never opened, so that it has none, its name
+    must be the same, and its size where that is known.
+    """
+    if old.quickhash and new.quickhash:
+        known = old.content_hash is not None and new.content_hash is not None
+        same = not known or old.content_hash == new.content_hash
+        return None if same and old.quickhash == new.quickhash else "their contents differ"
+    if folded(old.slide_id) != folded(new.slide_id):
+        return "their names differ, and nothing else tells which slide its features are of"
+    sizes = old.known_size, new.known_size
+    if None not in sizes and sizes[0] != sizes[1]:
+        one, two = ("{} x {} px".format(*size) for size in sizes if size)
+        return f"their sizes differ: {one} and {two}"
+    return None
 
 
 def compare_slides(old: SlideFacts, new: SlideFacts) -> list[str]:
     """Describe each change of a slide since a file was made from it, one phrase each."""
     if old.identified != new.identified:
-        return ["its slide is at hand now" if new.identified else "its slide is not at hand now"]
+        return [f"the slide was {'not ' * new.identified}opened then"]
     earlier = old.content_hash is None or (old.corner is None and new.corner not in (None, (0, 0)))
-    if old.identified and earlier and old.quickhash == new.quickhash:
+    if earlier and old.identified and old.quickhash == new.quickhash:
         return ["made by an earlier version of milpath"]
     if old.corner is None:  # the same as where the slide has no bounds
         old = replace(old, bounds_x_l0=new.bounds_x_l0, bounds_y_l0=new.bounds_y_l0)
@@ -161,7 +190,7 @@ def _check_printable(text: str) -> str:
 
 _BY_TYPE: dict[Any, Any] = {
     str: Annotated[str, AfterValidator(_check_printable)],
-    int: Annotated[int, Field(ge=1, lt=1 << 31)],
+    int: Annotated[int, Field(ge=1, lt=_MAX_L0)],
     float: PositiveFloat,
 }
 """Values that fields of `SlideFacts` and `PatchGrid` may have in a file, by their type."""
@@ -169,8 +198,8 @@ _BY_NAME: dict[str, Any] = {
     "slide_id": Annotated[str, AfterValidator(_check_file_name)],
     "content_hash": Annotated[str, AfterValidator(_check_printable)] | None,
     "patch_px": Annotated[int, Field(ge=1, le=4096)],
-    "bounds_x_l0": Annotated[int, Field(ge=0, lt=1 << 31)] | None,
-    "bounds_y_l0": Annotated[int, Field(ge=0, lt=1 << 31)] | None,
+    "bounds_x_l0": Annotated[int, Field(ge=0, lt=_MAX_L0)] | None,
+    "bounds_y_l0": Annotated[int, Field(ge=0, lt=_MAX_L0)] | None,
     "level": NonNegativeInt,
 }
 """Exceptions from `_BY_TYPE`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from milpath.errors import StoredFileError, UsageError
-from milpath.formats.geometry import Hashed
+from milpath.formats.geometry import Known
 from milpath.formats.layout import member_path, model_spec_path, shared_encoder_path, space_path
 from milpath.params import HeadParams, Params, TileParams, describe_violation
 from milpath.slides.names import is_printable
@@ -109,7 +109,7 @@ class BundleSpec(Params):
     seen: tuple[str, ...] = ()
     """Marks of the slides of training and early stopping, see `mark_slide`; sorted."""
 
-    def has_seen(self, slide: Hashed) -> bool:
+    def has_seen(self, slide: Known) -> bool:
         """Return whether the model was trained on a slide, or stopped early by it."""
         marks = {_mark(slide.quickhash, slide.content_hash), _mark(slide.quickhash, None)}
         return not marks.isdisjoint(self.seen)  # bags of earlier versions have no content hash
@@ -131,7 +131,7 @@ class BundleSpec(Params):
         return self
 
 
-def mark_slide(slide: Hashed) -> str:
+def mark_slide(slide: Known) -> str:
     """Return 16 hexadecimal digits that identify a slide's contents, and nothing else of it."""
     return _mark(slide.quickhash, slide.content_hash)
 

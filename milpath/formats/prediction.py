@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.existing import Existing
 from milpath.formats.geometry import (
-    Hashed,
+    Known,
     compare_annotations,
     compare_slides,
-    is_same_slide,
+    find_difference,
+    find_outside,
     read_geometry,
     write_geometry,
 )
@@ -35,6 +36,9 @@ MAX_DISTANCE = 1.25
 
 The 1 of the farthest training slide is that of a sample of its patches; all of them reach 1.1.
 """
+
+NOT_CHECKED = "the slide was not checked: the files of its features do not identify it"
+"""Said where a prediction of a slide that was not opened is shown on the slide of its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +172,7 @@ class SlideMismatchError(UsageError):
         super().__init__(f"{fact}; {remedy}")
 
 
-def check_same_slide(prediction: Prediction, slide: Hashed, name: str, remedy: str) -> None:
+def check_same_slide(prediction: Prediction, slide: Known, name: str, remedy: str) -> None:
     """Raise `SlideMismatchError` unless a prediction was made from a slide.
 
     Parameters
@@ -178,12 +182,30 @@ def check_same_slide(prediction: Prediction, slide: Hashed, name: str, remedy: s
     name : of the slide, for the message
     remedy : last part of the message
     """
-    if not is_same_slide(prediction.slide, slide):
+    difference = find_mismatch(prediction, slide)
+    if difference is not None:
         raise SlideMismatchError(
             f"the prediction of {prediction.slide.slide_id} was made from a different slide than "
-            f"{name} (their contents differ)",
+            f"{name} ({difference})",
             remedy,
         )
+
+
+def find_mismatch(prediction: Prediction, slide: Known) -> str | None:
+    """Say why a prediction was not made from a slide; None if it was.
+
+    A prediction whose slide was not opened was made from the slide of its name and size, if all
+    its patches lie there.
+    """
+    difference = find_difference(prediction.slide, slide)
+    size = slide.known_size
+    if difference is not None or prediction.slide.identified or size is None:
+        return difference
+    row = None if prediction.grid.places == "unknown" else find_outside(prediction.grid, size)
+    if row is None:
+        return None
+    x, y = prediction.grid.coords[row].tolist()
+    return f"patch {row} at ({x}, {y}) lies outside its {size[0]} x {size[1]} px"
 
 
 def find_prediction(

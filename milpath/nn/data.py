@@ -89,8 +89,10 @@ class BagSequence(keras.utils.PyDataset):
         instances = np.empty((len(sampled), self.width, *sampled[0].shape[1:]), sampled[0].dtype)
         mask = np.zeros((len(sampled), self.width), np.bool_)
         for place, bag in enumerate(sampled):
+            instances[place, : len(bag)] = bag
             # padded with patches of the bag itself, because batch normalisation sees the padding
-            instances[place] = bag[np.arange(self.width) % len(bag)]
+            more = np.arange(len(bag), self.width)
+            instances[place, len(bag) :] = bag[more % len(bag)]
             mask[place, : len(bag)] = True
         labels = np.array([self.bags[place].label for place in chosen])
         inputs, weight = {"instances": instances, "mask": mask}, self.class_weight[labels]

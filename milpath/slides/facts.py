@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 MppSource = Literal["slide", "ome-xml", "tiff-tag", "cohort", "option", "features"]
-"""Where µm per pixel come from: the file (where it contradicts itself, which part of it), or the
-user."""
+"""Where µm per pixel come from: the file (where it contradicts itself, which part of it), the user,
+or the file of the slide's features."""
+
+_UNKNOWN_PX = 1  # width and height of a slide of unknown size
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,12 @@ class SlideFacts:
     ----------
     slide_id : the slide's name in every result
     vendor : manufacturer of the scanner
-    width_l0, height_l0 : size of level 0, pixels
+    width_l0, height_l0 : size of level 0, pixels; 1 x 1 if it is not known
     mpp_x, mpp_y : µm per pixel at level 0
     mpp_source : where `mpp` comes from
     objective : magnification; None if the file does not say
-    quickhash : OpenSlide's hash of the slide's metadata and its smallest level
+    quickhash : OpenSlide's hash of the slide's metadata and its smallest level; empty if the
+        slide was not opened
     content_hash : hash of its size in bytes and of a sample of level 0; None in files of earlier
         versions
     bounds_x_l0, bounds_y_l0 : corner of the scanned area, where QuPath begins to count; None in
@@ -51,11 +54,35 @@ class SlideFacts:
 
     @property
     def identified(self) -> bool:
-        """Whether it is known which slide it is; not from files of features that do not say it."""
+        """Whether the slide was opened, so that its contents are known to be those of a file."""
         return bool(self.quickhash)
+
+    @property
+    def known_size(self) -> tuple[int, int] | None:
+        """(width, height) of level 0, pixels; None if it is not known."""
+        if max(self.width_l0, self.height_l0) <= _UNKNOWN_PX:
+            return None
+        return self.width_l0, self.height_l0
 
 
 def unknown_slide(slide_id: str, size_l0: tuple[int, int] | None, mpp: float) -> SlideFacts:
-    """Return the record of a slide that only files of features tell of."""
-    width, height = size_l0 or (1, 1)
-    return SlideFacts(slide_id, "unknown", width, height, mpp, mpp, "features", None, "")
+    """Return the record of a slide that was not opened, from what the file of its features says.
+
+    Parameters
+    ----------
+    slide_id : its name
+    size_l0 : (width, height) of level 0, pixels; None if the file does not say
+    mpp : µm per pixel at level 0
+    """
+    width, height = size_l0 or (_UNKNOWN_PX, _UNKNOWN_PX)
+    return SlideFacts(
+        slide_id=slide_id,
+        vendor="unknown",
+        width_l0=width,
+        height_l0=height,
+        mpp_x=mpp,
+        mpp_y=mpp,
+        mpp_source="features",
+        objective=None,
+        quickhash="",
+    )

@@ -187,6 +187,11 @@ class Slide(Closing):
         return hashlib.sha256(facts + head).hexdigest()
 
     @property
+    def known_size(self) -> tuple[int, int]:
+        """(width, height) of level 0, pixels; a record's may be unknown, see `SlideFacts`."""
+        return self.dimensions
+
+    @property
     def content_hash(self) -> str:
         """Hash of the slide's size in bytes and of a sample of its level 0.
 

@@ -20,6 +20,7 @@ from milpath.store.integrity import ChecksumError
 
 _COPY_BYTES = 1 << 20
 _MAX_GAP_BYTES = 1 << 16  # between two rows: reading these is as fast as to begin elsewhere
+_DENSE = 0.5  # share of a range of rows from which on all of it is worth to be read ahead
 _BLOCK_BYTES = 1 << 20  # that rows are selected from
 
 
@@ -191,6 +192,9 @@ class StoredH5(ABC, Generic[_D]):
     def _fill(self, dataset: _D, low: int, values: NDArray[Any]) -> None:
         """Fill a contiguous array with the rows from `low` on."""
 
+    def _announce(self, dataset: _D, low: int, high: int) -> None:
+        """Let the system begin to read rows that are read soon."""
+
     def _dataset(self, name: str) -> _D:
         dataset = self._datasets.get(name)
         if dataset is None:
@@ -219,7 +223,11 @@ class StoredH5(ABC, Generic[_D]):
         block = np.empty((length, *dataset.shape[1:]), dataset.dtype)
         apart = (np.diff(unique) > near) | (np.diff(unique // max(1, length)) > 0)
         starts = [0, *(np.flatnonzero(apart) + 1).tolist()]
-        for start, end in pairwise([*starts, len(unique)]) if values.nbytes else ():
+        spans = [*pairwise([*starts, len(unique)])] if values.nbytes else []
+        read = sum(int(unique[end - 1] - unique[start]) + 1 for start, end in spans)
+        if spans and read > (unique[-1] - unique[0]) * _DENSE:
+            self._announce(dataset, int(unique[0]), int(unique[-1]) + 1)
+        for start, end in spans:
             low, high = int(unique[start]), int(unique[end - 1]) + 1
             self._fill(dataset, low, block[: high - low])
             values[start:end] = block[unique[start:end] - low]

@@ -30,7 +30,14 @@ from numpy.typing import NDArray
 
 from milpath.errors import StoredFileError
 from milpath.store.datasets import StoredH5, find_pieces
-from milpath.store.integrity import CheckedPages, ChecksumError, Footer, has_footer, read_footer
+from milpath.store.integrity import (
+    CheckedPages,
+    ChecksumError,
+    Footer,
+    announce_read,
+    has_footer,
+    read_footer,
+)
 from milpath.store.probe import ANSWER_BYTES, cpu_seconds, identify
 
 _WAITING = 20  # times the processor time that a description may take: disks can be slow
@@ -404,6 +411,11 @@ class ForeignH5(StoredH5[ForeignDataset]):
             values.byteswap(inplace=True)
         if values.dtype.kind == "b":
             np.not_equal(target, 0, out=target.view(np.bool_))
+
+    def _announce(self, dataset: ForeignDataset, low: int, high: int) -> None:
+        length = (high - low) * dataset.row_bytes if dataset.extents else 0
+        for place, _, part in find_pieces(dataset, low * dataset.row_bytes, length):
+            announce_read(self._file, place, part)
 
     def _read_into(self, place: int, target: memoryview) -> None:
         with self._lock:

@@ -20,6 +20,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -250,6 +251,13 @@ def _missing_footer(file: IO[bytes], size: int) -> ChecksumError:
     return MissingFooterError("no integrity footer")
 
 
+def announce_read(file: IO[bytes], start: int, length: int) -> None:
+    """Let the system begin to read bytes that are read soon, while others are still checked."""
+    if length > _READ_BYTES and hasattr(os, "posix_fadvise"):
+        with suppress(OSError):
+            os.posix_fadvise(file.fileno(), start, length, os.POSIX_FADV_WILLNEED)
+
+
 class CheckedPages:
     """The HDF5 part of a file, returned only where the checksums of its pages match.
 
@@ -273,6 +281,7 @@ class CheckedPages:
         """
         end = start + len(target)
         at = start
+        announce_read(self._file, start, len(target))
         while at < end:
             low = at // PAGE * PAGE
             whole = low if low < at else end // PAGE * PAGE  # end of the whole pages from here on

@@ -65,10 +65,21 @@ def _write_bag(folder: Path) -> None:
         made.attrs["milpath_kind"] = "bag"
 
 
-def _write_below(folder: Path) -> None:
-    (folder / "run").mkdir()
-    (folder / "empty").mkdir()
-    write.write_npz(folder / "run", "a", draw_features())
+def _write_below(folder: Path, name: str = "run") -> None:
+    (folder / "20x" / name).mkdir(parents=True)
+    (folder / "empty").mkdir(exist_ok=True)
+    write.write_npz(folder / "20x" / name, "a", draw_features())
+
+
+def _write_two_below(folder: Path) -> None:
+    _write_below(folder)
+    _write_below(folder, "two")
+
+
+def test_the_only_folder_with_features_below_a_folder_is_meant(tmp_path: Path) -> None:
+    _write_below(tmp_path)
+    found = detect_features(tmp_path)
+    assert (found.folder, list(found.files)) == (tmp_path / "20x" / "run", ["a"])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +90,7 @@ def _write_below(folder: Path) -> None:
         (_write_unknown_h5, r"1 .h5 file \(a.h5 has q\)"),
         (_write_damaged_h5, r"1 .h5 file \(a.h5: .*expected an HDF5 file"),
         (_write_bag, "a.h5 is a bag of milpath"),
-        (_write_below, "give one of them: run;"),
+        (_write_two_below, "holds 2 folders with features, give one of them: 20x/run or 20x/two"),
     ],
 )
 def test_a_folder_of_no_layout_is_refused_with_what_it_holds(
@@ -110,7 +121,24 @@ def test_a_folder_that_cannot_be_listed_is_refused(
         detect_features(tmp_path)
 
 
-def test_one_hdf5_file_of_a_large_folder_is_opened_once(
+def test_a_folder_of_two_kinds_of_hdf5_files_is_refused(tmp_path: Path) -> None:
+    for name, features in (("a", "feats"), ("b", "features")):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as made:
+            made[features], made["coords"] = np.zeros((3, 2), np.float32), np.zeros((3, 2))
+    with pytest.raises(UsageError, match=r"a.h5 has coords, feats; b.h5 has coords, features"):
+        detect_features(tmp_path)
+    (tmp_path / "b.h5").write_bytes(b"torn")
+    assert detect_features(tmp_path).layout.name == "stamp"
+
+
+def test_patches_without_features_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as made:
+        made["coords"] = np.zeros((3, 2), np.int64)
+    with pytest.raises(UsageError, match=r"a\.h5 says where patches lie, and holds no features"):
+        detect_features(tmp_path)
+
+
+def test_two_hdf5_files_of_a_large_folder_are_opened_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
@@ -123,4 +151,4 @@ def test_one_hdf5_file_of_a_large_folder_is_opened_once(
             made["q"] = at
     with pytest.raises(UsageError, match=r"50 .h5 files"):
         detect_features(tmp_path)
-    assert opened == [tmp_path / "0.h5"]
+    assert opened == [tmp_path / "0.h5", tmp_path / "9.h5"]

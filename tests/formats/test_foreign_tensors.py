@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +23,19 @@ from tests.support.foreign_tensors import Drawn, draw_features, tensor, write_to
 
 @dataclass(frozen=True)
 class Case:
-    """A layout, how its files are written, and which facts the files state themselves."""
+    """A layout, and how its files are written."""
 
     layout: Layout
     write: Callable[[Path, str, Drawn], Path]
-    stated: frozenset[str] = frozenset()
 
 
 CASES = {
-    "slideflow": Case(
-        SlideflowLayout(), write.write_slideflow, frozenset({"encoder", "patch_px", "mpp"})
-    ),
-    "clam-pt": Case(
-        ClamTensorLayout(), write.write_clam_pt, frozenset({"patch_px", "patch_size_l0"})
-    ),
+    "slideflow": Case(SlideflowLayout(), write.write_slideflow),
+    "clam-pt": Case(ClamTensorLayout(), write.write_clam_pt),
     "torch": Case(TorchLayout(), write.write_plain_torch),
     "npz": Case(NumpyLayout(), write.write_npz),
     "npy": Case(NumpyLayout(), write.write_npy),
-    "torchmil": Case(TorchmilLayout(), write.write_torchmil, frozenset({"encoder"})),
+    "torchmil": Case(TorchmilLayout(), write.write_torchmil),
     "torchmil h5": Case(TorchmilLayout(), write.write_torchmil_h5),
 }
 HINTS = FeatureHints(encoder="net", mpp=0.5, patch_px=256, slide_mpp=0.25)
@@ -49,53 +44,6 @@ HINTS = FeatureHints(encoder="net", mpp=0.5, patch_px=256, slide_mpp=0.25)
 def read(case: Case, folder: Path, hints: FeatureHints = HINTS) -> SlideFeatures:
     (path,) = case.layout.find(folder).values()
     return case.layout.open(path, hints)
-
-
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("count", [0, 1, 7])
-def test_what_is_written_is_read_in_its_order(
-    tmp_path: Path, name: str, dtype: str, count: int
-) -> None:
-    case, drawn = CASES[name], draw_features(count, dtype=dtype)
-    case.write(tmp_path, "S-1.a", drawn)
-    made = read(case, tmp_path)
-    assert made.slide_id == "S-1.a"
-    assert made.features.dtype == dtype
-    np.testing.assert_array_equal(made.features, drawn.features)
-    assert made.coords_l0 is not None
-    assert made.coords_l0.dtype == np.int64
-    np.testing.assert_array_equal(made.coords_l0, drawn.coords)
-    assert made.patch_size_l0 == 512
-    facts = made.facts
-    assert (facts.dim, facts.encoder, facts.patch_px, facts.mpp) == (4, "net", 256, 0.5)
-    assert facts.layout == case.layout.name
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_a_fact_that_the_files_do_not_state_is_none_without_the_user(
-    tmp_path: Path, name: str
-) -> None:
-    case = CASES[name]
-    case.write(tmp_path, "a", draw_features())
-    made = read(case, tmp_path, FeatureHints())
-    found = {
-        "encoder": made.facts.encoder,
-        "patch_px": made.facts.patch_px,
-        "mpp": made.facts.mpp,
-        "patch_size_l0": made.patch_size_l0,
-    }
-    assert {fact for fact, value in found.items() if value is not None} == case.stated
-
-
-@pytest.mark.parametrize("name", ["slideflow", "torchmil", "torchmil h5"])
-def test_a_user_who_contradicts_the_files_is_told(tmp_path: Path, name: str) -> None:
-    case = CASES[name]
-    case.write(tmp_path, "a", draw_features())
-    wrong = {"encoder": "other", "patch_px": 224, "mpp": 1.0}
-    for fact in case.stated:
-        with pytest.raises(StoredFileError, match="was given; leave that option out"):
-            read(case, tmp_path, replace(HINTS, **{fact: wrong[fact]}))
 
 
 @pytest.mark.parametrize("name", CASES)

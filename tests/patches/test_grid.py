@@ -18,7 +18,14 @@ from support.drawing import noise, write_levels
 
 from milpath.errors import ResolutionError, UnsupportedSlideError
 from milpath.params import GridParams
-from milpath.patches.grid import PatchGrid, box_mean, plan_grid, tissue_fraction
+from milpath.patches.grid import (
+    PatchGrid,
+    box_mean,
+    free_grid,
+    plan_grid,
+    tissue_fraction,
+    unplaced_grid,
+)
 from milpath.slides.lattice import Lattice
 from milpath.slides.slide import Slide
 from milpath.slides.tissue import TissueMask
@@ -161,6 +168,66 @@ def test_a_selection_keeps_the_lattice() -> None:
     assert some.lattice == grid.lattice
     assert isinstance(some, PatchGrid)
     assert len(some) == 2
+
+
+# -- patches that another tool placed --------------------------------------------------------------
+
+points = st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900)), min_size=1, max_size=12)
+
+
+@given(points, st.integers(1, 400), st.integers(1, 90))
+def test_a_free_grid_keeps_the_coordinates_and_its_lattice_holds_them_if_it_says_so(
+    where: list[tuple[int, int]], side: int, step: int
+) -> None:
+    coords = np.array(where, np.int64) // step * step + 7
+    grid = free_grid(coords, 224, side, 0.5)
+    assert np.array_equal(grid.coords, coords)
+    assert grid.origin_l0 == tuple(coords.min(axis=0).tolist())
+    assert side / 16 <= grid.stride_l0 <= side
+    on_lattice = not ((coords - grid.origin_l0) % grid.stride_l0).any()
+    assert on_lattice or grid.places == "free"
+    if side / 16 <= step <= side:
+        assert grid.places == "grid"
+
+
+@pytest.mark.parametrize(
+    ("coords", "places", "stride"),
+    [
+        ([[5, 9], [261, 9], [5, 521]], "grid", 256),  # side by side
+        ([[5, 9], [133, 9], [5, 265]], "grid", 128),  # overlapping
+        ([[0, 0], [16, 0]], "grid", 16),  # a 16th of a patch
+        ([[0, 0], [15, 0]], "free", 16),  # finer
+        ([[0, 0], [1024, 0]], "grid", 256),  # with gaps of whole patches
+        ([[0, 0], [300, 0]], "grid", 150),  # with other gaps
+        ([[0, 0], [1021, 0]], "free", 16),  # 1021 has no divisors
+        ([[0, 0], [256, 0], [0, 257]], "free", 16),
+        ([[7, 3]], "grid", 256),
+        ([[7, 3], [7, 3]], "grid", 256),
+        (np.empty((0, 2), int), "grid", 256),
+        ([[0, 0], [199_999, 150_001]], "free", 176),  # else 10⁸ cells for two patches
+        ([[0, 0], [16, 16], [200_000, 160_000]], "free", 176),  # and so on a fine lattice
+        ([[0, 0], [1_000_003, 1_000_001]], "free", 1040),  # a cell holds whole patches
+    ],
+)
+def test_patches_on_one_lattice_have_its_step_and_others_a_16th_of_a_patch(
+    coords: object, places: str, stride: int
+) -> None:
+    grid = free_grid(np.array(coords), 224, 256, 0.5, 2)
+    assert (grid.places, grid.stride_l0, grid.level) == (places, stride, 2)
+
+
+@pytest.mark.parametrize(
+    "coords", [np.array([[-1, 0]]), np.array([[0.5, 0]]), np.array([1, 2]), np.zeros((2, 3), int)]
+)
+def test_coordinates_that_cannot_be_raise(coords: NDArray[np.int64]) -> None:
+    with pytest.raises(ValueError, match="coordinate"):
+        free_grid(coords, 224, 256, 0.5)
+
+
+def test_patches_without_places_are_counted_and_have_their_size() -> None:
+    grid = unplaced_grid(5, 224, 0.5)
+    assert (len(grid), grid.places, grid.patch_px, grid.patch_mpp) == (5, "unknown", 224, 0.5)
+    assert not grid.coords.any()
 
 
 # -- examples and faults ---------------------------------------------------------------------------

@@ -182,6 +182,12 @@ def draw_features(count: int = 7, dim: int = 4, dtype: str = "float32", seed: in
     return Drawn(rng.normal(size=(count, dim)).astype(dtype), coords)
 
 
+def as_int32(coords: NDArray[Any]) -> NDArray[Any]:
+    """Return whole numbers as int32 if they fit, else as they are."""
+    small = coords.astype(np.int32)
+    return small if np.array_equal(small, coords) else coords
+
+
 def write_slideflow(folder: Path, slide_id: str, drawn: Drawn) -> Path:
     """Write a bag as slideflow's `DatasetFeatures.to_torch` does."""
     path = write_torch(folder / f"{slide_id}.pt", tensor(drawn.features))
@@ -189,7 +195,7 @@ def write_slideflow(folder: Path, slide_id: str, drawn: Drawn) -> Path:
     config = {
         "extractor": {"class": f"slideflow.model.extractors.x.{drawn.encoder}", "kwargs": {}},
         "normalizer": None,
-        "num_features": drawn.features.shape[1],
+        "num_features": drawn.features.shape[-1],
         "tile_px": drawn.patch_px,
         "tile_um": drawn.patch_px * drawn.mpp,
     }
@@ -202,8 +208,9 @@ def write_clam_pt(folder: Path, slide_id: str, drawn: Drawn) -> Path:
     for name in ("pt_files", "h5_files", "patches"):
         (folder / name).mkdir(exist_ok=True)
     with h5py.File(folder / "h5_files" / f"{slide_id}.h5", "w") as h5:
-        h5.create_dataset("features", data=drawn.features, maxshape=(None, drawn.features.shape[1]))
-        h5.create_dataset("coords", data=drawn.coords.astype(np.int32), maxshape=(None, 2))
+        growing = (None, *drawn.features.shape[1:])
+        h5.create_dataset("features", data=drawn.features, maxshape=growing)
+        h5.create_dataset("coords", data=as_int32(drawn.coords), maxshape=(None, 2))
     with h5py.File(folder / "patches" / f"{slide_id}.h5", "w") as h5:
         coords = h5.create_dataset("coords", data=drawn.coords, maxshape=(None, 2))
         scale = drawn.patch_size_l0 / drawn.patch_px

@@ -18,7 +18,7 @@ from milpath.formats.foreign.arrays import as_coords, as_rows
 from milpath.formats.foreign.folders import find_files
 from milpath.store.foreign import ForeignH5, open_foreign_h5
 
-_TRIED = 3  # files of a folder, of which one may be damaged
+_TRIED = 3  # files from either end of a folder, until one can be read
 
 
 class StoredRows:
@@ -137,33 +137,45 @@ class H5Sample:
     problem: str | None = None
 
 
-def find_h5(folder: Path, fits: Callable[[H5Sample], bool]) -> dict[str, Path]:
-    """Return the `.h5` file of each slide by its id; empty unless a sample of them fits.
+def find_h5(
+    folder: Path, fits: Callable[[H5Sample], bool], *, of_milpath: bool = False
+) -> dict[str, Path]:
+    """Return the `.h5` file of each slide by its id; empty unless samples of them fit.
 
-    Files of milpath are of none of these layouts.
+    Parameters
+    ----------
+    folder : where they are
+    fits : whether a file is of the layout
+    of_milpath : ask it also of files of milpath, which are of no other layout
     """
-    sample = describe_sample(folder)
-    if sample is None or sample.problem is not None or "milpath_kind" in sample.attrs:
-        return {}
-    return find_files(folder, ".h5") if fits(sample) else {}
+    samples = [each for each in describe_samples(folder) if each.problem is None]
+    own = bool(samples) and all(of_milpath or "milpath_kind" not in each.attrs for each in samples)
+    return find_files(folder, ".h5") if own and all(map(fits, samples)) else {}
 
 
-def describe_sample(folder: Path) -> H5Sample | None:
-    """Describe the first `.h5` file of a folder, or the next one if it cannot be read.
+def describe_samples(folder: Path) -> list[H5Sample]:
+    """Describe a file from either end of the `.h5` files of a folder, sorted by name.
 
-    None without `.h5` files.
+    One that cannot be read is described only if the next ones cannot be read either. Empty without
+    `.h5` files.
     """
-    sample = None
-    for path in list(find_files(folder, ".h5").values())[:_TRIED]:
+    paths = list(find_files(folder, ".h5").values())
+    ends = (paths[:_TRIED], paths[::-1][:_TRIED])
+    samples = [_describe_first(end) for end in ends if end]
+    return samples[:1] if len({each.path for each in samples}) == 1 else samples
+
+
+def _describe_first(paths: list[Path]) -> H5Sample:
+    samples = []
+    for path in paths:
         stat = path.stat()
-        found = _describe(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
-        if found.problem is None:
-            return found
-        sample = sample or found
-    return sample
+        samples.append(_describe(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns)))
+        if samples[-1].problem is None:
+            return samples[-1]
+    return samples[0]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _describe(path: Path, _identity: tuple[int, ...]) -> H5Sample:
     """Describe a file once for all layouts."""
     try:

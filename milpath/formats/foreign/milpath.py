@@ -7,8 +7,7 @@ from pathlib import Path
 
 from milpath.formats.bag import read_header
 from milpath.formats.features import read_encoder
-from milpath.formats.foreign.folders import find_files
-from milpath.formats.foreign.h5 import StoredRows, describe_sample, enter_h5
+from milpath.formats.foreign.h5 import H5Sample, StoredRows, enter_h5, find_h5
 from milpath.formats.foreign.values import (
     FeatureFacts,
     FeatureHints,
@@ -26,9 +25,7 @@ class MilpathLayout:
 
     def find(self, folder: Path) -> dict[str, Path]:
         """Return the file of each slide by its id; empty if the folder is not of milpath."""
-        sample = describe_sample(folder)
-        made = sample is not None and sample.attrs.get("milpath_kind") == "features"
-        return find_files(folder, ".h5") if made else {}
+        return find_h5(folder, _is_features, of_milpath=True)
 
     def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
         """Open one slide's features; raises `StoredFileError`."""
@@ -64,3 +61,7 @@ class MilpathLayout:
                 verified=h5.verified,
                 files=files.pop_all(),
             )
+
+
+def _is_features(sample: H5Sample) -> bool:
+    return bool(sample.attrs.get("milpath_kind") == "features")

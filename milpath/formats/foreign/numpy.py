@@ -43,7 +43,7 @@ class NumpyLayout:
         archives = {
             slide_id: path
             for slide_id, path in find_files(folder, ".npz").items()
-            if not slide_id.endswith(".index")
+            if not slide_id.endswith((".index", *_COORD_ENDS))
         }
         for slide_id in arrays.keys() & archives.keys():
             raise StoredFileError(

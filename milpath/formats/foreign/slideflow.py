@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from milpath.errors import StoredFileError
 from milpath.formats.foreign.arrays import as_coords, pick_features
 from milpath.formats.foreign.folders import find_files
+from milpath.formats.foreign.jsonfile import read_json
 from milpath.formats.foreign.values import (
     FeatureFacts,
     FeatureHints,
@@ -24,7 +24,6 @@ from milpath.store.torchfile import read_torch
 
 _CONFIG = "bags_config.json"
 _INDEX = ".index.npz"
-_MAX_CONFIG_BYTES = 1 << 20
 
 
 class SlideflowLayout:
@@ -44,7 +43,7 @@ class SlideflowLayout:
 
     def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
         """Open one slide's features; raises `StoredFileError`."""
-        config = _read_config(path.with_name(_CONFIG))
+        config = read_json(path.with_name(_CONFIG), "slideflow")
         features = pick_features(path, read_torch(path).tensors)
         slide_id = path.name.removesuffix(".pt")
         patch_px = settle(path, "patch size", _get_count(config, "tile_px"), hints.patch_px)
@@ -70,23 +69,6 @@ def _read_centres(path: Path, count: int) -> NDArray[np.int64] | None:
     if "arr_0" not in arrays:
         raise StoredFileError(f"{path.name}: holds no 'arr_0'; expected the index of a bag")
     return as_coords(path, arrays["arr_0"], count)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """Return what slideflow says of all bags of a folder; empty without the file."""
-    if not path.is_file():
-        return {}
-    try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise ValueError
-        config = json.loads(path.read_text("utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError
-    except (OSError, ValueError, RecursionError):
-        raise StoredFileError(
-            f"{path.name}: cannot be read as JSON; expected what slideflow wrote, or no such file"
-        ) from None
-    return config
 
 
 def _get_encoder(config: dict[str, Any]) -> str | None:

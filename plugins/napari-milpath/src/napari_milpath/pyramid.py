@@ -162,7 +162,7 @@ class Pyramid:
     Attributes
     ----------
     levels : napari's multiscale data
-    quickhash, content_hash : identify the slide
+    quickhash, content_hash, slide_id, known_size : tell the slide from others
     reads : number of tiles read or computed so far, per level
     damaged : number of tiles that are hatched, because they are unreadable in part or as a whole
     """
@@ -170,6 +170,7 @@ class Pyramid:
     def __init__(self, slide: Slide, cache_bytes: int = CACHE_BYTES) -> None:
         self.slide = slide
         self.quickhash, self.content_hash = slide.quickhash, slide.content_hash
+        self.slide_id, self.known_size = slide.slide_id, slide.known_size
         self.cache = TileCache(cache_bytes)
         self.damaged = 0
         self._file_when_hatched: FileState = None
