@@ -176,7 +176,7 @@ def test_features_of_two_encoders_are_refused_with_their_folders(
 ) -> None:
     for name in ("net", "other"):
         write_stamp(tmp_path / name, "one", drawn)
-    with pytest.raises(UsageError, match=r"of one twice, in net/one\.h5 and other/one\.h5"):
+    with pytest.raises(UsageError, match=r"of one twice, in net/one\.h5 and in other/one\.h5"):
         detect_features(tmp_path)
 
 

@@ -48,7 +48,9 @@ def find_nested(folder: Path, find: Callable[[Path], dict[str, Path]]) -> dict[s
         for name, path in find_files(place, ".h5").items():
             other = found.setdefault(name, path)
             if other != path:
-                both = " and ".join(each.relative_to(folder).as_posix() for each in (other, path))
+                both = " and in ".join(
+                    each.relative_to(folder).as_posix() for each in (other, path)
+                )
                 raise StoredFileError(
                     f"{folder}: holds features of {name} twice, in {both}; expected them once, so "
                     "give one of their folders"
