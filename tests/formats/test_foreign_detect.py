@@ -120,6 +120,13 @@ def test_a_folder_of_two_kinds_of_hdf5_files_is_refused(tmp_path: Path) -> None:
     assert detect_features(tmp_path).layout.name == "stamp"
 
 
+def test_names_with_control_characters_are_printed_without_them(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a\n.h5", "w") as made:
+        made["two\nlines\x1b"] = 1
+    with pytest.raises(UsageError, match=r"a\\n.h5 has two\\nlines\\x1b\)"):
+        detect_features(tmp_path)
+
+
 def test_patches_without_features_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as made:
         made["coords"] = np.zeros((3, 2), np.int64)
