@@ -22,6 +22,7 @@ from milpath.figures.colormap import ColourScale, colour_scale
 from milpath.figures.heatmap import Heatmap, PatchScores, score_patches
 from milpath.figures.score import Scale
 from milpath.formats.prediction import Prediction
+from milpath.patches.grid import require_places
 from milpath.slides.facts import SlideFacts
 from milpath.slides.frame import Frame, Point, frame_record
 from milpath.store import fingerprint, publish, publish_csv
@@ -105,8 +106,10 @@ def write_geojson(
 
     Raises
     ------
-    UsageError : no tissue, so no patches; or the corner is needed, and not known
+    UsageError : no tissue, so no patches; their places are not known; or the corner is needed, and
+        not known
     """
+    require_places(prediction.grid, prediction.slide.slide_id)
     origin = _find_origin(prediction, frame, corner)
     record = json.dumps(frame_record(frame, origin))
     with publish(path) as file:
@@ -118,12 +121,15 @@ def write_geojson(
 
 
 def _find_origin(prediction: Prediction, frame: Frame, corner: Point | None) -> Point:
-    corner = prediction.slide.corner if corner is None else corner
+    slide = prediction.slide
+    corner = slide.corner if corner is None else corner
     if corner is None and frame is Frame.qupath:
+        why = "is of an earlier version of milpath and does not record"
+        unknown = "was made from features alone, which do not tell"
         raise UsageError(
-            f"{prediction.slide.slide_id}: its prediction is of an earlier version of milpath and "
-            "does not record where QuPath begins to count; give the slide with --slide, classify "
-            "it again, or give --frame canvas"
+            f"{slide.slide_id}: its prediction {why if slide.identified else unknown} where QuPath "
+            "begins to count; give the slide with --slide, classify it again"
+            f"{'' if slide.identified else ' with --slides'}, or give --frame canvas"
         )
     return frame.origin(corner or (0, 0))
 
@@ -170,7 +176,7 @@ def write_patches(
 ) -> None:
     """Write patches as a CSV table: number, position in pixels and mm, and all scores.
 
-    The cell of a score that is NaN is empty.
+    The cell of a score that is NaN is empty, and that of an unknown position and size.
 
     Parameters
     ----------
@@ -186,21 +192,26 @@ def write_patches(
     """
     measured = measure_patches(prediction) if measures is None else measures
     chosen = np.arange(len(prediction.grid)) if rows is None else rows
-    coords = prediction.grid.coords[chosen]
-    side = prediction.grid.patch_size_l0
-    mpp = np.array([prediction.slide.mpp_x, prediction.slide.mpp_y])
-    centres = (coords + side / 2) * mpp / 1000
     columns = [
         chosen.tolist(),
-        *coords.T.tolist(),
-        [side] * len(chosen),
-        *([f"{value:.6f}" for value in axis] for axis in centres.T),
+        *_list_positions(prediction, chosen),
         *([_format(value) for value in values[chosen].tolist()] for values in measured.values()),
         *(remarks or {}).values(),
     ]
     header = ["patch", "x_l0", "y_l0", "size_l0", "centre_x_mm", "centre_y_mm"]
     names = [name.replace(" ", "_", 1) for name in measured]
     publish_csv(path, [*header, *names, *(remarks or {})], zip(*columns, strict=True))
+
+
+def _list_positions(prediction: Prediction, rows: Rows) -> list[list[Any]]:
+    """List x, y and side in pixels and x and y of the centre in mm, one column each."""
+    grid, slide = prediction.grid, prediction.slide
+    if grid.places == "unknown":
+        return [[""] * len(rows)] * 5
+    coords = grid.coords[rows]
+    centres = (coords + grid.patch_size_l0 / 2) * (slide.mpp_x, slide.mpp_y) / 1000
+    in_mm = [[f"{value:.6f}" for value in axis] for axis in centres.T]
+    return [*coords.T.tolist(), [grid.patch_size_l0] * len(rows), *in_mm]
 
 
 def _format(value: float) -> str:
@@ -269,7 +280,8 @@ def _ome_metadata(
         f"Position{axis}": [heatmap.lattice.origin_l0[index] * mpp]
         for index, (axis, mpp) in enumerate((("X", slide.mpp_x), ("Y", slide.mpp_y)))
     }
-    digits = fingerprint(slide.quickhash, heatmap.label, heatmap.values.tobytes().hex(), coloured)
+    known = slide.quickhash or slide.slide_id
+    digits = fingerprint(known, heatmap.label, heatmap.values.tobytes().hex(), coloured)
     return {
         "UUID": f"urn:uuid:{UUID(digits)}",  # the default depends on the machine and the time
         "axes": "YXS" if coloured else "YX",

@@ -193,12 +193,9 @@ def race(stage: Stage, command: str, out: Path, races: int, rng: random.Random) 
         locks = number % 2 == 0
         count["without_locks"] += not locks
         stage.start(command, out)
-        if command == "embed":
-            for path in out.glob("*.h5"):
-                if path.stem != slide:
-                    path.unlink()
         words = stage.words(command, out)
-        words[1] = stage.slides / f"{slide}.tif" if command != "embed" else out
+        one = stage.slides / f"{slide}.tif"
+        words[1] = stage.only(slide) if command == "embed" else one
         gate, opener = os.pipe()
         pair = [begin(words, partial(wait_at, gate, opener, locks)) for _ in range(2)]
         os.close(gate)

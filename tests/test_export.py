@@ -26,6 +26,9 @@ from milpath.export import (
 from milpath.figures.heatmap import PatchScores, render_heatmap, score_patches
 from milpath.figures.score import Scale
 from milpath.formats.prediction import Prediction
+from milpath.patches.grid import free_grid, unplaced_grid
+from milpath.slides.facts import unknown_slide
+from milpath.slides.frame import Frame
 from milpath.slides.slide import Slide
 
 
@@ -191,3 +194,70 @@ def test_tables_and_tiles_take_scores_and_remarks_from_outside(tmp_path: Path) -
     tiles = json.loads((tmp_path / "p.geojson").read_text(encoding="utf-8"))["features"]
     assert [each["properties"]["measurements"] for each in tiles] == [{"difference": 0.5}, {}]
     assert [each["properties"]["color"] for each in tiles] == [[1, 2, 3], [4, 5, 6]]
+
+
+# -- patches that another tool placed, and slides that were not opened --------------------------
+
+LOOSE = replace(
+    predict(5),
+    slide=unknown_slide("süd-7", (4000, 3000), 0.25),
+    grid=free_grid(np.array([[0, 0], [30, 7], [31, 7], [900, 7], [30, 7]]), 16, 64, 1.0),
+)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_free_patches_are_squares_where_they_are_in_every_format(tmp_path: Path) -> None:
+    write_geojson(tmp_path / "p.geojson", LOOSE, frame=Frame.canvas)
+    tiles = json.loads((tmp_path / "p.geojson").read_text(encoding="utf-8"))["features"]
+    for (x, y), tile in zip(LOOSE.grid.coords.tolist(), tiles, strict=True):
+        ring = np.array(tile["geometry"]["coordinates"][0])
+        assert [*ring.min(axis=0), *ring.max(axis=0)] == [x, y, x + 64, y + 64]
+
+    write_patches(tmp_path / "p.csv", LOOSE)
+    rows = read_rows(tmp_path / "p.csv")
+    assert [[int(row["x_l0"]), int(row["y_l0"])] for row in rows] == LOOSE.grid.coords.tolist()
+    assert {row["size_l0"] for row in rows} == {"64"}
+    assert float(rows[3]["centre_x_mm"]) == pytest.approx((900 + 32) * 0.25 / 1000)
+
+    heatmap = render_heatmap(LOOSE)
+    write_ome_tiff(tmp_path / "p.ome.tif", heatmap, LOOSE.slide)
+    with tifffile.TiffFile(tmp_path / "p.ome.tif") as tiff:
+        shown = np.isfinite(tiff.asarray())
+        assert 'PhysicalSizeX="1.0"' in (tiff.ome_metadata or "")  # a cell of 4 px of 0.25 µm
+    assert shown.shape == heatmap.values.shape == (18, 241)
+    assert not shown[:, 24:224].any()
+
+
+def test_qupath_counts_from_bounds_that_features_alone_do_not_tell(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"features alone.* --slide, .* --slides, or give --frame"):
+        write_geojson(tmp_path / "p.geojson", LOOSE)
+    assert not any(tmp_path.iterdir())
+    write_geojson(tmp_path / "p.geojson", LOOSE, corner=(10, 5))
+    (first, *_) = json.loads((tmp_path / "p.geojson").read_text(encoding="utf-8"))["features"]
+    assert first["geometry"]["coordinates"][0][0] == [-10, -5]
+
+
+def test_patches_without_coordinates_are_a_table_of_scores_and_no_picture(tmp_path: Path) -> None:
+    unplaced = replace(LOOSE, grid=unplaced_grid(5, 16, 1.0))
+    with pytest.raises(UsageError, match="süd-7: the files of its features hold no coordinates"):
+        write_geojson(tmp_path / "p.geojson", unplaced, frame=Frame.canvas)
+    write_patches(tmp_path / "p.csv", unplaced)
+    rows = read_rows(tmp_path / "p.csv")
+    assert [row["patch"] for row in rows] == list("01234")
+    places = ("x_l0", "y_l0", "size_l0", "centre_x_mm", "centre_y_mm")
+    assert {row[name] for row in rows for name in places} == {""}
+    assert float(rows[2]["attention"]) == pytest.approx(unplaced.attention[2])
+
+
+def test_images_of_two_slides_that_were_not_opened_have_different_ids(tmp_path: Path) -> None:
+    heatmap = render_heatmap(LOOSE)
+    found = set()
+    for name in ("a", "b"):
+        write_ome_tiff(tmp_path / f"{name}.ome.tif", heatmap, replace(LOOSE.slide, slide_id=name))
+        with tifffile.TiffFile(tmp_path / f"{name}.ome.tif") as tiff:
+            found.add(ET.fromstring(tiff.ome_metadata or "").attrib["UUID"])
+    assert len(found) == 2

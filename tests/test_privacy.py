@@ -179,6 +179,7 @@ def list_commands(folder: Path, cohort: Path, slide: Path) -> list[list[str | Pa
         slide.with_name(f"{canary('File')} 1.svs"),
     )
     export = ["export", found, "--to"]
+    features = ["--features", out / "features"]
     bags, model = ["--bags", out / "bags"], ["--model", out / "model"]
     return [
         ["tile", cohort, "--out", out / "bags", *tile, "--workers", "1"],
@@ -188,8 +189,12 @@ def list_commands(folder: Path, cohort: Path, slide: Path) -> list[list[str | Pa
         ["tile", folder / "twice.csv", "--out", out / "none"],
         ["train", good, *bags, "--out", out / "model", "--epochs", "1"],
         ["train", cohort, *bags, "--out", out / "none"],
-        ["embed", out / "bags", "--encoder", out / "model"],
-        ["embed", out / "bags", "--encoder", out / "model", "--json"],
+        ["embed", out / "bags", "--encoder", out / "model", "--out", out / "features"],
+        ["embed", out / "bags", "--encoder", out / "model", "--out", out / "features", "--json"],
+        ["train", good, *features, "--out", out / "model-2", "--epochs", "1"],
+        ["classify", *features, "--model", out / "model-2", "--out", out / "r2", "--slides", good],
+        ["export-features", out / "features", "--layout", "clam", "--out", out / "clam"],
+        ["info", out / "features"],
         ["classify", cohort, *model, "--out", out / "results", "--verbose"],
         ["classify", cohort, *model, "--out", out / "results", "--json"],
         ["heatmap", found, "--slide", slide, "--out", out / "a.png"],
@@ -231,9 +236,15 @@ def pixels(image: Any) -> Pixels:
 
 @pytest.mark.slow
 def test_every_command_ends_with_the_expected_exit_code(run: Run) -> None:
-    expected = {"tile": [3, 3, 0, 4, 2, 3], "train": [0, 2], "embed": [0, 0]}
-    expected |= {"classify": [3, 3, 3], "report": [0, 0]}
-    expected |= {"heatmap": [0, 0, 2], "export": [0] * 5, "info": [0] * 8, "check": [0]}
+    expected = {"tile": [3, 3, 0, 4, 2, 3], "train": [0, 2, 0], "embed": [0, 0]}
+    expected |= {"classify": [0, 3, 3, 3], "report": [0, 0]}
+    expected |= {
+        "heatmap": [0, 0, 2],
+        "export": [0] * 5,
+        "info": [0] * 9,
+        "check": [0],
+        "export-features": [0],
+    }
     found: dict[str, list[int]] = {}
     for command, code in zip(run.commands, run.codes, strict=True):
         found.setdefault(command[0], []).append(code)

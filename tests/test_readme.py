@@ -8,7 +8,9 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from milpath.cli import COMMANDS as COMMANDS_OF_MILPATH
@@ -54,8 +56,29 @@ def run(commands: list[str], folder: Path) -> None:
 
 def order(command: str) -> tuple[int, int]:
     """Return the place of a command in a reader's session."""
+    words = shlex.split(command)
+    own = "my-features/" in words or "model-3/" in words
     late = "features" in command
-    return (ORDER.index("embed") if late else ORDER.index(shlex.split(command)[1]), int(late))
+    place = ORDER.index("embed") if late else ORDER.index(words[1])
+    return (
+        (len(ORDER) + ORDER.index(words[1]), 0)
+        if own and words[1] != "info"
+        else (place, int(late))
+    )
+
+
+def write_own_features(folder: Path) -> None:
+    """Write features of the slides with the README's function for other programs."""
+    (block,) = [text for text in blocks("python") if "def save_features" in text]
+    scope: dict[str, Any] = {}
+    exec(block, scope)
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        count = 5 + number
+        features = rng.normal(number % 2, 1, (count, 12))
+        x, y = rng.integers(0, 400, (2, count))
+        scope["save_features"](folder / f"a{number}.h5", features, x, y, "uni", 64, 128, 1.0)
 
 
 @pytest.mark.slow
@@ -71,6 +94,7 @@ def test_the_commands_and_the_code_of_the_readme_run(tmp_path: Path) -> None:
         rows.append(f"slides/{name}.tif,{'tumour' if tumour else 'normal'},case-{number}")
     draw_slide(tmp_path / "new-slides" / "n1.tif", seed=9, tumour=True, size_px=(560, 560), mpp=0.5)
     (tmp_path / "cohort.csv").write_text("\n".join(rows))
+    write_own_features(tmp_path / "my-features")
     run(sorted(COMMANDS, key=order), tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks("python"))],
@@ -79,10 +103,11 @@ def test_the_commands_and_the_code_of_the_readme_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results" / "predictions.csv").exists()
     assert (tmp_path / "n1.png").exists()
+    assert (tmp_path / "results-3" / "a1.png").exists()
 
 
 def test_the_readme_names_every_command_and_no_other() -> None:
-    named = set(re.findall(r"`milpath (\w+)`", README))
+    named = set(re.findall(r"`milpath ([\w-]+)`", README))
     assert named == set(COMMANDS_OF_MILPATH)
 
 

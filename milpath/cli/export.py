@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from milpath.cli.heatmap import write_picture
+from milpath.cli.heatmap import open_slide_of, write_picture
 from milpath.errors import UsageError
 from milpath.figures.score import Scale, Score
 from milpath.slides.frame import Frame, Point
@@ -156,9 +156,5 @@ def _pick_rows(
 
 def _find_corner(prediction: Prediction, slide: Path) -> Point:
     """Return where the bounds of a prediction's slide begin; raise if it is a different slide."""
-    from milpath.formats.prediction import check_same_slide
-    from milpath.slides.slide import Slide
-
-    with Slide(slide, prediction.slide.slide_id, prediction.slide.mpp_x) as opened:
-        check_same_slide(prediction, opened, opened.name, "give the matching slide with --slide")
+    with open_slide_of(prediction, slide) as opened:
         return opened.bounds_l0[:2]

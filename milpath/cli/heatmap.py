@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,10 @@ from milpath.errors import UsageError
 from milpath.figures.score import Scale, Score
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from milpath.formats.prediction import Prediction
+    from milpath.slides.slide import Slide
 
 
 def heatmap(
@@ -74,12 +79,28 @@ def write_picture(
     """
     from milpath.figures.heatmap import render_heatmap
     from milpath.figures.overlay import overlay_title, write_overlay
-    from milpath.formats.prediction import check_same_slide
-    from milpath.slides.slide import Slide
 
-    with Slide(slide, prediction.slide.slide_id, prediction.slide.mpp_x) as opened:
-        remedy = "give the matching slide with --slide"
-        check_same_slide(prediction, opened, opened.name, remedy)
+    with open_slide_of(prediction, slide) as opened:
         rendered = render_heatmap(prediction, score, scale, class_name)
         write_overlay(out, opened, rendered, overlay_title(prediction))
     return rendered.label
+
+
+@contextmanager
+def open_slide_of(prediction: Prediction, path: Path) -> Iterator[Slide]:
+    """Open the slide of a prediction, and say so if only its name and size tell that it is.
+
+    Raises
+    ------
+    UsageError : the prediction was made from a different slide
+    """
+    from milpath.formats.prediction import NOT_CHECKED, check_same_slide
+    from milpath.slides.slide import Slide
+
+    record = prediction.slide
+    slide_id = record.slide_id if record.identified else None  # of the file: it is all there is
+    with Slide(path, slide_id, record.mpp_x) as opened:
+        check_same_slide(prediction, opened, opened.name, "give the matching slide with --slide")
+        if not record.identified:
+            print(f"{record.slide_id}: {NOT_CHECKED}", file=sys.stderr)
+        yield opened

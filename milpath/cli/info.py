@@ -241,14 +241,28 @@ def _tissue_source(annotation: str | None) -> str:
     return "auto-detected" if annotation is None else "from an annotation"
 
 
+_PLACES = {
+    "grid": "on a grid",
+    "free": "anywhere, as another tool placed them",
+    "unknown": "at unknown places: the files of the features hold no coordinates",
+}
+
+
 def _describe_geometry(slide: Any, grid: Any) -> dict[str, Any]:
+    known = grid.places != "unknown"
+    size = [
+        grid.patch_size_l0 if known else None,
+        grid.stride_l0 if grid.places == "grid" else None,
+    ]
     return {
         "patch in pixels": grid.patch_px,
         "patch in µm": round(grid.patch_px * grid.patch_mpp, 3),
         "µm per pixel": round(grid.patch_mpp, 6),
-        "patch and stride at level 0": [grid.patch_size_l0, grid.stride_l0],
+        "patches lie": _PLACES[grid.places],
+        "patch and stride at level 0": size,
         "slide's µm per pixel": f"{slide.mpp_x:g} x {slide.mpp_y:g}, from the {slide.mpp_source}",
-        "slide in pixels": [slide.width_l0, slide.height_l0],
+        "slide in pixels": list(slide.known_size) if slide.known_size else None,
+        "slide known by": "its contents" if slide.identified else "its name: it was not opened",
     }
 
 

@@ -1,6 +1,7 @@
 """Heatmap: the scores of a prediction's patches as a raster on the slide.
 
-A cell is one square of the slide, as wide as the stride of the patch grid; see `Heatmap.lattice`.
+A cell is one square of the slide, as wide as the stride of the patch grid, or a part of a patch
+where patches lie anywhere; see `Heatmap.lattice`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from scipy.stats import rankdata
 from milpath.errors import StoredFileError, UsageError
 from milpath.figures.score import Scale, Score
 from milpath.formats.prediction import Prediction
-from milpath.patches.grid import PatchGrid
+from milpath.patches.grid import PatchGrid, require_places
 from milpath.slides.lattice import Lattice
 
 Floats = NDArray[np.float64]
@@ -25,7 +26,7 @@ _MAX_REACH = 64  # cells that a patch covers along an axis; 17 on the finest gri
 
 @dataclass(frozen=True)
 class Heatmap:
-    """Scores of a slide's patches on a raster, one cell per stride.
+    """Scores of a slide's patches on a raster.
 
     Attributes
     ----------
@@ -75,8 +76,10 @@ def render_heatmap(
 
     Raises
     ------
+    UsageError : the places of the patches are not known
     StoredFileError : the grid is not one that milpath writes
     """
+    require_places(prediction.grid, prediction.slide.slide_id)
     scores = score_patches(prediction, score, scale, class_name, member)
     return rasterize_scores(prediction.grid, scores)
 
@@ -86,8 +89,10 @@ def rasterize_scores(grid: PatchGrid, scores: PatchScores) -> Heatmap:
 
     Raises
     ------
+    UsageError : the places of the patches are not known
     StoredFileError : the grid is not one that milpath writes
     """
+    require_places(grid, "the prediction")
     return Heatmap(
         values=_coverage_mean(grid, scores.values),
         lattice=grid.lattice,
@@ -184,7 +189,8 @@ def _coverage_mean(grid: PatchGrid, scores: Floats) -> Floats:
     """Average the scores of the patches that cover each cell, weighted by the covered area.
 
     A patch of side P covers ceil(P / stride) cells along an axis, the last one possibly in part,
-    and one more if it is not aligned with the cells. There is one vectorised pass per covered cell.
+    and one more if it is not aligned with the cells. There is one vectorised pass per covered cell,
+    with the patches in the order of the raster's memory.
 
     Parameters
     ----------
@@ -205,24 +211,29 @@ def _coverage_mean(grid: PatchGrid, scores: Floats) -> Floats:
         f"{len(grid):,} patches of {side} px, {stride} px apart, cannot be rasterized "
         f"(at most {_MAX_CELLS:,} cells, {_MAX_REACH} per patch); classify the slide again"
     )
-    if not 0 < stride <= side <= (_MAX_REACH - 1) * stride:
+    dense = stride <= side or grid.places == "free"  # few free patches may lie far apart
+    if not (stride > 0 and dense and side <= (_MAX_REACH - 1) * stride):
         raise refusal
     first, offset = grid.lattice.locate(grid.coords)
     reach = -(-(side + int(offset.max())) // stride)
     rows, cols = (int(n) for n in first.max(axis=0) + reach)
     if first.min() < 0 or rows * cols > _MAX_CELLS:
         raise refusal
-    total, area = np.zeros((rows, cols)), np.zeros((rows, cols))
+    cells = first[:, 0] * cols + first[:, 1]
+    order = np.argsort(cells, kind="stable")
+    cells, offset, scores = cells[order], offset[order], scores[order]
+    total, area = np.zeros(rows * cols), np.zeros(rows * cols)
     steps = np.arange(reach)[:, None, None] * stride
     # (reach, N, 2): level-0 pixels of each cell, along y and x, that the patch covers
     covered = np.minimum(offset + side, steps + stride) - np.maximum(offset, steps)
     covered = covered.clip(0).astype(np.float64)
     for down in range(reach):
         for right in range(reach):
-            where = (first[:, 0] + down, first[:, 1] + right)
+            where = cells + (down * cols + right)
             weight = covered[down, :, 0] * covered[right, :, 1]
             np.add.at(area, where, weight)
             np.add.at(total, where, weight * scores)
     mean: Floats = np.divide(total, area, out=np.full_like(total, np.nan), where=area > 0)
-    used_rows, used_cols = np.nonzero(area)
-    return mean[: used_rows.max() + 1, : used_cols.max() + 1]
+    used = area.reshape(rows, cols) > 0
+    used_rows, used_cols = (np.flatnonzero(used.any(axis=axis)) for axis in (1, 0))
+    return mean.reshape(rows, cols)[: used_rows[-1] + 1, : used_cols[-1] + 1]

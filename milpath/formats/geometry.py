@@ -110,7 +110,7 @@ class Known(Protocol):
 
     @property
     def quickhash(self) -> str:
-        """OpenSlide's hash; empty if nobody opened the slide."""
+        """OpenSlide's hash; empty if the slide was not opened."""
 
     @property
     def content_hash(self) -> str | None:

@@ -37,6 +37,9 @@ MAX_DISTANCE = 1.25
 The 1 of the farthest training slide is that of a sample of its patches; all of them reach 1.1.
 """
 
+NOT_CHECKED = "the slide was not checked: the files of its features do not identify it"
+"""Said where a prediction of a slide that was not opened is shown on the slide of its name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction(BagScores):
@@ -191,8 +194,8 @@ def check_same_slide(prediction: Prediction, slide: Known, name: str, remedy: st
 def find_mismatch(prediction: Prediction, slide: Known) -> str | None:
     """Say why a prediction was not made from a slide; None if it was.
 
-    A prediction whose slide nobody opened was made from the slide of its name and size, if all its
-    patches lie there.
+    A prediction whose slide was not opened was made from the slide of its name and size, if all
+    its patches lie there.
     """
     difference = find_difference(prediction.slide, slide)
     size = slide.known_size

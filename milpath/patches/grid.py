@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from milpath.errors import UnsupportedSlideError
+from milpath.errors import UnsupportedSlideError, UsageError
 from milpath.params import GridParams
 from milpath.slides.lattice import Lattice
 from milpath.slides.levels import choose_level
@@ -26,7 +26,7 @@ _CELLS_PER_SIDE = 16  # of a free patch on its raster
 _MAX_FREE_CELLS = 1 << 23  # 64 MB; above, the cells of free patches are wider
 
 Places = Literal["grid", "free", "unknown"]
-"""How coordinates lie: on the grid's lattice, anywhere, or nobody knows where."""
+"""How coordinates lie: on the grid's lattice, anywhere, or at unknown places."""
 
 _ROUNDING = 1e-6  # rounding error of a large mask's sums: a patch full of tissue must count as 1
 
@@ -150,7 +150,7 @@ def free_grid(
 
 
 def unplaced_grid(count: int, patch_px: int, patch_mpp: float) -> PatchGrid:
-    """Build the grid of `count` patches whose places nobody knows; see `PatchGrid.places`.
+    """Build the grid of `count` patches whose places are not known; see `PatchGrid.places`.
 
     Its sizes at level 0 are those of a slide that has `patch_mpp` there.
     """
@@ -164,6 +164,15 @@ def unplaced_grid(count: int, patch_px: int, patch_mpp: float) -> PatchGrid:
         level=0,
         places="unknown",
     )
+
+
+def require_places(grid: PatchGrid, name: str) -> None:
+    """Raise `UsageError` if the places of patches are not known; `name` begins the message."""
+    if grid.places == "unknown":
+        raise UsageError(
+            f"{name}: the files of its features hold no coordinates, so it is not known where its "
+            "patches lie, and nothing can be drawn"
+        )
 
 
 def max_cells(count: int) -> int:

@@ -9,7 +9,7 @@ MppSource = Literal["slide", "ome-xml", "tiff-tag", "cohort", "option", "feature
 """Where µm per pixel come from: the file (where it contradicts itself, which part of it), the user,
 or the file of the slide's features."""
 
-_UNKNOWN_PX = 1  # width and height of a slide whose size nobody knows
+_UNKNOWN_PX = 1  # width and height of a slide of unknown size
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class SlideFacts:
     mpp_x, mpp_y : µm per pixel at level 0
     mpp_source : where `mpp` comes from
     objective : magnification; None if the file does not say
-    quickhash : OpenSlide's hash of the slide's metadata and its smallest level; empty if nobody
-        opened the slide
+    quickhash : OpenSlide's hash of the slide's metadata and its smallest level; empty if the
+        slide was not opened
     content_hash : hash of its size in bytes and of a sample of level 0; None in files of earlier
         versions
     bounds_x_l0, bounds_y_l0 : corner of the scanned area, where QuPath begins to count; None in
@@ -66,7 +66,7 @@ class SlideFacts:
 
 
 def unknown_slide(slide_id: str, size_l0: tuple[int, int] | None, mpp: float) -> SlideFacts:
-    """Return the record of a slide that nobody opened, from what the file of its features says.
+    """Return the record of a slide that was not opened, from what the file of its features says.
 
     Parameters
     ----------

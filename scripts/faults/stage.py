@@ -22,16 +22,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 from bench_tools import say
 from PIL import Image
 
 from milpath import cli
 from milpath.formats.bag import Bag
 from milpath.formats.model_spec import check_weights, read_bundle_spec
-from milpath.formats.prediction import read_prediction
+from milpath.formats.verify import check_files
 from milpath.nn import import_keras
-from milpath.store import open_h5
 from milpath.synthetic import draw_slide
 
 GRID = ("--mpp", "1", "--patch-size", "32")
@@ -149,7 +147,9 @@ class Stage:
         """Return the arguments of a command for all slides."""
         return {
             "tile": ["tile", self.slides, "--out", out, *GRID, "-w", "1"],
-            "embed": ["embed", out, "--encoder", self.right("train")],
+            "embed": [
+                *("embed", self.right("tile"), "--encoder", self.right("train"), "--out", out),
+            ],
             "classify": ["classify", self.slides, "--model", self.right("train"), "--out", out],
             "train": [
                 *("train", self.folder / "cohort.csv", "--bags", self.right("tile")),
@@ -158,13 +158,17 @@ class Stage:
         }[command]
 
     def start(self, command: str, out: Path) -> Path:
-        """Create an empty folder of results, or the bags to embed."""
+        """Create an empty folder of results."""
         shutil.rmtree(out, ignore_errors=True)
-        if command == "embed":
-            shutil.copytree(self.right("tile"), out, ignore=shutil.ignore_patterns("runlog"))
-        else:
-            out.mkdir()
+        out.mkdir()
         return out
+
+    def only(self, slide: str) -> Path:
+        """Return a folder with the bag of one slide alone."""
+        folder = self.folder / f"only-{slide}"
+        folder.mkdir(exist_ok=True)
+        shutil.copy2(self.right("tile") / f"{slide}.h5", folder)
+        return folder
 
 
 def set_stage(folder: Path, slides: int, commands: Sequence[str]) -> Stage:
@@ -254,18 +258,11 @@ def read_whole(path: Path) -> None:
 
 
 def _read_h5(path: Path) -> None:
-    if path.name.endswith(".prediction.h5"):
-        read_prediction(path)
-    elif path.stem == "encoder" or path.stem.startswith("member-"):
-        with open_h5(path, "weights") as h5:
-            names = iter(f"{number:05d}" for number in range(1 << 20))
-            while (name := next(names)) in h5:
-                assert np.isfinite(h5.read(name, "float32", h5.shape(name))).all()
-    else:
+    (found,) = check_files(path)
+    assert found.state == "ok", found.message
+    if found.kind == "bag":
         with Bag(path) as bag:
             assert sum(map(len, bag.iter_patches(64))) == len(bag)
-            if bag.encoder is not None:
-                assert np.isfinite(bag.read_features()).all()
 
 
 def done_in(command: str, folder: Path) -> dict[str, tuple[int, int]]:
@@ -276,19 +273,14 @@ def done_in(command: str, folder: Path) -> dict[str, tuple[int, int]]:
     found = {}
     if command == "train":
         return {"model.json": (0, 0)} if (folder / "model.json").exists() else {}
-    for path in folder.glob("*.h5"):
+    for path in folder.glob("*/s*.h5" if command == "embed" else "*.h5"):
         if command == "tile":
             beside = folder / "qc" / f"{path.stem}.png"
         elif command == "classify":
             beside = folder / f"{path.name.removesuffix('.prediction.h5')}.png"
         else:
             beside = path
-        if command == "embed":
-            with Bag(path) as bag:
-                whole = bag.encoder is not None
-        else:
-            whole = beside.exists()
-        if whole:
+        if beside.exists():
             found[path.name] = (path.stat().st_ino, path.stat().st_mtime_ns)
     return found
 

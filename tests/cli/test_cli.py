@@ -288,8 +288,11 @@ def test_help_says_what_paths_in_a_csv_are_relative_to(command: str) -> None:
             "--seed must be at least 0, got -1",
         ),
         (["embed", "b", "--encoder", "vgg16", "--out", "o"], "no bags (*.h5) in this folder"),
-        (["embed", "b", "--encoder", "vgg16", "--seed", "-1"], "'--seed': must be at least 0"),
-        (["embed", "missing", "--encoder", "vgg16"], "'missing' does not exist"),
+        (
+            ["embed", "b", "--encoder", "vgg16", "--out", "o", "--seed", "-1"],
+            "'--seed': must be at least 0",
+        ),
+        (["embed", "missing", "--encoder", "vgg16", "--out", "o"], "'missing' does not exist"),
         (["export", "p.h5", "--to", "png", "--out", "o.png"], "--slide: required with --to png"),
         (
             ["export", "p.h5", "--to", "csv", "--out", "o", "--slide", "s"],
@@ -346,12 +349,23 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
         ["classify", "missing.tif", "--model", "m", "--out", "o"],
         ["classify", "empty", "--model", "m", "--out", "o"],
         ["classify", "s0.tif", "--model", "m", "--out", "o", "--shard", "2/1"],
-        ["embed", "empty", "--encoder", "vgg16"],
-        ["embed", "bags", "--encoder", "empty"],
-        ["embed", "bags", "--encoder", "models/missing"],
-        ["embed", "bags", "--encoder", "vgg16", "--weights", "missing.h5"],
-        ["embed", "bags", "--encoder", "vgg16", "--shard", "2/1"],
-        ["embed", "bags", "--encoder", "vgg16", "--scheduler", "tcp://h:1", "--workers", "2"],
+        ["embed", "empty", "--out", "o", "--encoder", "vgg16"],
+        ["embed", "bags", "--out", "o", "--encoder", "empty"],
+        ["embed", "bags", "--out", "o", "--encoder", "models/missing"],
+        ["embed", "bags", "--out", "o", "--encoder", "vgg16", "--weights", "missing.h5"],
+        ["embed", "bags", "--out", "o", "--encoder", "vgg16", "--shard", "2/1"],
+        [
+            "embed",
+            "bags",
+            "--out",
+            "o",
+            "--encoder",
+            "vgg16",
+            "--scheduler",
+            "tcp://h:1",
+            "--workers",
+            "2",
+        ],
     ],
 )
 def test_wrong_usage_is_refused_before_keras_is_imported(
@@ -373,12 +387,14 @@ def test_wrong_usage_is_refused_before_keras_is_imported(
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_refused_before_keras_is_imported(tiled: Path) -> None:
-    bags = tiled / "bags"
-    bags.chmod(0o555)
+    out = tiled / "closed"
+    out.mkdir()
+    out.chmod(0o555)
+    words = ("--encoder", "vgg16", "--out", out, "--weights", "random")
     try:
-        run = milpath("embed", bags, "--encoder", "vgg16", "--weights", "random")
+        run = milpath("embed", tiled / "bags", *words)
     finally:
-        bags.chmod(0o755)
+        out.chmod(0o755)
     assert run.returncode == 5
 
 

@@ -57,8 +57,8 @@ def test_no_command_executes_code_of_the_current_folder(how: str, tmp_path: Path
     done = "s0.prediction.h5"
     commands: tuple[tuple[str, set[int]], ...] = (
         ("tile slides --out bags --mpp 2 --patch-size 32 --workers 2", {0}),
-        ("embed bags --encoder model", {0}),
-        (f"embed bags --encoder mobilenetv2 --weights {weights}", {2}),
+        ("embed bags --encoder model --out features", {0}),
+        (f"embed bags --encoder mobilenetv2 --out features --weights {weights}", {2}),
         ("train cohort.csv --bags bags --out new --dry-run", {0, 2}),
         ("classify slides --model model --out out --workers 2", {0}),
         ("classify slides --model model --out again", {0}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from milpath.errors import StoredFileError, UsageError
 from milpath.figures.heatmap import PatchScores, rasterize_scores, render_heatmap
 from milpath.figures.overlay import overlay_title
 from milpath.figures.score import Scale, Score
-from milpath.patches.grid import PatchGrid
+from milpath.patches.grid import PatchGrid, free_grid, unplaced_grid
 
 
 def rasterize(grid: PatchGrid, scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -66,6 +67,79 @@ def test_a_cell_is_the_mean_over_its_pixels_of_the_patches_that_cover_them(
             else:
                 expected = float(total[here].sum()) / float(count[here].sum())
                 assert heat[row, col] == pytest.approx(expected, abs=1e-12)
+
+
+FREE = {
+    "one": [[37, 11]],
+    "one twice": [[37, 11], [37, 11]],
+    "overlapping": [[0, 0], [13, 5], [14, 5], [90, 2], [13, 40]],
+    "two lattices, one shifted by a pixel": [
+        [x + shift, y + shift] for shift in (0, 1) for x in (0, 32, 64) for y in (0, 32)
+    ],
+    "far apart": [[0, 0], [301, 7], [5, 263]],
+    "reaching over an edge": [[0, 0], [299, 3]],
+}
+
+
+@pytest.mark.parametrize("coords", FREE.values(), ids=FREE.keys())
+@pytest.mark.parametrize("side", [1, 5, 32, 33])
+def test_free_patches_are_drawn_where_they_are_and_their_scores_times_area_are_kept(
+    coords: list[list[int]], side: int
+) -> None:
+    grid = free_grid(np.array(coords), 16, side, 0.5)
+    scores = np.random.default_rng(side).normal(size=len(grid))
+    heat = rasterize(grid, scores)
+    cell = grid.stride_l0
+    total = np.zeros((heat.shape[0] * cell, heat.shape[1] * cell))
+    count = np.zeros(total.shape, int)
+    for (x, y), score in zip(grid.coords - grid.origin_l0, scores, strict=True):
+        total[y : y + side, x : x + side] += score
+        count[y : y + side, x : x + side] += 1
+    assert count.sum() == len(grid) * side**2  # every patch lies on the raster
+    covered = count.reshape(heat.shape[0], cell, heat.shape[1], cell).sum(axis=(1, 3))
+    assert np.array_equal(np.isnan(heat), covered == 0)
+    summed = total.reshape(heat.shape[0], cell, heat.shape[1], cell).sum(axis=(1, 3))
+    np.testing.assert_allclose(np.nan_to_num(heat) * covered, summed, rtol=0, atol=1e-10)
+    kept = float((np.nan_to_num(heat) * covered).sum())
+    assert kept == pytest.approx(scores.sum() * side**2, abs=1e-9)
+
+
+def test_the_order_of_free_patches_does_not_matter() -> None:
+    rng = np.random.default_rng(3)
+    coords, scores = rng.integers(0, 400, (60, 2)), rng.normal(size=60)
+    order = rng.permutation(60)
+    one = rasterize(free_grid(coords, 16, 48, 0.5), scores)
+    two = rasterize(free_grid(coords[order], 16, 48, 0.5), scores[order])
+    np.testing.assert_allclose(one, two, rtol=0, atol=1e-12)
+
+
+def test_few_free_patches_on_a_huge_slide_are_drawn_in_a_raster_that_is_not_huge() -> None:
+    coords = np.array([[0, 0], [1_000_003, 1_000_001]])
+    heat = rasterize(free_grid(coords, 16, 256, 0.5), np.array([1.0, 2.0]))
+    assert heat.size < 1 << 21
+    assert (heat[0, 0], heat[-1, -1]) == (1, 2)
+    assert np.isfinite(heat).sum() <= 5  # a patch touches up to four cells
+
+
+def test_the_memory_of_many_free_patches_is_bounded() -> None:
+    coords = np.random.default_rng(0).integers(0, 100_000, (20_000, 2))
+    grid, scores = free_grid(coords, 256, 512, 0.5), np.ones(20_000)
+    tracemalloc.start()
+    heat = rasterize(grid, scores)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(heat[np.isfinite(heat)], 1)
+    assert heat.size <= 1 << 23
+    assert peak < 400 << 20
+
+
+def test_patches_without_coordinates_raise_in_one_line() -> None:
+    prediction = make_prediction(unplaced_grid(5, 16, 0.5))
+    text = "the files of its features hold no coordinates, .*nothing can be drawn"
+    with pytest.raises(UsageError, match=f"^S1: {text}$"):
+        render_heatmap(prediction)
+    with pytest.raises(UsageError, match=f"^the prediction: {text}$"):
+        rasterize(prediction.grid, np.ones(5))
 
 
 def test_a_cell_without_a_patch_is_nan() -> None:

@@ -64,11 +64,13 @@ def test_hidden_files_and_files_of_other_kinds_are_no_slides(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_a_folder_above_is_refused_with_the_name_of_the_right_one(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_folder_above_is_enough_unless_it_holds_two(tmp_path: Path, name: str) -> None:
     draw(name, tmp_path / "inside", draw_features())
-    with pytest.raises(UsageError, match="give one of them: inside"):
+    found = detect_features(tmp_path)
+    assert list(found.files) == [ID]
+    assert found.files == detect_features(tmp_path / "inside").files
+    draw(name, tmp_path / "other", draw_features())
+    with pytest.raises(UsageError, match=r"holds .* inside\S* (or|and) other"):
         detect_features(tmp_path)
 
 

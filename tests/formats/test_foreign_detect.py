@@ -65,10 +65,21 @@ def _write_bag(folder: Path) -> None:
         made.attrs["milpath_kind"] = "bag"
 
 
-def _write_below(folder: Path) -> None:
-    (folder / "run").mkdir()
-    (folder / "empty").mkdir()
-    write.write_npz(folder / "run", "a", draw_features())
+def _write_below(folder: Path, name: str = "run") -> None:
+    (folder / "20x" / name).mkdir(parents=True)
+    (folder / "empty").mkdir(exist_ok=True)
+    write.write_npz(folder / "20x" / name, "a", draw_features())
+
+
+def _write_two_below(folder: Path) -> None:
+    _write_below(folder)
+    _write_below(folder, "two")
+
+
+def test_the_only_folder_with_features_below_a_folder_is_meant(tmp_path: Path) -> None:
+    _write_below(tmp_path)
+    found = detect_features(tmp_path)
+    assert (found.folder, list(found.files)) == (tmp_path / "20x" / "run", ["a"])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +90,7 @@ def _write_below(folder: Path) -> None:
         (_write_unknown_h5, r"1 .h5 file \(a.h5 has q\)"),
         (_write_damaged_h5, r"1 .h5 file \(a.h5: .*expected an HDF5 file"),
         (_write_bag, "a.h5 is a bag of milpath"),
-        (_write_below, "give one of them: run;"),
+        (_write_two_below, "holds 2 folders with features, give one of them: 20x/run or 20x/two"),
     ],
 )
 def test_a_folder_of_no_layout_is_refused_with_what_it_holds(

@@ -172,7 +172,7 @@ def test_a_selection_keeps_the_lattice() -> None:
 
 # -- patches that another tool placed --------------------------------------------------------------
 
-points = st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3000)), min_size=1, max_size=12)
+points = st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900)), min_size=1, max_size=12)
 
 
 @given(points, st.integers(1, 400), st.integers(1, 90))
@@ -183,7 +183,7 @@ def test_a_free_grid_keeps_the_coordinates_and_its_lattice_holds_them_if_it_says
     grid = free_grid(coords, 224, side, 0.5)
     assert np.array_equal(grid.coords, coords)
     assert grid.origin_l0 == tuple(coords.min(axis=0).tolist())
-    assert side / 16 <= grid.stride_l0 <= max(side, 4)
+    assert side / 16 <= grid.stride_l0 <= side
     on_lattice = not ((coords - grid.origin_l0) % grid.stride_l0).any()
     assert on_lattice or grid.places == "free"
     if side / 16 <= step <= side:

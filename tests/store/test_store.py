@@ -315,9 +315,13 @@ def opened(path: Path) -> Iterator[SafeH5]:
     [
         ({"milpath_kind": "prediction"}, "expected a bag file, this is a prediction file"),
         ({"milpath_kind": None}, "an HDF5 file that milpath did not write"),
-        ({"milpath_format": 3}, "has format 3; expected format 2; update milpath"),
+        ({"milpath_format": 4}, "has format 4; this milpath reads format 2 to 3; update milpath"),
+        (
+            {"milpath_format": 1},
+            "has format 1; this milpath reads format 2 to 3; make this bag again",
+        ),
         ({"milpath_format": None}, "'milpath_format' is missing"),
-        ({"milpath_format": "x"}, "has format x; expected format 2"),
+        ({"milpath_format": "x"}, "has format x; this milpath reads format 2 to 3"),
     ],
 )
 def test_a_file_of_another_kind_or_format_raises(

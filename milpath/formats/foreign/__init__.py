@@ -6,6 +6,7 @@ A layout is a class in a file of its own in this package, see `Layout`, and one 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,6 +52,7 @@ _COPIES = {("clam", "clam-pt")}
 """Layouts in which a tool writes the same features twice: the first one is read."""
 _SHOWN = 5
 _MAX_SUBFOLDERS = 30
+_MAX_DEPTH = 2  # of TRIDENT: 20x_256px_0px_overlap/features_uni_v1
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def detect_features(folder: Path, *, verified_only: bool = False) -> FeatureFold
 
     Parameters
     ----------
-    folder : holds a feature file per slide
+    folder : holds a feature file per slide, or a single folder that does
     verified_only : refuse to open files that have no checksums of milpath
 
     Raises
@@ -98,8 +100,7 @@ def detect_features(folder: Path, *, verified_only: bool = False) -> FeatureFold
     """
     _require_folder(folder)
     try:
-        found = [FeatureFolder(folder, each, each.find(folder)) for each in LAYOUTS]
-        found = [each for each in found if each.files]
+        found = _find_layouts(folder) or _find_inside(folder)
         if not found:
             raise UsageError(_explain_unknown(folder))
     except OSError as error:
@@ -114,6 +115,39 @@ def detect_features(folder: Path, *, verified_only: bool = False) -> FeatureFold
         if not _is_same(first, other):
             raise UsageError(_explain_two(first, other))
     return replace(first, layout=VerifiedLayout(first.layout)) if verified_only else first
+
+
+def _find_layouts(folder: Path) -> list[FeatureFolder]:
+    """Return what each layout finds in a folder, if anything."""
+    found = [FeatureFolder(folder, each, each.find(folder)) for each in LAYOUTS]
+    return [each for each in found if each.files]
+
+
+def _find_inside(folder: Path) -> list[FeatureFolder]:
+    """Return what is found in the only folder with features, below a folder.
+
+    Raises
+    ------
+    UsageError : several folders have features
+    """
+    inside = [*_list_inside(folder, _MAX_DEPTH)]
+    if len(inside) > 1:
+        names = [_name(folder, each) for each in inside]
+        text = " or ".join(names[:_SHOWN]) + (" or others" if len(names) > _SHOWN else "")
+        raise UsageError(
+            f"{folder}: holds {len(inside)} folders with features, give one of them: {text}"
+        )
+    return _find_layouts(inside[0]) if inside else []
+
+
+def _list_inside(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield the nearest folders with features, at most so many levels below."""
+    below = sorted(each for each in folder.iterdir() if each.is_dir())
+    for each in [each for each in below if not each.name.startswith(".")][:_MAX_SUBFOLDERS]:
+        if _find_layouts(each):
+            yield each
+        elif depth > 1:
+            yield from _list_inside(each, depth - 1)
 
 
 def _require_folder(folder: Path) -> None:
@@ -154,13 +188,9 @@ def _explain_unknown(folder: Path) -> str:
 
 
 def _describe(folder: Path) -> str:
-    """Say what a folder holds: a folder in it that could be meant, or its files by their suffix."""
+    """Say what a folder holds: its files by their suffix."""
     entries = [each for each in folder.iterdir() if not each.name.startswith(".")]
-    folders = sorted(each for each in entries if each.is_dir())
-    meant = [each for each in folders[:_MAX_SUBFOLDERS] if any(it.find(each) for it in LAYOUTS)]
-    if meant:
-        text = " or ".join(printable(each.name) for each in meant[:_SHOWN])
-        return f"it holds features in folders of its own, give one of them: {text}"
+    folders = [each for each in entries if each.is_dir()]
     kinds = Counter(each.suffix or "other" for each in entries if not each.is_dir())
     parts = [
         _count(number, f"{printable(kind)} file") for kind, number in kinds.most_common(_SHOWN)

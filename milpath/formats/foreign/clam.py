@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from milpath.formats.foreign.clam_pt import read_patch_size
+from milpath.formats.foreign.clam_patches import find_patches, read_patch_size, read_size
 from milpath.formats.foreign.h5 import H5Sample, StoredRows, enter_h5, find_h5, read_coords
 from milpath.formats.foreign.values import (
     FeatureFacts,
@@ -38,7 +38,11 @@ class ClamLayout:
             h5 = enter_h5(files, path)
             rows = StoredRows(path, h5, "features")
             coords = read_coords(path, h5, "coords", rows.shape[0])
-            patch_px, size = read_patch_size(path.parent.parent, path.name)
+            slide_id = path.name.removesuffix(".h5")
+            patch_px, size = read_size(h5)
+            patches = find_patches(path.parent.parent, slide_id)
+            if patch_px is None and patches is not None:
+                patch_px, size = read_patch_size(patches, rows.shape[0])
             facts = FeatureFacts(
                 layout=self.name,
                 dim=rows.shape[1],
@@ -48,7 +52,7 @@ class ClamLayout:
                 tool="CLAM",
             )
             return SlideFeatures(
-                slide_id=path.name.removesuffix(".h5"),
+                slide_id=slide_id,
                 features=rows,
                 coords_l0=coords,
                 patch_size_l0=size or scale_to_l0(facts, hints),

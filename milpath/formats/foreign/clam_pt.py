@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from milpath.formats.foreign.arrays import as_coords, pick_features
+from milpath.formats.foreign.arrays import pick_features
+from milpath.formats.foreign.clam_patches import find_patches, read_patch_size
 from milpath.formats.foreign.folders import find_files
+from milpath.formats.foreign.h5 import read_coords
 from milpath.formats.foreign.values import (
     FeatureFacts,
     FeatureHints,
@@ -17,7 +19,7 @@ from milpath.formats.foreign.values import (
     find_mpp,
     scale_to_l0,
 )
-from milpath.store.foreign import ForeignH5, open_foreign_h5
+from milpath.store.foreign import open_foreign_h5
 from milpath.store.torchfile import read_torch
 
 _FOLDER = "pt_files"
@@ -63,56 +65,18 @@ class _Places:
     patch_size_l0: float | None = None
 
 
-def read_patch_size(folder: Path, name: str) -> tuple[int | None, float | None]:
-    """Return the edge of a slide's patches, in pixels of their level and of level 0, if known.
-
-    Parameters
-    ----------
-    folder : that holds CLAM's folders of features; `patches` lies in it or beside it
-    name : of the slide's file in `patches`
-    """
-    for patches in (folder / "patches", folder.parent / "patches"):
-        if (patches / name).is_file():
-            with open_foreign_h5(patches / name) as h5:
-                return _read_size(h5) if "coords" in h5 else (None, None)
-    return None, None
-
-
 def _read_places(folder: Path, slide_id: str, count: int) -> _Places:
     """Read the coordinates of the features, and the size of a patch from those of the patches."""
-    name = f"{slide_id}.h5"
-    places = _read_file(folder / "h5_files" / name, count)
-    for patches in (folder / "patches", folder.parent / "patches"):
-        if (patches / name).is_file():
-            tiled = _read_file(patches / name, count)
-            coords = tiled.coords if places.coords is None else places.coords
-            return _Places(coords, tiled.patch_px, tiled.patch_size_l0)
-    return places
+    beside, patches = folder / "h5_files" / f"{slide_id}.h5", find_patches(folder, slide_id)
+    coords = _read_coords(beside, count)
+    if patches is None:
+        return _Places(coords)
+    size = read_patch_size(patches, count)
+    return _Places(_read_coords(patches, count) if coords is None else coords, *size)
 
 
-def _read_file(path: Path, count: int) -> _Places:
+def _read_coords(path: Path, count: int) -> NDArray[np.int64] | None:
     if not path.is_file():
-        return _Places()
+        return None
     with open_foreign_h5(path) as h5:
-        if "coords" not in h5:
-            return _Places()
-        shape = h5.shape("coords")
-        coords = as_coords(path, h5.read("coords", h5.dtype("coords"), shape), count)
-        return _Places(coords, *_read_size(h5))
-
-
-def _read_size(h5: ForeignH5) -> tuple[int | None, float | None]:
-    """Return the edge of a patch in pixels of its level and of level 0."""
-    size, level = h5.dataset_attr("coords", "patch_size"), h5.dataset_attr("coords", "patch_level")
-    if size is None:
-        return None, None
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 < size < 1 << 16:
-        raise h5.refuse(f"attribute 'patch_size' of 'coords' is {size}, expected pixels")
-    downsample = h5.dataset_attr("coords", "downsample")
-    if level == 0:
-        return size, float(size)
-    if isinstance(downsample, list | tuple) and downsample:
-        downsample = downsample[0]
-    if not isinstance(downsample, int | float) or not 1 <= downsample < 1 << 16:
-        return size, None
-    return size, size * float(downsample)
+        return read_coords(path, h5, "coords", count) if "coords" in h5 else None

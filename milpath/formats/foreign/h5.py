@@ -45,6 +45,8 @@ class StoredRows:
             shape = shape[1:]
         if shape == (0,):  # as TRIDENT leaves a slide without tissue
             shape = (0, 0)
+        if len(shape) == 1:
+            raise h5.refuse("holds one vector a slide, expected one a patch")
         if len(shape) != 2 or self._kind.kind != "f" or (shape[0] and not shape[1]):
             raise h5.refuse(
                 f"{name!r} is {self._kind} of shape {self._stored}, expected floating-point "
@@ -82,12 +84,24 @@ def read_coords(path: Path, h5: ForeignH5, name: str, count: int) -> NDArray[np.
 
 
 def get_number(value: object) -> float | None:
-    """Return the number of an attribute, also one in a list of one; None if it is no number."""
+    """Return the number of an attribute, also one in a list of one or one that is written as text.
+
+    None if it is no finite number.
+    """
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
+
+
+def get_size(value: object) -> float | None:
+    """Return the number of an attribute that is above 0; None if it is none."""
+    number = get_number(value)
+    return number if number is not None and number > 0 else None
 
 
 def get_text(value: object) -> str | None:

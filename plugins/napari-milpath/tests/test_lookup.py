@@ -7,6 +7,7 @@ import pytest
 from conftest import lattice
 from support.counting import count_bytecodes, peak_bytes
 
+from milpath.patches.grid import free_grid, unplaced_grid
 from napari_milpath.lookup import PatchLookup
 
 
@@ -23,6 +24,35 @@ def test_agrees_with_a_search_of_all_patches(side: int, stride: int) -> None:
             assert (away > side / 2).all()
         else:
             assert away[row] == pytest.approx(away.min())
+
+
+def test_agrees_with_a_search_of_all_patches_that_lie_anywhere_and_repeatedly() -> None:
+    rng = np.random.default_rng(4)
+    for count in (1, 2, 40, 300):
+        coords = rng.integers(0, 700, (count, 2))
+        coords[count // 2 :] = coords[: count - count // 2]  # each place twice
+        grid = free_grid(coords, 16, 61, 0.5)
+        centres = coords + 61 / 2
+        points = np.concatenate([rng.uniform(-70, 770, (500, 2)), centres, coords, coords + 61])
+        for point, row in zip(points, PatchLookup(grid).find(points).tolist(), strict=True):
+            away = np.abs(centres - point).max(axis=1)
+            assert row == (int(away.argmin()) if away.min() <= 61 / 2 else -1)
+
+
+def test_many_points_among_many_overlapping_patches_need_little_memory() -> None:
+    rng = np.random.default_rng(5)
+    coords = rng.integers(0, 300, (5000, 2))
+    lookup = PatchLookup(free_grid(coords, 16, 256, 0.5))
+    points = rng.uniform(0, 500, (1000, 2))
+    assert peak_bytes(lambda: lookup.find(points)) < 40 << 20  # not the 5 million pairs at once
+    for point, row in zip(points[:50], lookup.find(points[:50]).tolist(), strict=True):
+        away = np.abs(coords + 128 - point).max(axis=1)
+        assert row == (int(away.argmin()) if away.min() <= 128 else -1)
+
+
+def test_finds_nothing_where_the_places_of_patches_are_not_known() -> None:
+    lookup = PatchLookup(unplaced_grid(5, 100, 0.5))
+    assert lookup.find(np.array([[0.0, 0.0], [50.0, 50.0]])).tolist() == [-1, -1]
 
 
 @pytest.mark.parametrize("stride", [100, 30])

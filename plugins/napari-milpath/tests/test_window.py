@@ -469,9 +469,9 @@ def test_shows_a_prediction_of_a_different_slide_only_after_yes(
         box.button(getattr(QMessageBox.StandardButton, answer)).click()
     qtbot.waitUntil(lambda: not viewer.window._qt_window.findChildren(QMessageBox), timeout=30_000)
     assert len(viewer.layers) == 1 + (answer == "Yes")
-    assert panel.inspector.forced.isHidden() == (answer != "Yes")
+    assert panel.inspector.cautions.isHidden() == (answer != "Yes")
     close_slides(viewer)
-    assert panel.inspector.forced.isHidden()
+    assert panel.inspector.cautions.isHidden()
 
 
 def test_writes_an_export_in_another_thread_and_reports_it(

@@ -16,10 +16,11 @@ from milpath.figures.colormap import ColourScale
 from milpath.figures.heatmap import Heatmap
 from milpath.figures.overlay import overlay_title, write_overlay
 from milpath.formats.prediction import Prediction
+from milpath.patches.grid import require_places
 from milpath.slides.frame import Point
 from milpath.slides.slide import Slide
 from napari_milpath.heatmap_image import HeatmapImage
-from napari_milpath.inspection import FORCED, Inspection
+from napari_milpath.inspection import Inspection
 from napari_milpath.scores import ScoreSource
 
 FORMATS = {
@@ -42,7 +43,7 @@ def plan_export(inspection: Inspection, path: Path) -> Callable[[], None]:
     Raises
     ------
     UsageError : no prediction is displayed, the threshold hides all of it, the format is unknown,
-        a picture has no slide, or the place of QuPath's tiles is not known
+        a picture has no slide, or the place of QuPath's tiles or of the patches is not known
     """
     if inspection.source is None or inspection.image is None:
         raise UsageError("no prediction is displayed; open one first")
@@ -53,6 +54,9 @@ def plan_export(inspection: Inspection, path: Path) -> Callable[[], None]:
         raise UsageError(
             f"{path.name}: unknown format; use a name that ends in {', '.join(FORMATS)}"
         )
+    if kind != ".csv":
+        grid, slide = inspection.source.prediction.grid, inspection.source.prediction.slide
+        require_places(grid, slide.slide_id)
     return _PLANS[kind](inspection, path)
 
 
@@ -60,7 +64,7 @@ def _plan_picture(inspection: Inspection, path: Path) -> Callable[[], None]:
     source, image, heatmap = _displayed(inspection)
     if inspection.pyramid is None:
         raise UsageError("a picture needs the slide; open it first")
-    title = _title(source, inspection) + f"\n{FORCED}" * inspection.forced
+    title = "\n".join((_title(source, inspection), *inspection.cautions))
     return partial(_write_picture, path, inspection.pyramid.slide, heatmap, title, image.to_scale())
 
 
@@ -102,14 +106,16 @@ def _find_corner(inspection: Inspection, prediction: Prediction) -> Point:
         return prediction.slide.corner
     if inspection.pyramid is None or inspection.forced:
         raise UsageError(
-            "this prediction is of an earlier version and does not record where QuPath begins to "
-            "count; open its slide too"
+            "this prediction does not record where QuPath begins to count (it is of an earlier "
+            "version, or was made from features alone); open its slide too"
         )
     return inspection.pyramid.slide.bounds_l0[:2]
 
 
 def _plan_table(inspection: Inspection, path: Path) -> Callable[[], None]:
-    source, image, _ = _displayed(inspection)
+    source, image = inspection.source, inspection.image
+    assert source is not None
+    assert image is not None
     measures, remarks = inspection.measure()
     visible = image.colours(measures["displayed"])[:, 3] > 0
     columns = {name: [text] * len(visible) for name, text in remarks.items()}

@@ -16,7 +16,8 @@ from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 
 from milpath.figures.colormap import ColourScale, colour_scale, is_logarithmic
-from milpath.figures.heatmap import Heatmap
+from milpath.figures.heatmap import Heatmap, PatchScores
+from milpath.slides.lattice import LEVEL_0
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -29,6 +30,9 @@ PALETTES = ("viridis", "cividis", "magma", "inferno", "RdBu_r", "PuOr_r", "turbo
 
 NAME = "milpath"
 """Name of the colormaps that are built here; any other was chosen in napari."""
+
+EMPTY = np.full((1, 1), np.nan, np.float32)
+"""Values of an image on which nothing is drawn."""
 
 _COLOURS = 256
 _DECADES = 1e3  # of a logarithmic scale, at most: its lower limit may be 0
@@ -138,6 +142,14 @@ def build_heatmap_image(
         logarithmic=is_logarithmic(heatmap),
         threshold=threshold,
     )
+
+
+def build_unplaced_image(
+    scores: PatchScores, palette: Palette = None, threshold: float = 0.0
+) -> HeatmapImage:
+    """Build the image of patches at unknown places: colours, and one empty cell."""
+    row = Heatmap(scores.values[None], LEVEL_0, scores.label, scores.signed, scores.scale)
+    return replace(build_heatmap_image(row, palette, threshold), values=EMPTY)
 
 
 def follow_layer(image: HeatmapImage, layer: Image) -> HeatmapImage:

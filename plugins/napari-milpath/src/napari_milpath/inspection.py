@@ -20,10 +20,14 @@ from psygnal import Signal
 
 from milpath.errors import UsageError
 from milpath.figures.heatmap import Heatmap, PatchScores, rasterize_scores
-from milpath.formats.geometry import is_same_slide
-from milpath.formats.prediction import Prediction
+from milpath.formats.prediction import NOT_CHECKED, Prediction, find_mismatch
 from milpath.slides.lattice import from_world, to_um, to_world
-from napari_milpath.heatmap_image import HeatmapImage, build_heatmap_image, follow_layer
+from napari_milpath.heatmap_image import (
+    HeatmapImage,
+    build_heatmap_image,
+    build_unplaced_image,
+    follow_layer,
+)
 from napari_milpath.layers import (
     KEY,
     Mpp,
@@ -48,6 +52,9 @@ from napari_milpath.scores import (
 FORCED = "forced: made from a different slide"
 """Warning beside a prediction that lies over a slide it was not made from."""
 
+NOT_PLACED = "nothing is drawn: the files of its features hold no coordinates of the patches"
+"""Warning beside a prediction of patches at unknown places."""
+
 _PATCH_ON_SCREEN_PX = 250  # width of the current patch after `go_to`
 _BOX = "milpath patch"
 _CAPTION_LETTERS = 40  # per line, so that the scale bar fits beside it
@@ -70,7 +77,8 @@ class Inspection:
     settings : which scores are displayed, and in which colours
     sources : predictions and ensemble members to choose from
     source, subtracted : the chosen source; None or the one subtracted from it
-    scores, heatmap, image : displayed scores per patch, on a raster, and in napari's terms
+    scores, heatmap, image : displayed scores per patch, on a raster, and in napari's terms; the
+        raster is None if the places of the patches are not known
     patch : row of the current patch, -1 for none
     """
 
@@ -237,8 +245,8 @@ class Inspection:
         """The slide from which the chosen prediction was made, else the topmost."""
         found = self._slides
         if self.source is not None:
-            facts = self.source.prediction.slide
-            found = [each for each in found if is_same_slide(facts, each)] or found
+            prediction = self.source.prediction
+            found = [each for each in found if not find_mismatch(prediction, each)] or found
         return found[-1] if found else None
 
     @property
@@ -247,7 +255,26 @@ class Inspection:
         slide = self.pyramid
         if self.source is None or slide is None:
             return False
-        return not is_same_slide(self.source.prediction.slide, slide)
+        return find_mismatch(self.source.prediction, slide) is not None
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What to know of where the chosen prediction lies, one phrase each."""
+        if self.source is None:
+            return ()
+        found = [FORCED] if self.forced else []
+        if self.pyramid is not None and not (
+            self.forced or self.source.prediction.slide.identified
+        ):
+            found.append(NOT_CHECKED)
+        if not self.is_placed:
+            found.append(NOT_PLACED)
+        return tuple(found)
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it is known where the patches of the chosen prediction lie."""
+        return self.source is not None and self.source.prediction.grid.places != "unknown"
 
     @property
     def mpp(self) -> Mpp | None:
@@ -289,10 +316,14 @@ class Inspection:
         if source is None or layer is None:
             self.scores = self.heatmap = self.image = None
         else:
-            if new_scores or self.heatmap is None:
+            if new_scores or self.scores is None:
                 self.scores = self._compute_scores(source)
-                self.heatmap = rasterize_scores(source.prediction.grid, self.scores)
-            self.image = self._build_image(self.heatmap, layer, new_scores, new_palette)
+                self.heatmap = (
+                    rasterize_scores(source.prediction.grid, self.scores)
+                    if self.is_placed
+                    else None
+                )
+            self.image = self._build_image(layer, new_scores, new_palette)
             with self._setting_layers():
                 update_layer(layer, self.image)
             bar = layer.colorbar
@@ -309,14 +340,17 @@ class Inspection:
                 self.subtracted = None
         return compute_scores(source, self.settings)
 
-    def _build_image(
-        self, heatmap: Heatmap, layer: Image, new_scores: bool, new_palette: bool
-    ) -> HeatmapImage:
+    def _build_image(self, layer: Image, new_scores: bool, new_palette: bool) -> HeatmapImage:
         """Build the image; a threshold alone takes no pass over the values."""
         old, threshold = self.image, self.settings.threshold
         if old is not None and not new_scores and not new_palette:
             return replace(old, threshold=threshold)
-        image = build_heatmap_image(heatmap, self.settings.palette, threshold)
+        palette = self.settings.palette
+        if self.heatmap is not None:
+            image = build_heatmap_image(self.heatmap, palette, threshold)
+        else:
+            assert self.scores is not None
+            image = build_unplaced_image(self.scores, palette, threshold)
         if old is not None and not new_scores:  # the same array: no new upload
             image = replace(image, values=old.values, limits=old.limits)
         return replace(image, gamma=layer.gamma, opacity=layer.opacity)
@@ -329,7 +363,7 @@ class Inspection:
             facts = self.describe()[1:] if self.subtracted is not None else self.describe()
             lines = [
                 line
-                for each in (*facts, self.image.label, *[FORCED] * self.forced)
+                for each in (*facts, self.image.label, *self.cautions)
                 for line in wrap(each, _CAPTION_LETTERS)
             ]
             blank = [""] * (len(lines) // _LINES_PER_BLANK)
@@ -392,11 +426,14 @@ class Inspection:
         if self.source is None or self.mpp is None or row < 0:
             return ""
         grid, names = self.source.prediction.grid, self.source.prediction.class_names
-        x, y = to_um(grid.coords[row] + grid.patch_size_l0 / 2, self.mpp) / 1000
+        where = "at an unknown place"
+        if self.is_placed:
+            x, y = to_um(grid.coords[row] + grid.patch_size_l0 / 2, self.mpp) / 1000
+            where = f"at x {x:.3f} mm, y {y:.3f} mm"
         weight, adds = self.source.attention[row], self.source.contributions[row]
         logits = ", ".join(f"{name} {add:+.3g}" for name, add in zip(names, adds, strict=True))
         return (
-            f"patch {row} at x {x:.3f} mm, y {y:.3f} mm\n"
+            f"patch {row} {where}\n"
             f"attention {weight:.3g}, {weight * len(grid):.3g}× the mean, "
             f"percentile {self.source.ranks[row]:.1f}\n"
             f"contribution to the logits: {logits}"
@@ -414,6 +451,7 @@ class Inspection:
         if (
             self.source is None
             or self.mpp is None
+            or not self.is_placed
             or not 0 <= row < len(self.source.prediction.grid)
         ):
             return

@@ -43,6 +43,7 @@ _SCALE_LABELS = {
 _NOTHING = "nothing"
 _WATCH_MS = 1000  # between two looks at whether the slides' files can be read
 _DEFAULT = "default"
+_CAUTIONS = {FORCED: f"{FORCED}. Its patches do not match the slide under them."}
 _WARNING_STYLE = "background: #b00020; color: white; padding: 4px"  # visible in both themes
 
 
@@ -52,13 +53,13 @@ class Inspector(QWidget):
     def __init__(self, inspection: Inspection) -> None:
         super().__init__()
         self.inspection = inspection
-        self.title, self.forced, self.hidden = _label(), _label(), _label()
+        self.title, self.cautions, self.hidden = _label(), _label(), _label()
         self.damage = _label()
         self.damage.setStyleSheet(_WARNING_STYLE)
         self.damage.setVisible(False)
         self.watch = QTimer(self)
         self.watch.setInterval(_WATCH_MS)
-        self.forced.setStyleSheet(_WARNING_STYLE)
+        self.cautions.setStyleSheet(_WARNING_STYLE)
         self.hidden.setStyleSheet(_WARNING_STYLE)
         self.hidden.setText("Not displayed: its layer is hidden, see the eye in the list of layers")
         self.source, self.subtracted = _combo_box(), _combo_box()
@@ -97,7 +98,7 @@ class Inspector(QWidget):
             form.addRow(name, widget)
         column = QVBoxLayout(self)
         column.addWidget(self.title)
-        column.addWidget(self.forced)
+        column.addWidget(self.cautions)
         column.addWidget(self.hidden)
         column.addWidget(self.damage)
         column.addLayout(form)
@@ -211,8 +212,9 @@ class Inspector(QWidget):
         self.damage.setVisible(bool(text))
 
     def _describe(self, source: ScoreSource | None) -> None:
-        self.forced.setText(f"{FORCED}. Its patches do not match the slide under them.")
-        self.forced.setVisible(self.inspection.forced)
+        cautions = self.inspection.cautions
+        self.cautions.setText("\n".join(_CAUTIONS.get(each, each) for each in cautions))
+        self.cautions.setVisible(bool(cautions))
         if source is None:
             self.title.setText("Open a slide and its prediction (*.prediction.h5).")
             self.facts.setText("")

@@ -8,10 +8,10 @@ from napari.components import LayerList
 from napari.layers import Image, Layer
 
 from milpath.errors import ResolutionError
-from milpath.figures.heatmap import Heatmap
+from milpath.figures.heatmap import Heatmap, PatchScores
 from milpath.formats.prediction import Prediction, check_same_slide
 from milpath.slides.lattice import LEVEL_0, Lattice
-from napari_milpath.heatmap_image import HeatmapImage, build_heatmap_image
+from napari_milpath.heatmap_image import HeatmapImage, build_heatmap_image, build_unplaced_image
 from napari_milpath.pyramid import Pyramid
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -46,7 +46,17 @@ def mpp_of(pyramid: Pyramid) -> Mpp | None:
 
 def heatmap_layer(prediction: Prediction, heatmap: Heatmap, name: str, mpp: Mpp) -> LayerData:
     """Build a heatmap's layer, one pixel per cell, registered to the slide."""
-    image = build_heatmap_image(heatmap)
+    return _image_layer(prediction, build_heatmap_image(heatmap), heatmap.lattice, name, mpp)
+
+
+def unplaced_layer(prediction: Prediction, scores: PatchScores, name: str, mpp: Mpp) -> LayerData:
+    """Build the empty layer of a prediction of patches at unknown places."""
+    return _image_layer(prediction, build_unplaced_image(scores), LEVEL_0, name, mpp)
+
+
+def _image_layer(
+    prediction: Prediction, image: HeatmapImage, lattice: Lattice, name: str, mpp: Mpp
+) -> LayerData:
     return (
         image.values,
         {
@@ -57,7 +67,7 @@ def heatmap_layer(prediction: Prediction, heatmap: Heatmap, name: str, mpp: Mpp)
             "contrast_limits": image.limits,
             "colormap": image.colormap,
             "metadata": {KEY: prediction},
-            **frame(mpp, heatmap.lattice),
+            **frame(mpp, lattice),
         },
         "image",
     )

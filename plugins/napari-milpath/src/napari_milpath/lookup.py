@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
 from milpath.patches.grid import PatchGrid
+from milpath.slides.lattice import Lattice
 
 Points = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
+_MAX_PAIRS = 1 << 18  # of points and patches that are compared at once
+
 
 class PatchLookup:
-    """Find patches by their positions.
+    """Find patches by their positions, on a grid or anywhere; none if their places are unknown.
 
-    Parameters
-    ----------
-    grid : its coordinates lie on its lattice
+    The slide is cut into cells as wide as a patch: a patch that holds a point begins in the point's
+    cell, or in the one above it, to its left, or both.
     """
 
     def __init__(self, grid: PatchGrid) -> None:
-        self.grid = grid
-        places = grid.lattice.index_of(grid.coords)
-        rows, cols = (places.max(axis=0) + 1) if len(grid) else (0, 0)
-        self._raster = np.full((rows, cols), -1, np.int32)
-        self._raster[tuple(places.T)] = np.arange(len(grid))
-        self._reach = -(-grid.patch_size_l0 // grid.stride_l0)
+        self.grid = grid if grid.places != "unknown" else grid.select(np.zeros(0, np.int64))
+        side = self.grid.patch_size_l0
+        low = self.grid.coords.min(axis=0) if len(self.grid) else np.zeros(2, np.int64)
+        self._cells = Lattice((int(low[0]), int(low[1])), (side, side))
+        first = self._cells.index_of(self.grid.coords)
+        self._shape: Rows = first.max(axis=0, initial=0) + 1
+        keys = first[:, 0] * self._shape[1] + first[:, 1]
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
 
     def find(self, points: Points) -> Rows:
         """Find the patch at each point; of overlapping ones, the one with the nearest centre.
@@ -36,24 +43,41 @@ class PatchLookup:
 
         Returns
         -------
-        (n,) rows of the grid, -1 where there is no patch.
+        (n,) rows of the grid, -1 where there is no patch; the first of patches at the same place.
         """
         points = np.asarray(points, np.float64).reshape(-1, 2)
-        cell = self.grid.lattice.index_of(points)
-        found = np.full(len(cell), -1, np.int64)
-        nearest = np.full(len(cell), np.inf)
-        for down in range(self._reach):
-            for right in range(self._reach):
-                rows, distance = self._at(cell - (down, right), points)
-                better = (rows >= 0) & (distance < nearest)
-                found[better], nearest[better] = rows[better], distance[better]
+        corner = self._cells.index_of(points)
+        found = np.full(len(points), -1, np.int64)
+        nearest = np.full(len(points), np.inf)
+        for cell in (corner, corner - (0, 1), corner - (1, 0), corner - (1, 1)):
+            inside = np.flatnonzero(((cell >= 0) & (cell < self._shape)).all(axis=1))
+            keys = cell[inside, 0] * self._shape[1] + cell[inside, 1]
+            start, stop = (np.searchsorted(self._keys, keys, side) for side in ("left", "right"))
+            for block in _split(stop - start):
+                which, rows = self._list(inside[block], start[block], stop[block])
+                away = np.abs(points[which] - self._centres(rows)).max(axis=1)
+                order = np.lexsort((rows, away, which))  # the nearest patch of each point first
+                which, once = np.unique(which[order], return_index=True)
+                rows, away = rows[order][once], away[order][once]
+                tied = (away == nearest[which]) & (rows < found[which])
+                better = (away <= self.grid.patch_size_l0 / 2) & ((away < nearest[which]) | tied)
+                found[which[better]], nearest[which[better]] = rows[better], away[better]
         return found
 
-    def _at(self, place: Rows, points: Points) -> tuple[Rows, Points]:
-        """Return the patches at lattice cells, and the distances of their centres to the points."""
-        inside = ((place >= 0) & (place < self._raster.shape)).all(axis=1)
-        rows = np.full(len(place), -1, np.int64)
-        rows[inside] = self._raster[tuple(place[inside].T)]
-        half = self.grid.patch_size_l0 / 2
-        away = np.abs(points - self.grid.lattice.to_l0(place) - half).max(axis=1)
-        return np.where(away <= half, rows, -1), away
+    def _list(self, points: Rows, start: Rows, stop: Rows) -> tuple[Rows, Rows]:
+        """Pair each of (n,) points with all patches `_order[start:stop]`: two arrays (m,)."""
+        count = stop - start
+        place = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
+        return np.repeat(points, count), self._order[np.repeat(start, count) + place]
+
+    def _centres(self, rows: Rows) -> Points:
+        centres: Points = self.grid.coords[rows] + np.float64(self.grid.patch_size_l0 / 2)
+        return centres
+
+
+def _split(count: Rows) -> list[slice]:
+    """Split (n,) numbers into runs whose sum, but for their last number, is not large."""
+    total = count.cumsum()
+    most = range(_MAX_PAIRS, int(total[-1]) if len(total) else 0, _MAX_PAIRS)
+    ends = [0, *(np.searchsorted(total, list(most)) + 1).tolist(), len(count)]
+    return [slice(one, two) for one, two in pairwise(ends) if two > one]

@@ -14,9 +14,13 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QMessageBox
 
 from milpath.errors import MilpathError, UnsupportedSlideError, UsageError
-from milpath.figures.heatmap import render_heatmap
-from milpath.formats.geometry import is_same_slide
-from milpath.formats.prediction import Prediction, SlideMismatchError, read_prediction
+from milpath.figures.heatmap import rasterize_scores, score_patches
+from milpath.formats.prediction import (
+    Prediction,
+    SlideMismatchError,
+    find_mismatch,
+    read_prediction,
+)
 from milpath.slides.slide import Slide
 from napari_milpath.layers import (
     KEY,
@@ -28,6 +32,7 @@ from napari_milpath.layers import (
     pyramid_of,
     require_same_slide,
     slide_layer,
+    unplaced_layer,
 )
 from napari_milpath.pyramid import Pyramid
 
@@ -145,7 +150,7 @@ def _require_slides(pyramids: list[Pyramid], predictions: list[Prediction]) -> N
     waiting = [found for layer in shown if (found := prediction_of(layer)) is not None]
     slides = opened + pyramids
     for prediction in predictions + ([] if opened else waiting):
-        if slides and not any(is_same_slide(prediction.slide, each) for each in slides):
+        if slides and all(find_mismatch(prediction, each) for each in slides):
             require_same_slide(slides[-1], prediction)
 
 
@@ -165,7 +170,7 @@ def _never_wait(seconds: float) -> None:
 
 
 def read_attention(prediction: Prediction) -> LayerData:
-    """Build a layer of a prediction's attention.
+    """Build a layer of a prediction's attention; an empty one if its patches have no places.
 
     Raises
     ------
@@ -175,4 +180,7 @@ def read_attention(prediction: Prediction) -> LayerData:
         raise UsageError(f"{prediction.slide.slide_id}: no tissue was found; nothing to show")
     name = f"{prediction.slide.slide_id} attention"
     mpp = (prediction.slide.mpp_x, prediction.slide.mpp_y)
-    return heatmap_layer(prediction, render_heatmap(prediction), name, mpp)
+    scores = score_patches(prediction)
+    if prediction.grid.places == "unknown":
+        return unplaced_layer(prediction, scores, name, mpp)
+    return heatmap_layer(prediction, rasterize_scores(prediction.grid, scores), name, mpp)

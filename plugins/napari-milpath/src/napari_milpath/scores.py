@@ -167,6 +167,8 @@ def _score(source: ScoreSource, settings: DisplaySettings, class_name: str | Non
 def _pair(source: ScoreSource, other: ScoreSource) -> NDArray[np.int64]:
     """Return the other's row at the centre of each patch of a source, (N,), -1 for none."""
     grid = source.prediction.grid
+    if grid.places == "unknown":
+        return np.full(len(grid), -1, np.int64)
     centres = grid.coords + np.float64(grid.patch_size_l0 / 2)
     return PatchLookup(other.prediction.grid).find(centres)
 

@@ -33,7 +33,8 @@ class PatchSelection:
 
     Attributes
     ----------
-    rows : (n,) selected rows of the prediction's grid, in order of their scores
+    rows : (n,) selected rows of the prediction's grid, in order of their scores; none if their
+        places are not known, so that they cannot be shown
     marks : mark of each marked row of the current prediction
     """
 
@@ -72,7 +73,7 @@ class PatchSelection:
             self.marks = self._marks_of(prediction)
         self._current = (prediction, inspection.pyramid)
         rows = np.zeros(0, np.int64)
-        if prediction is not None and inspection.scores is not None:
+        if prediction is not None and inspection.scores is not None and inspection.is_placed:
             scores = inspection.scores.values
             rows = select_patches(prediction.grid, scores, self.count, weakest=self.weakest)
         changed = changed or not np.array_equal(rows, self.rows)
