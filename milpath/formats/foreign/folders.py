@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,11 +19,13 @@ def find_files(folder: Path, suffix: str) -> dict[str, Path]:
     """
     if not folder.is_dir():
         return {}
-    found = {
-        path.name.removesuffix(suffix): path
-        for path in folder.iterdir()
-        if path.name.endswith(suffix) and not path.name.startswith(".") and path.is_file()
-    }
+    with os.scandir(folder) as entries:
+        names = [
+            each.name
+            for each in entries
+            if each.name.endswith(suffix) and not each.name.startswith(".") and each.is_file()
+        ]
+    found = {name.removesuffix(suffix): folder / name for name in names}
     return dict(sorted(found.items()))
 
 
