@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.untrusted.hdf5 import foreign_cases, hdf5_cases
+from support.untrusted.layouts import layout_cases
 from support.untrusted.slides import slide_cases
 from support.untrusted.texts import text_cases
 from support.untrusted.watch import Case, CaseResult, watch
@@ -39,10 +40,11 @@ def read_all(cases: Iterable[Case], folder: Path) -> tuple[CaseResult, list[Case
     [
         (hdf5_cases, 1, 3, 300),
         (foreign_cases, 1, 3, 300),
+        (layout_cases, 1, 3, 300),
         (text_cases, 1, 10, 300),
         (slide_cases, 61, 20, 1024),
     ],
-    ids=["hdf5", "foreign", "texts", "slides"],
+    ids=["hdf5", "foreign", "layouts", "texts", "slides"],
 )
 def test_every_untrusted_file_is_accepted_or_refused_in_one_line_with_bounded_time_and_memory(
     generate: Callable[[], Iterable[Case]],

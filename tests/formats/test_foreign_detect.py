@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def test_a_folder_that_cannot_be_listed_is_refused(
     def refuse(folder: Path) -> None:
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UsageError, match=r"cannot be read \(Permission denied\)"):
         detect_features(tmp_path)
 
@@ -129,6 +130,13 @@ def test_a_folder_of_two_kinds_of_hdf5_files_is_refused(tmp_path: Path) -> None:
         detect_features(tmp_path)
     (tmp_path / "b.h5").write_bytes(b"torn")
     assert detect_features(tmp_path).layout.name == "stamp"
+
+
+def test_names_with_control_characters_are_printed_without_them(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a\n.h5", "w") as made:
+        made["two\nlines\x1b"] = 1
+    with pytest.raises(UsageError, match=r"a\\n.h5 has two\\nlines\\x1b\)"):
+        detect_features(tmp_path)
 
 
 def test_patches_without_features_are_refused(tmp_path: Path) -> None:

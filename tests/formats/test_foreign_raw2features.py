@@ -63,3 +63,11 @@ def test_files_of_several_encoders_in_one_folder_are_refused(tmp_path: Path) -> 
         write_raw2features(tmp_path, f"a.{encoder}", drawn)
     with pytest.raises(UsageError, match=r"files of several encoders \(net, uni\)"):
         detect_features(tmp_path)
+
+
+def test_an_export_below_a_folder_is_not_taken_for_stamps(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "inside").mkdir(exist_ok=True)
+        write_raw2features_stamp(tmp_path / "inside", f"{name}.net", draw_features())
+    found = detect_features(tmp_path)
+    assert (found.layout.name, list(found.files)) == ("raw2features", ["a", "b"])

@@ -27,6 +27,7 @@ from milpath.formats.foreign.trident import TridentLayout
 from milpath.formats.foreign.values import FeatureHints, Layout, SlideFeatures
 from milpath.formats.foreign.verified import VerifiedLayout
 from milpath.formats.foreign.zarr import ZarrLayout
+from milpath.slides.names import printable
 
 LAYOUTS: tuple[Layout, ...] = (
     # of HDF5 files
@@ -177,7 +178,8 @@ def _explain_two(first: FeatureFolder, other: FeatureFolder) -> str:
 
 
 def _name(folder: Path, path: Path) -> str:
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+    inside = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+    return printable(inside)
 
 
 def _explain_unknown(folder: Path) -> str:
@@ -190,7 +192,9 @@ def _describe(folder: Path) -> str:
     entries = [each for each in folder.iterdir() if not each.name.startswith(".")]
     folders = [each for each in entries if each.is_dir()]
     kinds = Counter(each.suffix or "other" for each in entries if not each.is_dir())
-    parts = [_count(number, f"{kind} file") for kind, number in kinds.most_common(_SHOWN)]
+    parts = [
+        _count(number, f"{printable(kind)} file") for kind, number in kinds.most_common(_SHOWN)
+    ]
     if folders:
         parts.append(_count(len(folders), "folder"))
     return f"it holds {' and '.join(parts) or 'nothing'}{_describe_h5(folder)}"
@@ -209,10 +213,10 @@ def _describe_h5(folder: Path) -> str:
 def _describe_sample(sample: H5Sample) -> str:
     if sample.problem is not None:
         return sample.problem
-    kind = sample.attrs.get("milpath_kind")
+    file, kind = printable(sample.path.name), sample.attrs.get("milpath_kind")
     if isinstance(kind, str):
-        return f"{sample.path.name} is a {kind} of milpath"
+        return f"{file} is a {printable(kind)} of milpath"
     if set(sample.shapes) == {"coords"}:
-        return f"{sample.path.name} says where patches lie, and holds no features"
-    names = ", ".join(sorted(sample.shapes)[:_SHOWN]) or "no dataset"
-    return f"{sample.path.name} has {names}"
+        return f"{file} says where patches lie, and holds no features"
+    names = ", ".join(map(printable, sorted(sample.shapes)[:_SHOWN])) or "no dataset"
+    return f"{file} has {names}"

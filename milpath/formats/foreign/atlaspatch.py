@@ -22,6 +22,7 @@ from milpath.formats.foreign.values import (
     find_mpp,
     settle,
 )
+from milpath.slides.names import is_printable
 from milpath.store.foreign import ForeignH5
 
 _GROUP = "features/"
@@ -80,7 +81,9 @@ def _fits(sample: H5Sample) -> bool:
 def _pick_encoder(path: Path, h5: ForeignH5, wanted: str | None) -> str:
     """Return the encoder that the user names, in any case of letters, or the only one."""
     names = [name.removeprefix(_GROUP) for name in h5.names if name.startswith(_GROUP)]
-    names = sorted(name for name in names if not name.startswith(_UNFINISHED))
+    names = sorted(
+        name for name in names if is_printable(name) and not name.startswith(_UNFINISHED)
+    )
     if not names:
         raise StoredFileError(
             f"{path.name}: has patches but no features; let AtlasPatch compute some"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,11 +19,13 @@ def find_files(folder: Path, suffix: str) -> dict[str, Path]:
     """
     if not folder.is_dir():
         return {}
-    found = {
-        path.name.removesuffix(suffix): path
-        for path in folder.iterdir()
-        if path.name.endswith(suffix) and not path.name.startswith(".") and path.is_file()
-    }
+    with os.scandir(folder) as entries:
+        names = [
+            each.name
+            for each in entries
+            if each.name.endswith(suffix) and not each.name.startswith(".") and each.is_file()
+        ]
+    found = {name.removesuffix(suffix): folder / name for name in names}
     return dict(sorted(found.items()))
 
 
@@ -48,12 +51,9 @@ def find_nested(folder: Path, find: Callable[[Path], dict[str, Path]]) -> dict[s
         for name, path in find_files(place, ".h5").items():
             other = found.setdefault(name, path)
             if other != path:
-                both = " and in ".join(
-                    each.relative_to(folder).as_posix() for each in (other, path)
-                )
                 raise StoredFileError(
-                    f"{folder}: holds features of {name} twice, in {both}; expected them once, so "
-                    "give one of their folders"
+                    f"{folder}: holds features of {name} twice, in {_show(folder, other)} and "
+                    f"{_show(folder, path)}; expected them once, so give one of their folders"
                 )
     return dict(sorted(found.items()))
 

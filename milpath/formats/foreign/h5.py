@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from milpath.errors import StoredFileError
 from milpath.formats.foreign.arrays import as_coords, as_rows
 from milpath.formats.foreign.folders import find_files
+from milpath.slides.names import is_printable
 from milpath.store.foreign import ForeignH5, open_foreign_h5
 
 _TRIED = 3  # files from either end of a folder, until one can be read
@@ -104,8 +105,8 @@ def get_size(value: object) -> float | None:
 
 
 def get_text(value: object) -> str | None:
-    """Return the text of an attribute; None if it is no text, or empty."""
-    return value if isinstance(value, str) and value else None
+    """Return the text of an attribute; None if it is no text, empty, or has control characters."""
+    return value if isinstance(value, str) and value and is_printable(value) else None
 
 
 def get_whole(value: object) -> int | None:

@@ -25,7 +25,7 @@ from milpath.formats.foreign.values import (
     find_mpp,
     settle,
 )
-from milpath.store.foreign import ForeignH5, open_foreign_h5
+from milpath.store.foreign import ForeignH5
 
 _STAMP_MARK = "raw2features_version"
 _COORD_ATTRS = {
@@ -61,9 +61,11 @@ class Raw2FeaturesLayout:
 
     def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
         """Open one slide's features; raises `StoredFileError`."""
-        with open_foreign_h5(path) as h5:
+        with ExitStack() as files:
+            h5 = enter_h5(files, path)
             as_stamp = _STAMP_MARK in h5.attrs
-        made = StampLayout().open(path, hints) if as_stamp else _open_as_trident(path, hints)
+            made = None if as_stamp else _open_as_trident(path, hints, h5, files)
+        made = made if made is not None else StampLayout().open(path, hints)
         facts = replace(made.facts, layout=self.name, tool="raw2features")
         slide_id = made.slide_id.removesuffix(f".{facts.encoder}")
         return replace(made, slide_id=slide_id, facts=facts)
@@ -95,25 +97,25 @@ def _split_names(folder: Path, found: dict[str, Path]) -> dict[str, Path]:
     return {slide_id: found[name] for name, (slide_id, _, _) in split.items()}
 
 
-def _open_as_trident(path: Path, hints: FeatureHints) -> SlideFeatures:
-    with ExitStack() as files:
-        h5 = enter_h5(files, path)
-        rows = StoredRows(path, h5, "features")
-        coords = read_coords(path, h5, "coords", rows.shape[0])
-        size = get_number(h5.dataset_attr("coords", "patch_size_level0"))
-        stated = _get_mpp(get_number(h5.dataset_attr("coords", "target_magnification")))
-        mpp = settle(path, "µm per pixel", stated, hints.mpp)
-        encoder = get_text(h5.dataset_attr("features", "encoder"))
-        facts = FeatureFacts(
-            layout=Raw2FeaturesLayout.name,
-            dim=rows.shape[1],
-            encoder=settle(path, "encoder", encoder, hints.encoder),
-            patch_px=_settle_patch(path, h5, size, hints.patch_px),
-            mpp=find_mpp(mpp, hints, hints.patch_px, size),
-            tool="raw2features",
-        )
-        slide_id = path.name.removesuffix(".h5")
-        return SlideFeatures(slide_id, rows, coords, size, facts, files=files.pop_all())
+def _open_as_trident(
+    path: Path, hints: FeatureHints, h5: ForeignH5, files: ExitStack
+) -> SlideFeatures:
+    rows = StoredRows(path, h5, "features")
+    coords = read_coords(path, h5, "coords", rows.shape[0])
+    size = get_number(h5.dataset_attr("coords", "patch_size_level0"))
+    stated = _get_mpp(get_number(h5.dataset_attr("coords", "target_magnification")))
+    mpp = settle(path, "µm per pixel", stated, hints.mpp)
+    encoder = get_text(h5.dataset_attr("features", "encoder"))
+    facts = FeatureFacts(
+        layout=Raw2FeaturesLayout.name,
+        dim=rows.shape[1],
+        encoder=settle(path, "encoder", encoder, hints.encoder),
+        patch_px=_settle_patch(path, h5, size, hints.patch_px),
+        mpp=find_mpp(mpp, hints, hints.patch_px, size),
+        tool="raw2features",
+    )
+    slide_id = path.name.removesuffix(".h5")
+    return SlideFeatures(slide_id, rows, coords, size, facts, files=files.pop_all())
 
 
 def _get_mpp(magnification: float | None) -> float | None:

@@ -21,6 +21,7 @@ from milpath.formats.foreign.values import (
     find_mpp,
     settle,
 )
+from milpath.slides.names import printable
 from milpath.store.npyfile import read_npy, read_npz
 from milpath.store.torchfile import read_torch
 
@@ -63,9 +64,10 @@ class Slide2vecLayout:
         arrays = read_npz(path) if path.suffix == ".npz" else read_torch(path).tensors
         features = pick_features(path, {k: v for k, v in arrays.items() if k != "tile_index"})
         stated = read_json(path.with_name(slide_id + _META), _TOOL)
-        if stated.get("artifact_type", _FEATURES) != _FEATURES:
+        kind = stated.get("artifact_type", _FEATURES)
+        if kind != _FEATURES:
             raise StoredFileError(
-                f"{path.name}: holds {stated['artifact_type']}, expected {_FEATURES}; give the "
+                f"{path.name}: holds {printable(str(kind))}, expected {_FEATURES}; give the "
                 "folder of these"
             )
         tiles = _read_tiles(path, slide_id, len(features))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from milpath.errors import StoredFileError
 from milpath.formats.foreign.arrays import as_coords, pick_features
 from milpath.formats.foreign.folders import find_files
+from milpath.formats.foreign.h5 import get_text
 from milpath.formats.foreign.jsonfile import read_json
 from milpath.formats.foreign.values import (
     FeatureFacts,
@@ -75,7 +76,7 @@ def _get_encoder(config: dict[str, Any]) -> str | None:
     """Return the class of the extractor without its module: slideflow stores no other name."""
     extractor = config.get("extractor")
     name = extractor.get("class") if isinstance(extractor, dict) else None
-    return name.rpartition(".")[2] if isinstance(name, str) else None
+    return get_text(name.rpartition(".")[2]) if isinstance(name, str) else None
 
 
 def _get_count(config: dict[str, Any], name: str) -> int | None:

@@ -92,7 +92,8 @@ class StampLayout:
 
 
 def _fits(sample: H5Sample) -> bool:
-    return any(name in sample.shapes for name in _NAMES)
+    exported = "raw2features_version" in sample.attrs  # a layout of its own
+    return not exported and any(name in sample.shapes for name in _NAMES)
 
 
 def _require_tiles(h5: ForeignH5) -> None:
