@@ -152,7 +152,7 @@ def test_class_weights_are_inverse_to_the_share_of_a_class() -> None:
 
 def test_a_damaged_patch_in_training_raises_one_clear_line(tmp_path: Path) -> None:
     records = make_records(tmp_path, (4,) * 9, (0, 1, 0) * 3)
-    bad = records[2].path
+    bad = tmp_path / "b2.h5"
     with edited(bad) as h5:
         del h5["patches"]
         h5["patches"] = np.zeros((4, 16, 16, 3), np.int32)

@@ -70,7 +70,7 @@ def test_wrong_options_and_files_raise_before_keras_is_imported(folder: Path) ->
         "--epochs",
         "--negative normal: ",
         "have no bag in missing",
-        "no features in this folder",
+        "no known layout of features",
         "needs at least",
         "missing.npz: no such file",
         "--target",

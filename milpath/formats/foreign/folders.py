@@ -51,9 +51,10 @@ def find_nested(folder: Path, find: Callable[[Path], dict[str, Path]]) -> dict[s
         for name, path in find_files(place, ".h5").items():
             other = found.setdefault(name, path)
             if other != path:
+                one, two = (each.relative_to(folder).as_posix() for each in (other, path))
                 raise StoredFileError(
-                    f"{folder}: holds features of {name} twice, in {_show(folder, other)} and "
-                    f"{_show(folder, path)}; expected them once, so give one of their folders"
+                    f"{folder}: holds features of {name} twice, in {one} and in {two}; expected "
+                    "them once, so give one of their folders"
                 )
     return dict(sorted(found.items()))
 
