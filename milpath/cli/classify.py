@@ -120,6 +120,7 @@ def classify(
 
     show_warnings(verbose=verbose)
     _check_sources(context, slides, features)
+    take_shard((), shard)  # a wrong one is said first
     given = slides if features is None else feature_slides
     found = gather_entries(given or [], slide_mpp, tissue, frame, ids_from_path=ids_from_path)
     try:

@@ -94,7 +94,7 @@ def open_slide_of(prediction: Prediction, path: Path) -> Iterator[Slide]:
     ------
     UsageError : the prediction was made from a different slide
     """
-    from milpath.formats.prediction import NOT_CHECKED, check_same_slide
+    from milpath.formats.prediction import check_same_slide, describe_unchecked
     from milpath.slides.slide import Slide
 
     record = prediction.slide
@@ -102,5 +102,6 @@ def open_slide_of(prediction: Prediction, path: Path) -> Iterator[Slide]:
     with Slide(path, slide_id, record.mpp_x) as opened:
         check_same_slide(prediction, opened, opened.name, "give the matching slide with --slide")
         if not record.identified:
-            print(f"{record.slide_id}: {NOT_CHECKED}", file=sys.stderr)
+            found = describe_unchecked(prediction, opened.mpp_of_file)
+            print(f"{record.slide_id}: {found}", file=sys.stderr)
         yield opened

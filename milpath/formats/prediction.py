@@ -30,6 +30,7 @@ from milpath.store import SafeH5, open_h5, publish_h5
 Floats = NDArray[np.float64]
 
 _ROUNDING = 1e-3
+_MPP_APART = 0.02  # relative difference of µm per pixel, beyond which it is said
 
 MAX_DISTANCE = 1.25
 """Distance to the training set above which a prediction is warned of.
@@ -206,6 +207,20 @@ def find_mismatch(prediction: Prediction, slide: Known) -> str | None:
         return None
     x, y = prediction.grid.coords[row].tolist()
     return f"patch {row} at ({x}, {y}) lies outside its {size[0]} x {size[1]} px"
+
+
+def describe_unchecked(prediction: Prediction, mpp: tuple[float | None, float | None]) -> str:
+    """Say that the slide under a prediction was not checked, and whether its resolution differs.
+
+    Parameters
+    ----------
+    prediction : of a slide that was not opened
+    mpp : (x, y) µm per pixel in the file of the slide of its name; None where missing
+    """
+    record, x = prediction.slide, mpp[0]
+    if x is None or abs(x / record.mpp_x - 1) <= _MPP_APART:
+        return NOT_CHECKED
+    return f"{NOT_CHECKED}; it has {x:.4g} µm per pixel, but they say {record.mpp_x:.4g}"
 
 
 def find_prediction(

@@ -35,7 +35,7 @@ Predict = Callable[[Path, SlideFeatures, SlideFacts | None], Prediction]
 
 @dataclass(frozen=True)
 class FeatureItem(WorkItem):
-    """A file of features, and its slide if that is at hand."""
+    """A file of features, and its slide if that is available."""
 
     slide: SlideEntry | None = None
 
@@ -53,7 +53,7 @@ def classify_features(
     hints: FeatureHints,
     predict: Predict | None = None,
 ) -> Outcome:
-    """Write `out/<slide_id>.prediction.h5`, and `out/<slide_id>.png` if the slide is at hand.
+    """Write `out/<slide_id>.prediction.h5`, and `out/<slide_id>.png` if the slide is available.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Prediction from files of features, with the slide at hand or without it."""
+"""Prediction from files of features, with the slide or without it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def predict_features(
     model : of `prepare_for_features`, trained on features of this kind
     path : of the features, for messages
     features : open; opened with the slide's µm per pixel, if the slide is known
-    slide : record of the slide, None if it is not at hand
+    slide : record of the slide, None if it is not available
 
     Raises
     ------

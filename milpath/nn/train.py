@@ -66,7 +66,7 @@ class Instances:
     Attributes
     ----------
     shape : (P, P, 3) of a patch, or (D,) of features
-    encoder : the frozen encoder of the features; None for patches, and where it is not at hand
+    encoder : the frozen encoder of the features; None for patches, and where it is not available
     encoder_spec : record of the encoder, frozen or to be trained
     """
 

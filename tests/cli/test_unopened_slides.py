@@ -47,9 +47,18 @@ def test_the_slide_of_the_same_name_and_size_is_drawn_and_said_to_be_unchecked(
 ) -> None:
     stored = store(tmp_path, unknown_slide("a", size, 0.5))
     run("heatmap", stored, "--slide", slide, "--out", tmp_path / "h.png")
-    assert "a: the slide was not checked: the files of its features" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said == "a: the slide was not checked: the files of its features do not identify it\n"
     with Image.open(tmp_path / "h.png") as picture:
         assert picture.width > 100
+
+
+def test_a_slide_of_another_resolution_than_the_features_say_is_named(
+    tmp_path: Path, slide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = store(tmp_path, unknown_slide("a", None, 0.25))
+    run("heatmap", stored, "--slide", slide, "--out", tmp_path / "h.png")
+    assert "it has 0.5 µm per pixel, but they say 0.25" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

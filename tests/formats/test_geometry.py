@@ -90,6 +90,14 @@ def test_patches_far_apart_on_a_huge_slide_are_written_so_that_they_are_read(
     assert found.grid.places == "free"
 
 
+def test_patches_of_other_tools_may_reach_over_the_edge_of_a_slide_that_was_opened(
+    tmp_path: Path,
+) -> None:
+    grid = free_grid(np.array([[0, 0], [1472, 1088]]), 64, 64, 0.5)
+    assert grid.places == "grid"
+    assert np.array_equal(read_prediction(written(tmp_path, grid)).grid.coords, grid.coords)
+
+
 # -- which slide -----------------------------------------------------------------------------------
 
 LOOSE = unknown_slide("S1", (1500, 1100), 0.5)
@@ -99,6 +107,8 @@ def test_an_unidentified_slide_is_known_by_its_name_and_its_size_where_that_is_k
     assert is_same_slide(LOOSE, FACTS)
     assert is_same_slide(FACTS, LOOSE)
     assert is_same_slide(unknown_slide("S1", None, 0.5), FACTS)
+    decomposed = unknown_slide("su\N{COMBINING DIAERESIS}d", None, 0.5)  # as macOS writes it
+    assert is_same_slide(decomposed, replace(FACTS, slide_id="süd"))
     other = find_difference(replace(LOOSE, slide_id="S2"), FACTS)
     assert "names differ" in (other or "")
     larger = find_difference(replace(LOOSE, width_l0=1501), FACTS)

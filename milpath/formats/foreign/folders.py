@@ -51,9 +51,12 @@ def find_nested(folder: Path, find: Callable[[Path], dict[str, Path]]) -> dict[s
         for name, path in find_files(place, ".h5").items():
             other = found.setdefault(name, path)
             if other != path:
+                both = " and in ".join(
+                    each.relative_to(folder).as_posix() for each in (other, path)
+                )
                 raise StoredFileError(
-                    f"{folder}: holds features of {name} twice, in {_show(folder, other)} and "
-                    f"{_show(folder, path)}; expected them once, so give one of their folders"
+                    f"{folder}: holds features of {name} twice, in {both}; expected them once, so "
+                    "give one of their folders"
                 )
     return dict(sorted(found.items()))
 
@@ -66,7 +69,3 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
         if each.is_dir() and not each.name.startswith(".") and each.suffix not in _LEFT_OUT:
             yield each
             yield from _walk(each, depth - 1)
-
-
-def _show(folder: Path, path: Path) -> str:
-    return path.relative_to(folder).as_posix()

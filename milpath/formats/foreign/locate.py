@@ -26,7 +26,7 @@ def locate_features(
     ----------
     path : of the features, for messages
     features : open; opened with the slide's µm per pixel, if the slide is known
-    slide : record of the slide, None if it is not at hand
+    slide : record of the slide, None if it is not available
 
     Raises
     ------

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +21,7 @@ from milpath.formats.foreign.h5 import (
     get_text,
     get_whole,
 )
+from milpath.formats.foreign.jsonfile import read_json
 from milpath.formats.foreign.values import (
     FeatureFacts,
     FeatureHints,
@@ -37,7 +36,6 @@ _CODE = re.compile(r"(?:STAMP-extract-(?:[\d.-]+_)+)?(.+?)(?:-[0-9a-fA-F]{6,})?"
 """An encoder's name: without the version of STAMP, and the digest of its code or of the weights."""
 _OLD_TILE_PX, _OLD_TILE_UM = 224, 256.0  # before coordinates had a unit, if nothing else is stated
 _INFO = "info.json"  # of version 1
-_MAX_INFO_BYTES = 1 << 20
 _MAX_UM = 1e6
 
 
@@ -159,9 +157,9 @@ def _read_old(
     """Return the places of version 1, which counted in pixels of its tiles.
 
     What `info.json` in the folder does not say of the tiles is what the user says of their µm per
-    pixel, or what that version did if it was not told otherwise.
+    pixel, or what that version did by default.
     """
-    info = _read_info(path.with_name(_INFO))
+    info = read_json(path.with_name(_INFO), "STAMP 1")
     tile_px = get_whole(info.get("patch_size")) or _OLD_TILE_PX
     tile_um = get_size(info.get("microns"))
     if tile_um is None:
@@ -190,23 +188,6 @@ def _is_transposed(h5: ForeignH5, values: NDArray[np.float64]) -> bool:
 def _is_sorted(major: NDArray[np.float64], minor: NDArray[np.float64]) -> bool:
     steps, inner = np.diff(major), np.diff(minor)
     return bool(((steps > 0) | ((steps == 0) & (inner > 0))).all())
-
-
-def _read_info(path: Path) -> dict[str, Any]:
-    """Return what version 1 says of all files of a folder; empty without that file."""
-    if not path.is_file():
-        return {}
-    try:
-        if path.stat().st_size > _MAX_INFO_BYTES:
-            raise ValueError
-        info = json.loads(path.read_text("utf-8"))
-        if not isinstance(info, dict):
-            raise ValueError
-    except (OSError, ValueError, RecursionError):
-        raise StoredFileError(
-            f"{path.name}: cannot be read as JSON; expected what STAMP 1 wrote, or no such file"
-        ) from None
-    return info
 
 
 def _scale(um: NDArray[np.float64] | None, slide_mpp: float | None) -> NDArray[np.int64] | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import ExitStack
 from pathlib import Path
 
-from milpath.errors import StoredFileError
 from milpath.formats.foreign.clam_patches import read_size
 from milpath.formats.foreign.h5 import (
     H5Sample,
@@ -28,16 +26,11 @@ from milpath.formats.foreign.values import (
 from milpath.store.foreign import ForeignH5
 
 _PREFIX = "features_"
-_OF_PATCHES = re.compile(r"[\d.]+x_\d+px_\d+px_overlap")
-"""Folder of the patches of one size, in the folder of a job: such as 20x_256px_0px_overlap."""
-_SHOWN = 6
 _NONE = "None"  # as TRIDENT writes what it does not know
 
 
 class TridentLayout:
     """Features of patches, with the patch sizes as attributes of the coordinates.
-
-    The folder is `features_<encoder>`, or one above it that holds only one of these.
 
     TRIDENT stores no µm per pixel: its magnifications are nominal, "20x" may be 0.4 to 0.6. If the
     slide's µm per pixel is known, that of the patches follows from their size at level 0. Programs
@@ -48,13 +41,8 @@ class TridentLayout:
     name = "trident"
 
     def find(self, folder: Path) -> dict[str, Path]:
-        """Return the file of each slide by its id; empty if the folder is not of TRIDENT.
-
-        Raises
-        ------
-        StoredFileError : the folder of a job holds features of several encoders or patch sizes
-        """
-        return find_h5(folder, _fits) or _find_in_job(folder)
+        """Return the file of each slide by its id; empty if the folder is not of TRIDENT."""
+        return find_h5(folder, _fits)
 
     def open(self, path: Path, hints: FeatureHints) -> SlideFeatures:
         """Open one slide's features; raises `StoredFileError`."""
@@ -90,27 +78,6 @@ def _fits(sample: H5Sample) -> bool:
     stated = "patch_size_level0" in sample.dataset_attrs.get("coords", {})
     written = {"encoder", "savetodir"} <= sample.dataset_attrs.get("features", {}).keys()
     return "coords" in sample.shapes and "features" in sample.shapes and (stated or written)
-
-
-def _find_in_job(folder: Path) -> dict[str, Path]:
-    """Return the files of the only folder of features in the folder of a job."""
-    inner = [each for each in _list_folders(folder) if _OF_PATCHES.fullmatch(each.name)]
-    found = {}
-    for place in (folder, *inner):
-        for each in _list_folders(place):
-            files = find_h5(each, _fits) if each.name.startswith(_PREFIX) else {}
-            if files:
-                found[each.relative_to(folder).as_posix()] = files
-    if len(found) > 1:
-        raise StoredFileError(
-            f"{folder}: holds {len(found)} folders of features; expected one, so give one of them: "
-            f"{' or '.join([*found][:_SHOWN])}"
-        )
-    return next(iter(found.values()), {})
-
-
-def _list_folders(folder: Path) -> list[Path]:
-    return sorted(each for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else []
 
 
 def _read_size(h5: ForeignH5) -> tuple[int | None, float | None]:

@@ -30,7 +30,7 @@ class FeatureHints:
     encoder : name of the network that made the features
     mpp : µm per pixel of the patch as it was encoded
     patch_px : edge of the patch as it was encoded, pixels
-    slide_mpp : µm per pixel of the slide at level 0, if the slide is at hand
+    slide_mpp : µm per pixel of the slide at level 0, if the slide is available
     """
 
     encoder: str | None = None

@@ -20,7 +20,7 @@ from psygnal import Signal
 
 from milpath.errors import UsageError
 from milpath.figures.heatmap import Heatmap, PatchScores, rasterize_scores
-from milpath.formats.prediction import NOT_CHECKED, Prediction, find_mismatch
+from milpath.formats.prediction import Prediction, describe_unchecked, find_mismatch
 from milpath.slides.lattice import from_world, to_um, to_world
 from napari_milpath.heatmap_image import (
     HeatmapImage,
@@ -262,11 +262,10 @@ class Inspection:
         """What to know of where the chosen prediction lies, one phrase each."""
         if self.source is None:
             return ()
+        prediction, slide = self.source.prediction, self.pyramid
         found = [FORCED] if self.forced else []
-        if self.pyramid is not None and not (
-            self.forced or self.source.prediction.slide.identified
-        ):
-            found.append(NOT_CHECKED)
+        if slide is not None and not (self.forced or prediction.slide.identified):
+            found.append(describe_unchecked(prediction, slide.slide.mpp_of_file))
         if not self.is_placed:
             found.append(NOT_PLACED)
         return tuple(found)
