@@ -14,6 +14,7 @@ from milpath.errors import StoredFileError, UsageError
 from milpath.formats.foreign import detect_features, h5
 from milpath.formats.foreign.values import FeatureHints
 from tests.support import foreign_tensors as write
+from tests.support.foreign_h5 import write_trident
 from tests.support.foreign_tensors import draw_features
 
 
@@ -61,8 +62,7 @@ def _write_damaged_h5(folder: Path) -> None:
 
 
 def _write_bag(folder: Path) -> None:
-    _write_unknown_h5(folder)
-    with h5py.File(folder / "a.h5", "r+") as made:
+    with h5py.File(write_trident(folder, "a", draw_features()), "r+") as made:
         made.attrs["milpath_kind"] = "bag"
 
 

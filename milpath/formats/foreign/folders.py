@@ -51,10 +51,12 @@ def find_nested(folder: Path, find: Callable[[Path], dict[str, Path]]) -> dict[s
         for name, path in find_files(place, ".h5").items():
             other = found.setdefault(name, path)
             if other != path:
-                one, two = (each.relative_to(folder).as_posix() for each in (other, path))
+                both = " and in ".join(
+                    each.relative_to(folder).as_posix() for each in (other, path)
+                )
                 raise StoredFileError(
-                    f"{folder}: holds features of {name} twice, in {one} and in {two}; expected "
-                    "them once, so give one of their folders"
+                    f"{folder}: holds features of {name} twice, in {both}; expected them once, so "
+                    "give one of their folders"
                 )
     return dict(sorted(found.items()))
 
