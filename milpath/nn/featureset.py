@@ -132,11 +132,18 @@ class _Gathered:
     def _check_encoder(self, slide_id: str, encoder: EncoderSpec) -> None:
         self._first = self._first or (slide_id, encoder)
         differences = self._first[1].compare(encoder)
-        if differences:
-            raise UsageError(
-                f"the features of {self._first[0]!r} and {slide_id!r} are not of one kind "
-                f"({'; '.join(differences)}); give a folder with the features of one encoder"
-            )
+        if not differences:
+            return
+        only_mpp = not self._first[1].model_copy(update={"mpp": None}).compare(encoder)
+        remedy = (
+            "if they were made for one resolution, such as 0.5 for 20x, give it with --mpp"
+            if only_mpp
+            else "give a folder with the features of one encoder"
+        )
+        raise UsageError(
+            f"the features of {self._first[0]!r} and {slide_id!r} are not of one kind "
+            f"({'; '.join(differences)}); {remedy}"
+        )
 
     def _check_tiling(self, slide_id: str, slide: SlideFeatures) -> None:
         if slide.made is None:

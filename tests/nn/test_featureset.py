@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from support.nn_tools import features_spec, make_cohort, make_features, raw_tile
 
+from milpath.cohort.cohort import Cohort, SlideEntry
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.foreign import detect_features
 from milpath.formats.foreign.values import FeatureHints
@@ -119,6 +122,28 @@ def test_features_of_two_encoders_raise(
         return
     with pytest.raises(UsageError, match=f"'b0' and 'b3' are not of one kind \\({words}\\)"):
         gather_features(cohort, found)
+
+
+def test_features_of_scanners_that_differ_need_the_resolution_they_were_made_for(
+    tmp_path: Path,
+) -> None:
+    rows = []
+    for number in range(5):
+        with h5py.File(tmp_path / f"b{number}.h5", "w") as h5:
+            h5["features"] = draw(number + 1, number)
+            h5["features"].attrs["encoder"] = "net"
+            h5["coords"] = np.zeros((number + 1, 2), np.int64)
+            h5["coords"].attrs.update(patch_size=256, patch_size_level0=512)
+        rows.append(SlideEntry(tmp_path / f"b{number}.tif", f"b{number}", LABELS[number], mpp=0.25))
+    rows[3] = replace(rows[3], mpp=0.26)
+    cohort, folder = Cohort("made", tuple(rows)), detect_features(tmp_path)
+    with pytest.raises(
+        UsageError, match=r"0\.5 and 0\.52\); if they were made .* --mpp"
+    ):
+        gather_features(cohort, folder)
+    found = gather_features(cohort, folder, FeatureHints(mpp=0.5))
+    assert found.encoder is not None
+    assert found.encoder.mpp == 0.5
 
 
 def test_features_of_patches_of_different_parameters_raise(folder: Path) -> None:
