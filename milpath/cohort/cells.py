@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection
 
 _CASE_NAMES = frozenset(
     f"{who}{what}"
@@ -30,13 +31,22 @@ _MISSING = frozenset(
 )
 """What pandas, R and Excel write where there is no value, in small letters."""
 
+_DOUBTFUL = frozenset(
+    {"-", "--", "?", "??", ".", "x", "unknown", "unclear", "missing", "not available", "not known"}
+    | {"tbd", "todo", "pending", "n.d.", "nd", "empty", "no label", "unlabeled", "unlabelled"}
+)
+"""Labels that may mean that there is none, in small letters."""
+
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
+    **dict.fromkeys(("tune", "tuning"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
 _NUMBER = re.compile(r"[+-]?(\d{1,40}([.,]\d{0,40})?|[.,]\d{1,40})(e[+-]?\d{1,3})?", re.IGNORECASE)
+_JOINT = re.compile(r"(?<=[^\W\d_])(-(?=[^\W\d_])|\.$)")
+"""A hyphen between letters, or a full stop behind the last."""
 _WHOLE = re.compile(r"(\d{1,100})([.,]0*)?")
 
 
@@ -74,9 +84,15 @@ def read_split(text: str) -> str | None:
     return _SPLITS.get(text.casefold())
 
 
+def find_doubtful(labels: Collection[str]) -> list[str]:
+    """Return labels that may mean that a slide has none; "-" is a class beside "+"."""
+    found = [label for label in labels if label.casefold() in _DOUBTFUL]
+    return [label for label in found if not (label == "-" and "+" in labels)]
+
+
 def label_key(label: str) -> str:
     """Return what labels have in common that differ only in writing, or are the same number."""
-    plain = _plain(label.replace("_", " "))
+    plain = _JOINT.sub("", _plain(label.replace("_", " ")))
     number = read_number(plain)
     return plain if number is None else repr(number + 0.0)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from milpath.cohort.cells import find_doubtful
 from milpath.cohort.entry import ANNOTATION_SUFFIX, SlideEntry, annotation_path
 from milpath.cohort.ids import id_from_path
 from milpath.cohort.search import SLIDE_SUFFIXES, name_entry, search_folder
@@ -73,6 +74,16 @@ class Cohort:
                 self.name,
                 count_slides(missing),
                 list_slides(missing),
+            )
+
+    def report_labels(self) -> None:
+        """Log which classes may be no classes, but marks of slides without a label."""
+        doubtful = [f"'{name}'" for name in find_doubtful(self.class_names)]
+        if doubtful:
+            log.warning(
+                "%s: taken as classes: %s; where a slide has no label, leave its cell empty",
+                self.name,
+                ", ".join(doubtful),
             )
 
     def cases(self) -> list[str]:

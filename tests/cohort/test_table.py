@@ -103,6 +103,7 @@ ALIKE = [
     ("lung cancer", "lung  cancer"), ("lung cancer", "lungcancer"), ("lung_cancer", "Lung cancer"),
     ("é", "e\u0301"), ("STRASSE", "Straße"), ("non-tumour", "non\u2013tumour"),
     ("tu\u200bmour", "tumour"), ("\uff11", "1"), ("a\u00a0b", "a b"), ("Crohn's", "Crohn\u2019s"),
+    ("non-tumour", "non tumour"), ("non_tumour", "non-tumour"), ("tumour.", "tumour"),
 ]  # fmt: skip
 
 
@@ -115,7 +116,16 @@ def test_labels_that_differ_only_in_writing_raise(one: str, two: str, tmp_path: 
 
 @pytest.mark.parametrize(
     ("one", "two"),
-    [("1", "2"), ("-1", "1"), ("+", "-"), ("1 12", "11 2"), ("grade 1", "grade 2"), ("1.1", "1.2")],
+    [
+        ("1", "2"),
+        ("-1", "1"),
+        ("+", "-"),
+        ("ER", "ER-"),
+        ("1-2", "12"),
+        ("1 12", "11 2"),
+        ("grade 1", "grade 2"),
+        ("1.1", "1.2"),
+    ],
 )
 def test_other_labels_are_classes_of_their_own(one: str, two: str, tmp_path: Path) -> None:
     path = write(tmp_path, f"slide,label\na.svs,{one}\nb.svs,{two}\n")
@@ -134,6 +144,24 @@ def test_cases_that_differ_only_in_writing_raise(one: str, two: str, tmp_path: P
 def test_other_cases_stay_apart(one: str, two: str, tmp_path: Path) -> None:
     cohort = read_cohort(write(tmp_path, f"slide,case\na.svs,{one}\nb.svs,{two}\n"))
     assert cohort.cases() == [one, two]
+
+
+@pytest.mark.parametrize(
+    ("labels", "doubtful"),
+    [
+        ("? tumour", "'?'"),
+        ("- normal", "'-'"),
+        ("- +", None),
+        ("Unknown tbd a", "'Unknown', 'tbd'"),
+    ],
+)
+def test_labels_that_may_be_none_are_said(
+    labels: str, doubtful: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [f"{at}.svs,{label}" for at, label in enumerate(labels.split())]
+    read_cohort(write(tmp_path, "\n".join(["slide,label", *rows]))).report_labels()
+    text = f"c: taken as classes: {doubtful}; where a slide has no label, leave its cell empty"
+    assert said(caplog) == ([text] if doubtful else [])
 
 
 MISSING = ["", "nan", "NaN", "NA", "N/A", "n/a", "None", "NULL", "null", "<NA>", "#N/A", " NA "]

@@ -137,9 +137,7 @@ def test_features_of_scanners_that_differ_need_the_resolution_they_were_made_for
         rows.append(SlideEntry(tmp_path / f"b{number}.tif", f"b{number}", LABELS[number], mpp=0.25))
     rows[3] = replace(rows[3], mpp=0.26)
     cohort, folder = Cohort("made", tuple(rows)), detect_features(tmp_path)
-    with pytest.raises(
-        UsageError, match=r"0\.5 and 0\.52\); if they were made .* --mpp"
-    ):
+    with pytest.raises(UsageError, match=r"0\.5 and 0\.52\); if they were made .* --mpp"):
         gather_features(cohort, folder)
     found = gather_features(cohort, folder, FeatureHints(mpp=0.5))
     assert found.encoder is not None
