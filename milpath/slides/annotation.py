@@ -7,7 +7,7 @@ QuPath reads and writes, and count from the corner that their `Frame` says.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -331,6 +331,14 @@ def read_annotation(
     )
 
 
+_NO_TISSUE = frozenset(
+    {"ignore", "ignored", "exclude", "excluded", "background", "glass", "empty", "artifact"}
+    | {"artefact", "artifacts", "artefacts", "pen", "marker", "ink", "fold", "folds", "bubble"}
+    | {"blur", "blurred", "out of focus", "dirt", "debris", "dust", "none", "no tissue"}
+)
+"""Classes that people draw around what is no tissue, in small letters."""
+
+
 def _read_bytes(path: Path, name: str) -> bytes:
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -362,10 +370,21 @@ def _check_regions(regions: Regions) -> None:
 
 def _list_left_out(regions: Regions) -> list[str]:
     """Say what of a file is no tissue."""
-    cut = {printable(name, 40): count for name, count in regions.cut_classes.items()}
-    named = ", ".join(f"{count:,} of class {name}" for name, count in cut.items())
+    named = _name_classes(regions.cut_classes)
     notes = [f"regions cut out: {named}"] if named else []
+    doubtful = {
+        name: count for name, count in regions.kept_classes.items() if name.casefold() in _NO_TISSUE
+    }
+    if doubtful:
+        notes.append(
+            f"regions taken as tissue: {_name_classes(doubtful)}; rename the class to end in * to "
+            "cut them out"
+        )
     return notes + ([f"left out: {count_things(regions.left_out)}"] if regions.left_out else [])
+
+
+def _name_classes(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} of class {printable(name, 40)}" for name, count in counts.items())
 
 
 def _place(regions: Regions, bounds: Box | None, frame: Frame) -> Placement:

@@ -37,13 +37,14 @@ class Regions:
     ----------
     kept : regions of tissue
     cut : regions to leave out, of classes that end in `*`
-    cut_classes : number of regions of each such class
+    kept_classes, cut_classes : number of regions of each class
     left_out : number of objects that are no region, by what they are
     placement : its recorded frame; None if it records none
     """
 
     kept: tuple[Rings, ...]
     cut: tuple[Rings, ...]
+    kept_classes: Mapping[str, int]
     cut_classes: Mapping[str, int]
     left_out: Mapping[str, int]
     placement: Placement | None
@@ -71,6 +72,7 @@ def parse_regions(data: bytes) -> Regions:
     return Regions(
         tuple(collector.kept),
         tuple(collector.cut),
+        collector.kept_classes,
         collector.cut_classes,
         collector.left_out,
         _read_placement(document),
@@ -83,6 +85,7 @@ class _Collector:
     def __init__(self) -> None:
         self.kept: list[Rings] = []
         self.cut: list[Rings] = []
+        self.kept_classes: Counter[str] = Counter()
         self.cut_classes: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
         self.has_crs = False
@@ -155,6 +158,7 @@ class _Collector:
             self.cut_classes[label] += 1
         else:
             self.kept.append(rings)
+            self.kept_classes[label] += 1
 
 
 def _take_list(found: dict[str, Any], name: str) -> list[Any]:

@@ -117,6 +117,18 @@ def test_other_classes_are_tissue(classification: Any) -> None:
     assert (len(found.kept), len(found.cut)) == (1, 0)
 
 
+def test_classes_that_may_not_be_tissue_are_said(tmp_path: Path) -> None:
+    document = collect(
+        feature(polygon(0, 90)),
+        feature(polygon(100, 190), classification={"name": "Background"}),
+        feature(polygon(200, 290), classification={"name": "Tumor"}),
+    )
+    assert read(tmp_path, document).notes == (
+        "regions taken as tissue: 1 of class Background; rename the class to end in * to cut them "
+        "out",
+    )
+
+
 def test_parts_of_a_collection_have_the_class_of_their_feature() -> None:
     parts = {"type": "GeometryCollection", "geometries": [polygon(0, 9), polygon(20, 29)]}
     ignored = {"classification": {"name": "Ignore*"}}
