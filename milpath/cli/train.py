@@ -166,6 +166,7 @@ def train(
     show_warnings()
     rows = read_cohort(cohort, ids_from_path=ids_from_path)
     rows.require_classes()
+    rows.report_labels()
     rows.report_cases()
     plan = plan_training(rows, bags, params, skip_missing=skip_missing)
     models = max(1, params.folds) * params.members
