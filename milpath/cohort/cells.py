@@ -119,6 +119,12 @@ def case_key(case: str) -> str:
     return (whole[1].lstrip("0") or "0") if whole else _merge_joints(plain)
 
 
+def show_apart(one: str, two: str) -> str:
+    """Show two values in a message; letters by their codes if both would look the same."""
+    looks = {unicodedata.normalize("NFC", text).translate(_ALIKE) for text in (one, two)}
+    return f"{one!a} and {two!a}" if len(looks) == 1 else f"{one!r} and {two!r}"
+
+
 def _plain(text: str) -> str:
     """Fold capitals, Unicode forms, dashes, quotes and invisible letters; drop most spaces."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

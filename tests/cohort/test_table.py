@@ -25,8 +25,8 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 CASES = [
     "patient", "patient_id", "case_id", "PATIENT", "Patient ID", "Case", "patientId", "Patient-No.",
-    "CASE_ID", "subject", "Subject ID", "donor",
-    "Patient Identifier", "patient_uuid", "individual", "participant_id", "caseid", "case_submitter_id",
+    "CASE_ID", "subject", "Subject ID", "donor", "Patient Identifier",
+    "patient_uuid", "individual", "participant_id", "caseid", "case_submitter_id",
 ]  # fmt: skip
 
 
