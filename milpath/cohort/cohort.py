@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from milpath.cohort.cells import find_doubtful
+from milpath.cohort.cells import is_doubtful_label
 from milpath.cohort.entry import ANNOTATION_SUFFIX, SlideEntry, annotation_path
 from milpath.cohort.ids import id_from_path
 from milpath.cohort.search import SLIDE_SUFFIXES, name_entry, search_folder
@@ -77,13 +77,14 @@ class Cohort:
             )
 
     def report_labels(self) -> None:
-        """Log which classes may be no classes, but marks of slides without a label."""
-        doubtful = [f"'{name}'" for name in find_doubtful(self.class_names)]
+        """Log which classes are named as if the label were missing."""
+        doubtful = [name for name in self.class_names if is_doubtful_label(name)]
         if doubtful:
             log.warning(
-                "%s: taken as classes: %s; where a slide has no label, leave its cell empty",
+                "%s: taken as %s: %s; if a slide so marked has no label, leave its cell empty",
                 self.name,
-                ", ".join(doubtful),
+                "a class" if len(doubtful) == 1 else "classes",
+                ", ".join(repr(printable(name)) for name in doubtful),
             )
 
     def cases(self) -> list[str]:

@@ -17,6 +17,7 @@ from milpath.cohort.cells import (
     read_number,
     read_split,
     read_value,
+    show_apart,
 )
 from milpath.cohort.entry import SlideEntry
 from milpath.cohort.ids import id_from_path
@@ -330,7 +331,7 @@ def _check_spelling(
         number, other = seen.setdefault(key(value), (at, value))
         if other != value:
             raise UsageError(
-                f"{source}: {name}s {other!r} and {value!r} differ only in spelling "
+                f"{source}: {name}s {show_apart(other, value)} differ only in spelling "
                 f"(lines {number} and {at}); use one of them everywhere"
             )
 
