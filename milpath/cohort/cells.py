@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
 
 _CASE_NAMES = frozenset(
     f"{who}{what}"
@@ -42,15 +41,9 @@ _DOUBTFUL = frozenset(
 )
 """Labels that may stand for no label, as `_merge_joints` writes them."""
 
-_DOUBTFUL = frozenset(
-    {"-", "--", "?", "??", ".", "x", "unknown", "unclear", "missing", "not available", "not known"}
-    | {"tbd", "todo", "pending", "n.d.", "nd", "empty", "no label", "unlabeled", "unlabelled"}
-)
-"""Labels that may mean that there is none, in small letters."""
-
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "development", "tuning"), "val"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development", "tune", "tuning"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
@@ -98,12 +91,6 @@ def read_number(text: str) -> float | None:
 def read_split(text: str) -> str | None:
     """Return train, val or test for any usual name of it; None if it is none."""
     return _SPLITS.get(text.casefold())
-
-
-def find_doubtful(labels: Collection[str]) -> list[str]:
-    """Return labels that may mean that a slide has none; "-" is a class beside "+"."""
-    found = [label for label in labels if label.casefold() in _DOUBTFUL]
-    return [label for label in found if not (label == "-" and "+" in labels)]
 
 
 def label_key(label: str) -> str:

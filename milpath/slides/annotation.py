@@ -332,7 +332,7 @@ def read_annotation(
 
 
 _NO_TISSUE = frozenset(
-    {"ignore", "ignored", "exclude", "excluded", "background", "glass", "empty", "artifact"}
+    {"ignore", "ignored", "exclude", "excluded", "background", "empty", "artifact"}
     | {"artefact", "artifacts", "artefacts", "pen", "marker", "ink", "fold", "folds", "bubble"}
     | {"blur", "blurred", "out of focus", "dirt", "debris", "dust", "none", "no tissue"}
 )
