@@ -40,7 +40,7 @@ def read_all(cases: Iterable[Case], folder: Path) -> tuple[CaseResult, list[Case
     [
         (hdf5_cases, 1, 3, 300),
         (foreign_cases, 1, 3, 300),
-        (layout_cases, 1, 3, 300),
+        (layout_cases, 5, 3, 300),
         (text_cases, 1, 10, 300),
         (slide_cases, 61, 20, 1024),
     ],
