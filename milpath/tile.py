@@ -132,12 +132,15 @@ def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None =
         )
     tissue = segment_tissue(thumbnail, params.tissue)
     if annotation is not None:
-        from milpath.slides.annotation import rasterize_annotation  # half a second of SciPy
+        # half a second of SciPy
+        from milpath.slides.annotation import count_off_slide, rasterize_annotation
 
         try:
             tissue = rasterize_annotation(thumbnail, tissue, annotation)
         except AnnotationError as error:
             raise AnnotationError(f"{slide.name}: {error}") from None
+        if off := count_off_slide(annotation, slide.dimensions):
+            log.warning("%s: its annotation: regions off the slide: %d", slide.slide_id, off)
     for note in annotation.notes if annotation is not None else ():
         log.warning("%s: its annotation: %s", slide.slide_id, note)
     for warning in _warnings(

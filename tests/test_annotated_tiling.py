@@ -166,6 +166,16 @@ def test_an_annotation_outside_its_slide_raises_and_writes_nothing(
     assert not list((tmp_path / "out").glob("*"))
 
 
+def test_regions_off_the_slide_are_said_beside_one_on_it(
+    drawn: SyntheticSlide, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    boxes = [(0, 1030), (5000, 6000), (-90, -9), (900, 9000)]
+    rings = [np.array([[a, 0.0], [b, 0.0], [b, 1500.0], [a, 1500.0]]) for a, b in boxes]
+    write_annotation(tmp_path / "o.geojson", [Polygon(ring) for ring in rings])
+    tile_slide(SlideEntry(drawn.path, "s", annotation=tmp_path / "o.geojson"), tmp_path, SMALL)
+    assert "s: its annotation: regions off the slide: 2" in caplog.messages
+
+
 def test_an_annotation_smaller_than_a_patch_gives_a_bag_of_no_rows(
     drawn: SyntheticSlide, tmp_path: Path
 ) -> None:

@@ -34,6 +34,8 @@ MAX_RINGS = 10_000
 _MAX_LISTS = MAX_VERTICES + 4 * MAX_RINGS  # JSON lists: a vertex is one, so are rings and polygons
 _MAX_CROSSINGS = 1 << 18  # of edges and rows, computed at a time
 
+_MAX_NAMED = 20  # classes in a message
+
 _TOLERANCE = 0.7  # cells by which a traced polygon may differ from its mask
 
 
@@ -59,7 +61,7 @@ class Annotation:
     ----------
     polygons : at least one
     fingerprint : of the file that they were read from, and of where it lies on the canvas
-    ignored : regions that are cut out of them, of QuPath's classes that end in `*`
+    ignored : regions that are cut out of them, of classes such as QuPath's Ignore*
     placement : where the file's coordinates lie
     notes : what was left out or is suspicious, one phrase each
     """
@@ -144,10 +146,19 @@ def rasterize_annotation(
     mask &= ~_fill_polygons(thumbnail, annotation.ignored)
     if not mask.any():
         raise AnnotationError(
-            "the annotation's regions of classes that end in * cover all of its tissue; "
-            "give what is tissue another class"
+            "the annotation's regions to be cut out (of classes such as Ignore*) cover all of its "
+            "tissue; give what is tissue another class"
         )
     return replace(tissue, mask=mask & ~thumbnail.unreadable)
+
+
+def count_off_slide(annotation: Annotation, size: tuple[int, int]) -> int:
+    """Count the regions that lie wholly outside a slide of (width, height) level-0 pixels."""
+    boxes = [
+        (polygon.ring.min(axis=0), polygon.ring.max(axis=0))
+        for polygon in (*annotation.polygons, *annotation.ignored)
+    ]
+    return sum(bool((high <= 0).any() or (low >= size).any()) for low, high in boxes)
 
 
 def _fill_polygons(thumbnail: Thumbnail, polygons: Sequence[Polygon]) -> NDArray[np.bool_]:
@@ -363,28 +374,28 @@ def _check_regions(regions: Regions) -> None:
     found = "; ".join(_list_left_out(regions))
     raise AnnotationError(
         "contains no polygon of tissue; draw at least one around the tissue"
-        + (f", of a class that does not end in * ({found})" if regions.cut else "")
-        + (f" ({found})" if found and not regions.cut else "")
+        + (", of a class that is not cut out" if regions.cut else "")
+        + (f" ({found})" if found else "")
     )
 
 
 def _list_left_out(regions: Regions) -> list[str]:
-    """Say what of a file is no tissue."""
-    named = _name_classes(regions.cut_classes)
-    notes = [f"regions cut out: {named}"] if named else []
-    doubtful = {
-        name: count for name, count in regions.kept_classes.items() if name.casefold() in _NO_TISSUE
-    }
-    if doubtful:
-        notes.append(
-            f"regions taken as tissue: {_name_classes(doubtful)}; rename the class to end in * to "
-            "cut them out"
-        )
+    """Say what of a file is no tissue, and what is where it has several classes."""
+    notes = []
+    if len(regions.kept_classes) > 1:
+        notes.append(f"regions taken as tissue: {_name_classes(regions.kept_classes)}")
+    if regions.cut_classes:
+        notes.append(f"regions cut out: {_name_classes(regions.cut_classes)}")
     return notes + ([f"left out: {count_things(regions.left_out)}"] if regions.left_out else [])
 
 
 def _name_classes(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} of class {printable(name, 40)}" for name, count in counts.items())
+    named = [
+        f"{count:,} of class {printable(name, 40)}" if name else f"{count:,} without a class"
+        for name, count in counts.items()
+    ]
+    rest = len(named) - _MAX_NAMED
+    return ", ".join(named[:_MAX_NAMED]) + (f" and {rest:,} more classes" if rest > 0 else "")
 
 
 def _place(regions: Regions, bounds: Box | None, frame: Frame) -> Placement:

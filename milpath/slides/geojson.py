@@ -1,7 +1,7 @@
 """GeoJSON: the regions that a file draws, those that it cuts out, and what in it is no region.
 
-Read as QuPath, geopandas and TRIDENT write it. A class that ends in `*` (QuPath's Ignore*) marks
-what is to be left out.
+Read as QuPath, geopandas and TRIDENT write it. Classes such as QuPath's Ignore* mark what is to be
+left out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from milpath.errors import AnnotationError
 from milpath.slides.frame import Frame, Placement
 from milpath.slides.names import printable
+from milpath.slides.regionclass import is_cut, is_detection, read_class
 
 Ring = NDArray[np.float64]
 Rings = tuple[Ring, ...]
@@ -36,8 +37,8 @@ class Regions:
     Attributes
     ----------
     kept : regions of tissue
-    cut : regions to leave out, of classes that end in `*`
-    kept_classes, cut_classes : number of regions of each class
+    cut : regions to leave out, by their class
+    kept_classes, cut_classes : number of regions of each class; empty is without one
     left_out : number of objects that are no region, by what they are
     placement : its recorded frame; None if it records none
     """
@@ -61,6 +62,7 @@ def parse_regions(data: bytes) -> Regions:
         document = json.loads(data)
         collector = _Collector()
         collector.add(document, "")
+        collector.settle()
     except RecursionError:
         raise AnnotationError("it is nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -80,11 +82,13 @@ def parse_regions(data: bytes) -> Regions:
 
 
 class _Collector:
-    """Walks through a document and collects its regions."""
+    """Walks through a document and collects its regions; those that QuPath detected apart."""
 
     def __init__(self) -> None:
         self.kept: list[Rings] = []
         self.cut: list[Rings] = []
+        self.detected: list[tuple[Rings, str]] = []
+        self.in_detection = False
         self.kept_classes: Counter[str] = Counter()
         self.cut_classes: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
@@ -116,7 +120,9 @@ class _Collector:
         if _is_true(properties.get("isMissing")):
             self.left_out["missing TMA core"] += 1
             return
-        self.add(found.get("geometry"), _read_class(properties) or label)
+        self.in_detection = is_detection(found)
+        self.add(found.get("geometry"), read_class(properties) or label)
+        self.in_detection = False
 
     def _add_geometry(self, kind: Any, found: dict[str, Any], label: str) -> None:
         if kind in ("Point", "MultiPoint"):
@@ -153,12 +159,23 @@ class _Collector:
     def _add_region(self, rings: Rings, label: str) -> None:
         if np.linalg.matrix_rank(rings[0] - rings[0][0]) < 2:
             self.left_out["polygon without area"] += 1
-        elif label.endswith("*"):
-            self.cut.append(rings)
-            self.cut_classes[label] += 1
+        elif self.in_detection:
+            self.detected.append((rings, label))
         else:
-            self.kept.append(rings)
-            self.kept_classes[label] += 1
+            self._add_drawn(rings, label)
+
+    def _add_drawn(self, rings: Rings, label: str) -> None:
+        cut = is_cut(label)
+        (self.cut if cut else self.kept).append(rings)
+        (self.cut_classes if cut else self.kept_classes)[label] += 1
+
+    def settle(self) -> None:
+        """Decide on what was detected: it counts only where no person drew tissue."""
+        if self.kept and self.detected:
+            self.left_out["detected object"] += len(self.detected)
+            return
+        for rings, label in self.detected:
+            self._add_drawn(rings, label)
 
 
 def _take_list(found: dict[str, Any], name: str) -> list[Any]:
@@ -170,24 +187,6 @@ def _take_list(found: dict[str, Any], name: str) -> list[Any]:
 
 def _is_true(value: Any) -> bool:
     return value is True or str(value).casefold() in ("true", "1")
-
-
-def _read_class(properties: dict[str, Any]) -> str:
-    """Return the name of a feature's class in QuPath; empty without one.
-
-    GDAL writes the classification as JSON text; QuPath writes a derived class as a list of names.
-    """
-    found = properties.get("classification")
-    if isinstance(found, str):
-        try:
-            found = json.loads(found)
-        except ValueError:
-            return found.strip()
-    if not isinstance(found, dict):
-        return ""
-    names = found.get("names")
-    name = names[-1] if isinstance(names, list) and names else found.get("name")
-    return name.strip() if isinstance(name, str) else ""
 
 
 def _read_ring(vertices: Any) -> Ring:

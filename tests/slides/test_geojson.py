@@ -97,36 +97,74 @@ def test_the_frame_shifts_regions_and_cuts_by_the_corner_and_changes_the_fingerp
         {"names": ["Tumor", "Artefact*"]},
         '{"name": "Ignore*", "color": [180, 180, 180]}',  # as GDAL writes it
         "Ignore*",
+        {"name": "ignore"},
+        {"names": ["Ignore*", "Stroma"]},
+        "Ignore*: Stroma",
+        "Pen mark",
+        {"name": "Artifact"},
     ],
 )
-def test_classes_that_end_in_an_asterisk_are_cut_out(tmp_path: Path, classification: Any) -> None:
+def test_classes_that_mean_no_tissue_are_cut_out(tmp_path: Path, classification: Any) -> None:
     document = collect(TISSUE, feature(polygon(9, 99), classification=classification))
     found = read(tmp_path, document)
     assert (len(found.polygons), len(found.ignored)) == (1, 1)
     (note,) = found.notes
     assert note.startswith("regions cut out: 1 of class ")
-    with pytest.raises(AnnotationError, match=r"no polygon of tissue.*does not end in \*.*1 of"):
+    with pytest.raises(AnnotationError, match=r"no polygon of tissue.*is not cut out.*1 of"):
         read(tmp_path, collect(feature(polygon(9, 99), classification=classification)))
 
 
 @pytest.mark.parametrize(
-    "classification", [None, {}, {"name": "Tumor"}, {"name": None}, {"name": 3}, "Tumor", "{", 3]
+    "classification",
+    [
+        None,
+        {},
+        {"name": "Tumor"},
+        "Region*",
+        {"names": ["Region*", "Stroma"]},
+        {"name": None},
+        {"name": 3},
+        "Tumor",
+        "{",
+        3,
+    ],
 )
 def test_other_classes_are_tissue(classification: Any) -> None:
     found = parse(collect(feature(polygon(0, 9), classification=classification)))
     assert (len(found.kept), len(found.cut)) == (1, 0)
 
 
-def test_classes_that_may_not_be_tissue_are_said(tmp_path: Path) -> None:
-    document = collect(
-        feature(polygon(0, 90)),
-        feature(polygon(100, 190), classification={"name": "Background"}),
-        feature(polygon(200, 290), classification={"name": "Tumor"}),
-    )
-    assert read(tmp_path, document).notes == (
-        "regions taken as tissue: 1 of class Background; rename the class to end in * to cut them "
-        "out",
-    )
+@pytest.mark.parametrize("name", ["pathClass", "class", "label", "name"])
+def test_a_class_in_another_property_is_cut_out_too(name: str) -> None:
+    assert parse(collect(TISSUE, feature(polygon(0, 9), **{name: "Ignore*"}))).cut_classes == {
+        "Ignore*": 1
+    }
+    assert len(parse(collect(TISSUE, feature(polygon(0, 9), **{name: "A 2"}))).kept) == 2
+
+
+def test_classes_taken_as_tissue_are_said_where_there_are_several(tmp_path: Path) -> None:
+    other = feature(polygon(0, 9), classification={"name": "Other"})
+    assert read(tmp_path, collect(other, other)).notes == ()
+    found = read(tmp_path, collect(TISSUE, other, other))
+    assert found.notes == ("regions taken as tissue: 1 without a class, 2 of class Other",)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {"properties": {"objectType": "cell"}},
+        {"properties": {"object_type": "tile", "classification": {"name": "Ignore*"}}},
+        {"id": "PathDetectionObject", "properties": {}},
+    ],
+)
+def test_detected_objects_count_only_where_nothing_was_drawn(marks: dict[str, Any]) -> None:
+    found = {**feature(polygon(0, 9)), **marks}
+    drawn = parse(collect(found, TISSUE, found))
+    assert (len(drawn.kept), len(drawn.cut)) == (1, 0)
+    assert drawn.left_out == {"detected object": 2}
+    alone = parse(collect(found, found))
+    assert len(alone.kept) + len(alone.cut) == 2
+    assert not alone.left_out
 
 
 def test_parts_of_a_collection_have_the_class_of_their_feature() -> None:
