@@ -342,14 +342,6 @@ def read_annotation(
     )
 
 
-_NO_TISSUE = frozenset(
-    {"ignore", "ignored", "exclude", "excluded", "background", "empty", "artifact"}
-    | {"artefact", "artifacts", "artefacts", "pen", "marker", "ink", "fold", "folds", "bubble"}
-    | {"blur", "blurred", "out of focus", "dirt", "debris", "dust", "none", "no tissue"}
-)
-"""Classes that people draw around what is no tissue, in small letters."""
-
-
 def _read_bytes(path: Path, name: str) -> bytes:
     try:
         if path.stat().st_size > MAX_BYTES:

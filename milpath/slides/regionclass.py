@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 _NOT_TISSUE = frozenset(
-    {"ignore", "ignored", "exclude", "excluded", "background", "glass", "whitespace"}
+    {"ignore", "ignored", "exclude", "excluded", "background", "whitespace"}
     | {"artefact", "artefacts", "artifact", "artifacts", "pen", "penmark", "penmarks"}
     | {"hole", "holes", "nottissue", "notissue", "blur", "blurred", "outoffocus"}
 )
@@ -50,7 +50,7 @@ def _read_name(found: Any) -> str:
 def is_cut(name: str) -> bool:
     """Return whether regions of a class are to be left out, or one that it is derived from.
 
-    They are those that end in `*`, except QuPath's Region*, which outlines what is of interest, and
+    They are those that end in `*`, except QuPath's Region*, which marks what is of interest, and
     those that can only mean this.
     """
     parts = [part.strip() for part in name.split(":")]

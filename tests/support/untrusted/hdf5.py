@@ -394,7 +394,7 @@ FEATURES_FAULTS: Faults = {
     "features inf": (_data("features", np.full((6, 8), np.inf, "f2")), "features"),
     "features whole": (_data("features", np.ones((6, 8), "i4")), "features"),
     "features few": (_data("features", np.ones((5, 8), "f2")), "features"),
-    "features flat": (_data("features", np.ones(6, "f2")), "features"),
+    "features flat": (_data("features", np.ones(6, "f2")), "one vector a slide"),
     "features wide": (_data("features", np.ones((6, 9), "f2")), "features"),
     "encoder nested": (_attr("encoder", "[" * 100_000), "encoder"),
     "encoder text": (_attr("encoder", "{}"), "encoder"),

@@ -273,7 +273,7 @@ DESCRIPTIONS: dict[str, tuple[Contents, bool]] = {
     "mpp NaN": (_describe(tile={"grid": {"mpp": float("nan")}}), False),
     "mpp 0": (_describe(tile={"grid": {"mpp": 0}}), False),
     "patches differ": (_describe(tile={}), False),
-    "newer": (_describe(format=3), False),
+    "newer": (_describe(format=4), False),
     "fingerprint of a path": (_describe(fingerprint="../../etc/passwd"), False),
     "field escape": (_describe(**{"\x1b[2J\n": 1}), False),
     "lists in lists": (lambda: b"[" * 100_000, False),
