@@ -80,8 +80,46 @@ def describe(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return _describe_model(path)
     if path.suffix == ".h5":
-        return _describe_prediction(path) if _is_prediction(path) else _describe_bag(path)
+        return _describe_h5(path)
     return _describe_slide(path)
+
+
+def _describe_h5(path: Path) -> dict[str, Any]:
+    from milpath.store.foreign import open_foreign_h5
+
+    if _is_prediction(path):
+        return _describe_prediction(path)
+    with open_foreign_h5(path) as h5:
+        kind = h5.attr("milpath_kind")
+    if kind is None:
+        raise StoredFileError(
+            f"{path.name}: not a file of milpath; if it holds features, give its folder: milpath "
+            f"info {path.parent}"
+        )
+    return _describe_feature_file(path) if kind == "features" else _describe_bag(path)
+
+
+def _describe_feature_file(path: Path) -> dict[str, Any]:
+    from milpath.formats.foreign.milpath import MilpathLayout
+    from milpath.formats.foreign.values import FeatureHints
+
+    with MilpathLayout().open(path, FeatureHints()) as found:
+        assert found.made is not None  # of milpath
+        made = found.made
+        return {
+            "what": "features",
+            "slide": found.slide_id,
+            "patches": len(found),
+            "features": found.facts.dim,
+            "precision": str(found.features.dtype),
+            "encoder": made.encoder.name,
+            "weights": made.encoder.weights or None,
+            "digest": made.encoder.digest,
+            **_describe_geometry(made.slide, made.grid),
+            "background": made.header.background,
+            "tissue": _tissue_source(made.header.annotation),
+            "checksums": "verified as they are read" if found.verified else "none",
+        }
 
 
 def collect_params(path: Path) -> dict[str, Any]:
@@ -232,7 +270,8 @@ def _describe_prediction(path: Path) -> dict[str, Any]:
         "patches": len(found.grid),
         "effective number of patches": round(found.effective_patches, 1),
         **_describe_geometry(found.slide, found.grid),
-        "tissue": _tissue_source(found.annotation),
+        "tissue": "as in the features" if found.features else _tissue_source(found.annotation),
+        "made from": "pixels" if found.features is None else "features",
         "model": found.model,
     }
 

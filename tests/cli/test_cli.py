@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+import h5py
 import pytest
 
 from milpath import __version__
@@ -429,6 +430,13 @@ def test_info_describes_every_kind_of_file(drawn: SyntheticSlide, tmp_path: Path
     assert slide["µm per pixel"] == pytest.approx([1.0, 1.0], rel=1e-3)
     words = milpath("info", drawn.path).stdout
     assert "size in pixels  1030 x 1500" in words
+    stored = Path(__file__).parents[1] / "data" / "format-3"
+    features = json.loads(milpath("info", stored / "features.h5", "--json").stdout)
+    assert (features["what"], features["patches"], features["features"]) == ("features", 5, 6)
+    assert (features["encoder"], features["checksums"]) == ("drawn", "verified as they are read")
+    with h5py.File(tmp_path / "other.h5", "w") as h5:
+        h5["features"] = [[1.0]]
+    assert "if it holds features, give its folder" in milpath("info", tmp_path / "other.h5").stderr
     torn = tmp_path / "torn.svs"
     torn.write_bytes(b"not a slide")
     assert milpath("info", torn).returncode == 4
