@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from milpath.figures.heatmap import render_heatmap
     from milpath.figures.overlay import render_overlay
     from milpath.formats.bag import Bag
+    from milpath.formats.foreign import detect_features
+    from milpath.formats.foreign.values import FeatureHints
     from milpath.formats.prediction import read_prediction, write_prediction
     from milpath.nn.embed import embed_patches
     from milpath.nn.predict import load_model, predict_bag, predict_slide
+    from milpath.nn.predict_features import load_features_model, predict_features
     from milpath.nn.train import train_cohort
     from milpath.params import GridParams, TileParams, TissueParams, TrainParams
     from milpath.patches.grid import plan_grid
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Bag": "formats.bag",
+    "FeatureHints": "formats.foreign.values",
     "GridParams": "params",
     "MilpathError": "errors",
     "Slide": "slides.slide",
@@ -48,10 +52,13 @@ _MODULES = {
     "TileParams": "params",
     "TissueParams": "params",
     "TrainParams": "params",
+    "detect_features": "formats.foreign",
     "embed_patches": "nn.embed",
+    "load_features_model": "nn.predict_features",
     "load_model": "nn.predict",
     "plan_grid": "patches.grid",
     "predict_bag": "nn.predict",
+    "predict_features": "nn.predict_features",
     "predict_slide": "nn.predict",
     "read_cohort": "cohort.cohort",
     "read_prediction": "formats.prediction",
@@ -67,6 +74,7 @@ _MODULES = {
 
 __all__ = [
     "Bag",
+    "FeatureHints",
     "GridParams",
     "MilpathError",
     "Slide",
@@ -75,10 +83,13 @@ __all__ = [
     "TissueParams",
     "TrainParams",
     "__version__",
+    "detect_features",
     "embed_patches",
+    "load_features_model",
     "load_model",
     "plan_grid",
     "predict_bag",
+    "predict_features",
     "predict_slide",
     "read_cohort",
     "read_prediction",

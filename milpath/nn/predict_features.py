@@ -14,11 +14,22 @@ from milpath.formats.foreign.locate import locate_features
 from milpath.formats.foreign.values import SlideFeatures
 from milpath.formats.model_spec import require_features_model
 from milpath.formats.prediction import Prediction
-from milpath.nn.bundle import Bundle
+from milpath.nn.bundle import Bundle, load_bundle
 from milpath.nn.mil import build_evidence
 from milpath.nn.predict import Model, check_background
 from milpath.nn.scoring import FEATURES_BATCH, stack_bias
 from milpath.slides.facts import SlideFacts
+
+
+def load_features_model(folder: Path) -> Model:
+    """Load a model folder, to predict from features.
+
+    Raises
+    ------
+    StoredFileError : not a model, or damaged
+    UsageError : trained on pixels
+    """
+    return prepare_for_features(load_bundle(folder))
 
 
 def prepare_for_features(bundle: Bundle) -> Model:
