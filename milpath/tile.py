@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MAX_CLEAR = 0.01  # share of a plain TIFF that may be transparent unsaid
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -177,23 +179,37 @@ def _warnings(
             f"scanned at {used:.4g} µm per pixel, coarser than the {mpp:g} of its patches: "
             f"they are enlarged {used / mpp:.3g} times, which adds no detail"
         )
+    if slide.clear_share > _MAX_CLEAR:
+        yield (
+            f"{slide.clear_share:.0%} of it is transparent and taken as empty; if its fourth "
+            "sample is no alpha channel, save it again without that sample"
+        )
+    yield from _doubts_of_colour(tissue)
+    if tissue.is_mostly_pen and not annotated:
+        yield (
+            "more of it was taken for marker pen than for tissue; if that is a stain, tile with "
+            "--keep-pen, or draw the tissue and give it with --tissue-annotations"
+        )
+    if thumbnail.unreadable.any():
+        yield f"{thumbnail.unreadable.mean():.2%} of its area cannot be read"
+
+
+def _doubts_of_colour(tissue: TissueMask) -> Iterator[str]:
     if tissue.has_colour_cast:
         yield (
             f"its background has the colour {tissue.background_rgb}, unlikely for brightfield: the "
             "file's colours are probably wrong (YCbCr labelled RGB?), which a model would see"
         )
-    if tissue.is_mostly_pen and not annotated:
+    if tissue.is_underexposed:
         yield (
-            "more of it was taken for marker pen than for tissue; if that is a stain, tile with "
-            "--keep-pen, or draw the tissue and give it with --tissue-annotations"
+            f"its background is dark, {tissue.background_rgb}: underexposed, or samples that do "
+            "not use their whole range; a model would see stain that is not there"
         )
     if tissue.is_grey:
         yield (
             "it has no colour: marker pen cannot be distinguished from tissue, and models trained "
             "on stained slides are not valid for it"
         )
-    if thumbnail.unreadable.any():
-        yield f"{thumbnail.unreadable.mean():.2%} of its area cannot be read"
 
 
 def tile_slide(

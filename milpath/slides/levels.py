@@ -53,7 +53,7 @@ def is_trusted(slide: Slide, level: int) -> bool:
         return True
     known = slide.trusted_levels
     if level not in known:
-        known[level] = _shows_level_0(slide, level)
+        known[level] = not slide.has_cut_columns(level) and _shows_level_0(slide, level)
         if not known[level]:
             width, height = slide.level_dimensions[level]
             log.warning(

@@ -27,9 +27,10 @@ from milpath.slides.pyramid import find_factors
 from milpath.slides.reader import FileProperties
 from milpath.slides.redaction import name_slide
 from milpath.slides.resample import frame_windows, resample
-from milpath.slides.resolution import find_mpp
+from milpath.slides.resolution import PLAIN_TIFF, find_mpp
 from milpath.slides.tiffpages import read_tiff_pages
 from milpath.slides.validation import (
+    check_columns,
     check_orientation,
     check_pixel_count,
     check_samples,
@@ -78,11 +79,13 @@ class Slide(Closing):
             check_pixel_count(self._pages, self.name)
             check_orientation(self._pages, sizes, self.name)
             check_samples(self.path, self.name)
+            check_columns(self._pages, self.dimensions, self.name)
         except UnsupportedSlideError:
             self.close()
             raise
         self._file_mpp = find_mpp(self._properties.mpp, self.vendor, self._pages, sizes)
         self._max_alpha = 0
+        self._pixels_read = self._clear_read = 0
         self._mpp = mpp
         self._mpp_source: MppSource = self._file_mpp.source if mpp is None else mpp_source
 
@@ -290,6 +293,27 @@ class Slide(Closing):
                 "save it again without the fourth sample"
             )
 
+    @property
+    def clear_share(self) -> float:
+        """Share of what was read until now of a plain TIFF that is not opaque, 0 to 1.
+
+        0 for scanners' own formats, where what was not scanned is transparent.
+        """
+        if self.vendor != PLAIN_TIFF or not self._pixels_read:
+            return 0.0
+        return self._clear_read / self._pixels_read
+
+    def has_cut_columns(self, level: int) -> bool:
+        """Return whether the last tiles of a level are shown wrongly: cut tiles of 16-bit grey."""
+        page = self._pages.find(self.level_dimensions[level])
+        return page is not None and page.cut_grey16
+
+    def _count_inside(self, location_l0: tuple[int, int], level: int, size: tuple[int, int]) -> int:
+        """Count the pixels of a rectangle, given as to `read_level`, that lie on the level."""
+        first = [round(each / self.level_downsamples[level]) for each in location_l0]
+        spans = zip(first, size, self.level_dimensions[level], strict=True)
+        return math.prod(max(0, min(at + part, whole) - max(at, 0)) for at, part, whole in spans)
+
     def level_for(self, mpp: float, remedy: str | None = None) -> int:
         """Return the coarsest level at least as fine as `mpp` (1 % tolerance for rounded tags).
 
@@ -379,8 +403,11 @@ class Slide(Closing):
         rgba = self.read_rgba(location_l0, level, size)
         alpha = rgba.getchannel("A")
         self._max_alpha = max(self._max_alpha, int(np.asarray(alpha).max()))
+        inside = self._count_inside(location_l0, level, size)
+        self._pixels_read += inside
         if alpha.getextrema() == (255, 255):
             return np.asarray(rgba.convert("RGB"))
+        self._clear_read += max(0, inside - int((np.asarray(alpha) >= _MIN_OPAQUE).sum()))
         canvas = Image.new("RGB", rgba.size, self.background)
         canvas.paste(rgba, mask=alpha)
         return np.asarray(canvas)

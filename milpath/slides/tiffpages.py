@@ -24,6 +24,7 @@ Size = tuple[int, int]
 Mpp = tuple[float, float]
 
 _UPRIGHT = 1
+_PHOTOMETRIC = tifffile.PHOTOMETRIC
 _UM_PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # of the tag ResolutionUnit: inch, centimetre
 _MAX_PX_PER_JPEG_BYTE = 256  # a block of 64 pixels takes at least two bits
 _SAMPLE_BYTES = 4096
@@ -42,6 +43,8 @@ class TiffPage:
     lengths : int64 array (rows, cols), bytes of each of its tiles; (1, n) for strips
     tile : (width, height) of a tile; (0, 0) for strips
     samples : (offset, length) of parts of its pixels' data, spread evenly
+    cut_grey16 : whether it is grey of 16 bits and its last tiles reach beyond the picture; of these
+        OpenSlide's libtiff places all rows but the first wrongly
     """
 
     size: Size
@@ -51,6 +54,7 @@ class TiffPage:
     lengths: NDArray[np.int64]
     tile: Size
     samples: tuple[tuple[int, int], ...]
+    cut_grey16: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def _read_page(page: tifffile.TiffPage) -> TiffPage:
         lengths=_read_lengths(page),
         tile=(int(page.tilewidth), int(page.tilelength)) if page.is_tiled else (0, 0),
         samples=tuple(spread_samples(page.dataoffsets, page.databytecounts)),
+        cut_grey16=_is_cut_grey16(page),
     )
 
 
@@ -121,6 +126,12 @@ def _read_lengths(page: tifffile.TiffPage) -> NDArray[np.int64]:
         if across * down == lengths.size:
             return lengths.reshape(down, across)
     return lengths.reshape(1, -1)
+
+
+def _is_cut_grey16(page: tifffile.TiffPage) -> bool:
+    grey = page.photometric in (_PHOTOMETRIC.MINISBLACK, _PHOTOMETRIC.MINISWHITE)
+    wide = bool(np.max(page.bitspersample) == 16)
+    return grey and wide and page.is_tiled and page.imagewidth % page.tilewidth != 0
 
 
 def _is_complete(page: tifffile.TiffPage) -> bool:

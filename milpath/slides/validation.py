@@ -64,6 +64,23 @@ def check_orientation(pages: TiffPages, sizes: Sequence[tuple[int, int]], name: 
         )
 
 
+def check_columns(pages: TiffPages, size: tuple[int, int], name: str) -> None:
+    """Raise `UnsupportedSlideError` if the last tiles of level 0 are shown wrongly.
+
+    Parameters
+    ----------
+    pages : of the file
+    size : (width, height) of level 0
+    name : what messages call the slide
+    """
+    page = pages.find(size)
+    if page is not None and page.cut_grey16:
+        raise UnsupportedSlideError(
+            f"{name}: its grey samples have 16 bits and its last column of tiles is not full, "
+            "which OpenSlide shows wrongly; convert it to 8 bits"
+        )
+
+
 _PROBED_TILES = 24  # of a level: those with the most bytes, and some spread over the level
 _MIN_SAMPLE_BITS = 15  # of 16, used by unsigned samples; dim fluorescence leaves the last one
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from milpath.cohort.cohort import SlideEntry
 from milpath.errors import UnsupportedSlideError
 from milpath.params import TileParams
+from milpath.slides.levels import is_trusted
 from milpath.slides.slide import Slide
 from milpath.synthetic import draw_slide
 from milpath.tile import Plan, plan_slide, tile_slide
@@ -123,6 +125,50 @@ def test_an_opaque_fourth_sample_changes_nothing(rgb: NDArray[np.uint8], tmp_pat
     four = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
     found = plan(write(tmp_path / "4.tif", four, extrasamples=["unspecified"]))
     assert np.array_equal(found.grid.coords, plan(write(tmp_path / "3.tif", rgb)).grid.coords)
+
+
+def test_grey_of_sixteen_bits_with_a_cut_column_of_tiles_is_refused(tmp_path: Path) -> None:
+    """OpenSlide would place the rows of these tiles wrongly; of eight bits it does not."""
+    ramp = np.add.outer(np.arange(512), np.arange(600)).astype(np.uint8)
+    pixels = ramp.astype(np.uint16) * 257
+    for photometric in ("minisblack", "miniswhite"):
+        with pytest.raises(UnsupportedSlideError, match="last column of tiles is not full"):
+            Slide(write(tmp_path / "s.tif", pixels, photometric))
+    for path in (write(tmp_path / "8.tif", ramp, "minisblack"),
+                 write(tmp_path / "16.tif", pixels[:, :512], "minisblack")):  # fmt: skip
+        with Slide(path) as slide:
+            shown = slide.read_level((0, 0), 0, slide.dimensions)[..., 0]
+        np.testing.assert_array_equal(shown, ramp[:, : shown.shape[1]])
+
+
+def test_a_level_with_a_cut_column_of_tiles_of_grey_of_sixteen_bits_is_not_used(
+    tmp_path: Path,
+) -> None:
+    ramp = np.add.outer(np.arange(512), np.arange(1024) // 4).astype(np.uint16) * 85
+    with tifffile.TiffWriter(tmp_path / "s.tif") as tiff:
+        for step in (1, 2, 4, 8):
+            tiff.write(ramp[::step, ::step], tile=(256, 256), subfiletype=int(step > 1))
+    with Slide(tmp_path / "s.tif", mpp=0.5) as slide:
+        assert [is_trusted(slide, level) for level in range(4)] == [True, True, True, False]
+
+
+def test_a_dark_background_is_said(
+    rgb: NDArray[np.uint8], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan(write(tmp_path / "bright.tif", rgb))
+    assert "underexposed" not in caplog.text
+    plan(write(tmp_path / "15.tif", rgb.astype(np.uint16) * 128))
+    assert "its background is dark, (12" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["unspecified", "unassalpha"])
+def test_transparent_parts_are_said(
+    rgb: NDArray[np.uint8], tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    alpha = np.full(rgb.shape[:2], 255, np.uint8)
+    alpha[:, : alpha.shape[1] // 4] = 0
+    plan(write(tmp_path / "s.tif", np.dstack([rgb, alpha]), extrasamples=[kind]))
+    assert re.search("2[3-7]% of it is transparent and taken as empty", caplog.text)
 
 
 def test_the_line_says_what_was_left_out_as_pen(

@@ -362,6 +362,23 @@ def test_a_fill_of_any_colour_is_no_tissue(
     assert disagreement(found.mask[inside], plain) < 0.1
 
 
+@pytest.mark.parametrize("other", [(128, 128, 128), (90, 90, 200)])
+def test_tiles_that_were_not_scanned_are_no_tissue(two_pieces: Thumbnail, other: Colour) -> None:
+    """Tiles of 256 px at 0.5 µm per pixel in black, white, grey, and one colour of wider areas."""
+    colours = np.array([(0, 0, 0), (255, 255, 255), (128, 128, 128), other], np.uint8)
+    drawn = np.random.default_rng(3).integers(0, 4, (35, 38))
+    drawn[:4, :12] = 3
+    rgb = colours[drawn].repeat(16, axis=0).repeat(16, axis=1)
+    rgb[100:340, 120:360] = two_pieces.rgb
+    blurred = ndimage.gaussian_filter(rgb.astype(np.float64), (0.6, 0.6, 0))
+    blurred[100:340, 120:360] = two_pieces.rgb
+    found = segment_tissue(thumbnail_of(blurred.round().astype(np.uint8)), DEFAULT)
+    inside = np.s_[100:340, 120:360]
+    outside = found.mask.sum() - found.mask[inside].sum()
+    assert outside < 0.01 * found.mask.size
+    assert disagreement(found.mask[inside], segment_tissue(two_pieces, DEFAULT).mask) < 0.1
+
+
 @pytest.mark.parametrize("texture", [0.4, 1.0])
 def test_homogeneous_tissue_is_no_fill(texture: float) -> None:
     """Colloid, mucin, necrosis, blood: even, but with the noise that each scanned cell has."""

@@ -19,6 +19,10 @@ _FLAT_UM = 200.0  # artificial fill is wider than this
 _FLAT_RIM_UM = 80.0  # how far compression changes the fill beside something else
 _FLAT_FRINGE_UM = 48.0  # and how wide a false colour it may cause there
 _MIN_FLAT_CELLS = 8
+_PIECE_CELLS = 3  # how wide at least another piece is of the same strong colour as a fill
+_STRONG = 0.1  # optical density of a colour that no background has
+_GREY_TILE = 160  # a grey up to this level is no background, and no stain is that grey
+_GREY_CHROMA = 6  # grey levels between the channels of a grey
 _NOISY_CELLS = 7  # side of a square without two equal cells, wider than an edge
 _MAX_FILLS = 8  # colours
 _FILL_RINGING = 12  # grey levels by which compression changes a fill beside something else
@@ -28,15 +32,19 @@ def find_flat(planes: Pixels, valid: Mask, mpp: float) -> Mask:
     """Find wide areas of exactly one colour: canvas that was filled, or blank background.
 
     Whatever a camera sees has noise: a cell of tissue and its neighbours are never all equal over
-    200 µm, though those of bright background may be. A picture that has noise nowhere was drawn,
-    and evenness says nothing about it.
+    200 µm, though those of bright background may be. A dark grey needs no such width: it is a tile
+    that was not scanned. A picture that has noise nowhere was drawn, and evenness says nothing
+    about it.
     """
     equal = valid.copy()
     equal[1:-1, 1:-1] &= _has_equal_neighbours(planes)
     if not filter_square(valid & ~equal, _NOISY_CELLS, grow=False).any():
         return np.zeros(valid.shape, np.bool_)
     # the outer cells of an area have other neighbours
-    return open_square(equal, max(_MIN_FLAT_CELLS, count_cells(_FLAT_UM, mpp)) - 2)
+    wide = open_square(equal, max(_MIN_FLAT_CELLS, count_cells(_FLAT_UM, mpp)) - 2)
+    brightest = planes.max(axis=0)
+    grey = (brightest <= _GREY_TILE) & (brightest - planes.min(axis=0) <= _GREY_CHROMA)
+    return wide | open_square(equal & grey, _MIN_FLAT_CELLS)
 
 
 def grow_fill(planes: Pixels, flat: Mask, empty: Pixels | None, mpp: float) -> Mask:
@@ -49,7 +57,8 @@ def grow_fill(planes: Pixels, flat: Mask, empty: Pixels | None, mpp: float) -> M
     for colour in colours[np.argsort(counts)[::-1][:_MAX_FILLS]].tolist():
         rgb = np.array([colour >> 16, colour >> 8 & 255, colour & 255], np.uint8)
         if _could_be_tissue(rgb, empty):
-            same = flat & _is_near(planes, rgb, 0)
+            same = _is_near(planes, rgb, 0)
+            same = open_square(same, _PIECE_CELLS) if _is_strong(rgb, empty) else same & flat
             rim = widen(same, _FLAT_RIM_UM, mpp) & _is_near(planes, rgb, _FILL_RINGING)
             fill |= keep_seeded(rim, same) | widen(same, 2 * mpp, mpp)
     return fill
@@ -69,6 +78,13 @@ def _could_be_tissue(rgb: Pixels, empty: Pixels | None) -> bool:
         return bool(rgb.max() > 255 * MAX_BLACK)
     od = optical_density(rgb[:, None], empty)
     return bool(stain_of(od)[0] > 0.5 * OD_BOUNDS[0] or od.mean() > 0.5 * GREY_BOUNDS[0])
+
+
+def _is_strong(rgb: Pixels, empty: Pixels | None) -> bool:
+    if empty is None:
+        return False
+    od = optical_density(rgb[:, None], empty)
+    return bool(max(stain_of(od)[0], od.mean()) > _STRONG)
 
 
 def _has_equal_neighbours(planes: Pixels) -> Mask:

@@ -53,6 +53,7 @@ _CLOSE_UM = 16.0  # gaps thinner than twice this (clefts, the inside of small gl
 _NOISE_SIGMAS = 6.0
 _SEED_FACTOR = 2.0  # a piece must reach this many times the threshold somewhere
 _DARK_BOUNDS = (0.03, 0.06)  # limits of the threshold for fluorescence, as a fraction of full scale
+_MIN_GLASS = 160  # brightest channel of the background; scanners have 190 to 255
 _MIN_CANVAS = 0.3  # fraction of the picture that a filled canvas covers
 
 
@@ -84,6 +85,11 @@ class TissueMask:
         """Whether the background has a colour unlikely for brightfield: the colours are wrong."""
         rgb = self.background_rgb
         return rgb is not None and min(rgb) <= MIN_NEUTRAL * max(rgb)
+
+    @property
+    def is_underexposed(self) -> bool:
+        """Whether the background is far darker than that of any scanner in brightfield."""
+        return self.background_rgb is not None and max(self.background_rgb) < _MIN_GLASS
 
     @property
     def is_mostly_pen(self) -> bool:
