@@ -1,0 +1,1 @@
+"""Published encoders: what is known of them, and their weights."""

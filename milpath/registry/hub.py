@@ -1,9 +1,9 @@
-"""The hub of Hugging Face: find the weights of a published encoder in its cache, or download them.
+"""The hub of Hugging Face: weights of published encoders in its cache, or downloaded to it.
 
-`huggingface_hub` does the downloading (`pip install 'milpath[hub]'`), so its users' token, cache and
+`huggingface_hub` downloads them (`pip install 'milpath[hub]'`), so its users' token, cache and
 environment variables (HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_HUB_OFFLINE, ...) apply. Its
-telemetry is off, and only the name of the file is sent. The cache is read without it: its layout is
-documented.
+telemetry is off; the hub learns which file is downloaded, and nothing else. The cache is read
+without it, since its layout is documented.
 """
 
 from __future__ import annotations
