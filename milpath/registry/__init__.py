@@ -1,1 +1,0 @@
-"""Published encoders: what is known of them, and their weights."""
