@@ -6,12 +6,10 @@ import functools
 import hashlib
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from milpath.errors import StoredFileError
-
-if TYPE_CHECKING:
-    from milpath.registry.published import PublishedEncoder
+from milpath.registry.instructions import describe_download
+from milpath.registry.published import PublishedEncoder
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +35,8 @@ def check_weights(encoder: PublishedEncoder, path: Path, stated: str | None = No
     if found != expected:
         raise StoredFileError(
             f"{path}: not the weights of {encoder.name}, or damaged: its sha256 is "
-            f"{found[:12]}..., expected {expected[:12]}...; download it again: hf download "
-            f"{encoder.repository} {encoder.file} --revision {encoder.revision} --force-download"
+            f"{found[:12]}..., expected {expected[:12]}...; download it again: "
+            f"{describe_download(encoder)} --force-download"
         )
 
 

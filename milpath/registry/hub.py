@@ -9,6 +9,7 @@ without it, since its layout is documented.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import shutil
@@ -16,39 +17,33 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from milpath.errors import MilpathError, OutputError, StoredFileError, UsageError, is_out_of_memory
 from milpath.registry.checksums import check_weights
+from milpath.registry.instructions import describe_download, describe_page
+from milpath.registry.published import PublishedEncoder
 from milpath.slides.names import printable
 from milpath.version import __version__
 
-if TYPE_CHECKING:
-    from milpath.registry.published import PublishedEncoder
+_log = logging.getLogger(__name__)
 
+_NEWEST = "main"
+"""Branch that is used of a repository of which the registry knows no revision."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DISK_FULL_WORDS = ("no space left", "disk quota exceeded")
 
 
-def describe_page(encoder: PublishedEncoder) -> str:
-    """Return the address of an encoder's page, where its terms are accepted."""
-    return f"https://huggingface.co/{encoder.repository}"
-
-
-def describe_download(encoder: PublishedEncoder) -> str:
-    """Return the shell command that downloads an encoder's weights to the cache."""
-    return f"hf download {encoder.repository} {encoder.file} --revision {encoder.revision}"
-
-
 def find_cached(encoder: PublishedEncoder) -> Path | None:
     """Return the weights of an encoder in the hub's cache, or None; no network, no checksum."""
     folder = locate_cache() / f"models--{encoder.repository.replace('/', '--')}"
-    path = folder / "snapshots" / encoder.revision / encoder.file
     try:
+        commit = encoder.revision or (folder / "refs" / _NEWEST).read_text(encoding="utf-8").strip()
+        path = folder / "snapshots" / commit / encoder.file
         return path if path.is_file() else None
-    except OSError:  # of a different user
+    except (OSError, UnicodeError):  # nothing was downloaded, or the files are of a different user
         return None
 
 
@@ -68,8 +63,9 @@ def _expand(path: str) -> str:
 def fetch_weights(encoder: PublishedEncoder) -> Path:
     """Return the weights of an encoder from the hub's cache, where needed after a download.
 
-    The revision is the registry's, and the file's sha256 is compared with the registry's, or else
-    with what the hub says of the file. A bar shows the progress on a terminal.
+    The revision is the registry's, or the newest where it has none. The file's sha256 is compared
+    with the registry's, or else with what the hub says of the file. On a terminal, a bar shows the
+    progress.
 
     Raises
     ------
@@ -83,15 +79,23 @@ def fetch_weights(encoder: PublishedEncoder) -> Path:
         return cached
     hub = _import_hub(encoder)
     with _explained(hub, encoder), _in_one_line(hub):
-        url = hub.hf_hub_url(encoder.repository, encoder.file, revision=encoder.revision)
+        revision = encoder.revision or _NEWEST
+        url = hub.hf_hub_url(encoder.repository, encoder.file, revision=revision)
         stated = hub.get_hf_file_metadata(url, library_name="milpath", library_version=__version__)
         digest = _SHA256.fullmatch(stated.etag or "") and stated.etag
         _check_before(encoder, digest, stated.size)
+        if encoder.revision is None:
+            _log.warning(
+                "%s: milpath knows no revision of %s; the newest is taken, %s",
+                encoder.name,
+                encoder.repository,
+                stated.commit_hash,
+            )
         path = Path(
             hub.hf_hub_download(
                 encoder.repository,
                 encoder.file,
-                revision=encoder.revision,
+                revision=revision,
                 library_name="milpath",
                 library_version=__version__,
             )
@@ -236,9 +240,9 @@ def _explain_repository(hub: Any, encoder: PublishedEncoder, error: Any) -> str:
 
 def _explain_missing(hub: Any, encoder: PublishedEncoder, error: Exception) -> str:
     return (
-        f"the hub no longer has the file {encoder.file} at revision {encoder.revision} of "
-        f"{encoder.repository}, and other weights would give other features; give that file: "
-        "--weights FILE"
+        f"the hub no longer has the file {encoder.file} at revision "
+        f"{encoder.revision or _NEWEST} of {encoder.repository}, and other weights would give "
+        "other features; give that file: --weights FILE"
     )
 
 

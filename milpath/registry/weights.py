@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.registry.checksums import check_weights
-from milpath.registry.hub import (
-    describe_download,
-    fetch_weights,
-    find_cached,
-    locate_cache,
-)
-
-if TYPE_CHECKING:
-    from milpath.registry.published import PublishedEncoder
+from milpath.registry.hub import fetch_weights, find_cached, locate_cache
+from milpath.registry.instructions import describe_download
+from milpath.registry.published import PublishedEncoder
 
 
 def locate_weights(encoder: PublishedEncoder, weights: Path | None, *, download: bool) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +147,21 @@ def test_a_cache_without_links_is_used_and_said_to_be_unverified(hub: Hub, tmp_p
     assert again[1] == str(tmp_path / CACHED)
 
 
+def test_without_a_revision_the_newest_is_taken_once_and_said(hub: Hub, tmp_path: Path) -> None:
+    environment = make_environment(tmp_path, hub.endpoint)
+    show = "import logging, sys\nlogging.basicConfig(stream=sys.stdout, format='%(message)s')\n"
+    said, path = locate_in_child(environment, prelude=show, revision=None).splitlines()
+    assert said == (
+        "encoder-1: milpath knows no revision of publisher/encoder; the newest is taken, "
+        + REVISION
+    )
+    assert path == str(tmp_path / CACHED)
+    asked = len(hub.requests)
+    hub.revision = "f" * 40
+    assert locate_in_child(environment, prelude=show, revision=None) == path
+    assert len(hub.requests) == asked
+
+
 def close_port() -> str:
     """Return the address of a port that no one listens at."""
     with socket.socket() as probe:
@@ -229,7 +243,14 @@ def test_a_disk_that_is_too_small_is_said_before_the_download(hub: Hub, tmp_path
     assert [method for method, *_ in hub.requests] == ["HEAD"]
 
 
-@pytest.mark.parametrize("error", ["OSError(28, 'No space left on device')", "RuntimeError('No space left on device (os error 28)')"])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        "OSError(28, 'No space left on device')",
+        "OSError(122, 'Disk quota exceeded')",
+        "RuntimeError('Data processing error: No space left on device (os error 28)')",
+    ],
+)
 def test_a_disk_that_fills_up_during_the_download_is_said(
     error: str, hub: Hub, tmp_path: Path
 ) -> None:
@@ -269,12 +290,12 @@ def test_the_checksum_of_a_file_is_computed_again_when_the_file_changes(tmp_path
         assert digest_weights(path) == hashlib.sha256(content).hexdigest()
 
 
-def test_neither_the_registry_nor_the_cache_imports_huggingface_hub() -> None:
+def test_neither_the_registry_nor_the_cache_imports_huggingface_hub(tmp_path: Path) -> None:
     code = (
         "import sys, milpath.registry.weights as weights\n"
-        "from types import SimpleNamespace as Encoder\n"
-        "weights.find_cached(Encoder(repository='a/b', revision='0', file='c'))\n"
+        "from milpath.registry import ENCODERS\n"
+        "assert not any(map(weights.find_cached, ENCODERS.values()))\n"
         "assert not {'huggingface_hub', 'keras', 'tensorflow', 'numpy'} & set(sys.modules)"
     )
-    done = run_child(code, make_environment(Path(sys.prefix), ""))
+    done = run_child(code, make_environment(tmp_path, ""))
     assert done.returncode == 0, done.stderr

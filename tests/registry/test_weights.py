@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from milpath.errors import StoredFileError, UsageError
+from milpath.registry import ENCODERS, PublishedEncoder
 from milpath.registry.hub import find_cached
 from milpath.registry.weights import locate_weights
 
@@ -17,7 +18,7 @@ CONTENT = b"weights"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
-def make_encoder(**fields: Any) -> Any:
+def make_encoder(**fields: Any) -> PublishedEncoder:
     known = {
         "name": "encoder-1",
         "repository": "publisher/encoder",
@@ -25,7 +26,7 @@ def make_encoder(**fields: Any) -> Any:
         "file": "model.safetensors",
         "sha256": DIGEST,
     }
-    return SimpleNamespace(**known | fields)
+    return replace(ENCODERS["virchow"], **known | fields)
 
 
 def put(path: Path, content: bytes = CONTENT) -> Path:

@@ -1,4 +1,4 @@
-"""A local server that answers as the hub of Hugging Face does, and a process that downloads from it."""
+"""A local server that answers as the hub of Hugging Face does, and a process that uses it."""
 
 from __future__ import annotations
 
@@ -51,64 +51,61 @@ class Hub:
             return 401, "GatedRepo", "Access to this model is restricted."
         if self.token is not None and authorization != f"Bearer {self.token}":
             return 403, "GatedRepo", "You are not in the authorized list."
-        if f"/resolve/{self.revision}/" not in path:
+        if path.split("/resolve/")[1].partition("/")[0] not in (self.revision, "main"):
             return 404, "RevisionNotFound", "Invalid rev id"
         if not path.endswith(f"/{self.file}"):
             return 404, "EntryNotFound", "Entry not found"
         return None
 
 
-def _make_handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
 
-        def do_HEAD(self) -> None:  # noqa: N802
-            self.answer(b"")
+    def do_HEAD(self) -> None:
+        self.answer(b"")
 
-        def do_GET(self) -> None:  # noqa: N802
-            self.answer(hub.content if hub.served is None else hub.served)
+    def do_GET(self) -> None:
+        self.answer(self.hub.content if self.hub.served is None else self.hub.served)
 
-        def answer(self, body: bytes) -> None:
-            hub.requests.append(
-                (
-                    self.command,
-                    self.path,
-                    {name.lower(): value for name, value in self.headers.items()},
-                )
-            )
-            refusal = hub.find_refusal(self.path, self.headers.get("Authorization"))
-            if refusal is not None:
-                self.send_response(refusal[0])
-                if refusal[1]:
-                    self.send_header("X-Error-Code", refusal[1])
-                self.send_header("X-Error-Message", refusal[2])
-                body = b""
-            else:
-                self.send_response(200)
-                if hub.is_hub:
-                    self.state_file()
-            length = len(body) if self.command == "GET" or refusal else len(hub.content)
-            self.send_header("Content-Length", str(length))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(self, body: bytes) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.hub.requests.append((self.command, self.path, headers))
+        refusal = self.hub.find_refusal(self.path, self.headers.get("Authorization"))
+        if refusal is not None:
+            self.refuse(*refusal)
+            return
+        self.send_response(200)
+        if self.hub.is_hub:
+            self.state_file()
+        length = len(body) if self.command == "GET" else len(self.hub.content)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(body)
 
-        def state_file(self) -> None:
-            digest = hashlib.sha256(hub.content).hexdigest()
-            self.send_header("X-Repo-Commit", hub.revision)
-            self.send_header("X-Linked-Size", str(hub.size or len(hub.content)))
-            self.send_header("X-Linked-Etag", f'"{digest}"')
-            self.send_header("ETag", f'"{digest}"')
+    def refuse(self, status: int, name: str, message: str) -> None:
+        self.send_response(status)
+        if name:
+            self.send_header("X-Error-Code", name)
+        self.send_header("X-Error-Message", message)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
-            pass
+    def state_file(self) -> None:
+        digest = hashlib.sha256(self.hub.content).hexdigest()
+        self.send_header("X-Repo-Commit", self.hub.revision)
+        self.send_header("X-Linked-Size", str(self.hub.size or len(self.hub.content)))
+        self.send_header("X-Linked-Etag", f'"{digest}"')
+        self.send_header("ETag", f'"{digest}"')
 
-    return Handler
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 @contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
     """Answer as the hub does, at `hub.endpoint`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _make_handler(hub))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -150,13 +147,15 @@ def run_child(
 LOCATE = """
 import json, sys
 from pathlib import Path
-from types import SimpleNamespace
+from dataclasses import replace
 from milpath.errors import MilpathError
+from milpath.registry import ENCODERS
 from milpath.registry.weights import locate_weights
 
+encoder = replace(ENCODERS["virchow"], **json.loads(sys.argv[1]))
 weights = Path(sys.argv[2]) if sys.argv[2] else None
 try:
-    print(locate_weights(SimpleNamespace(**json.loads(sys.argv[1])), weights, download=True))
+    print(locate_weights(encoder, weights, download=True))
 except MilpathError as error:
     print(f"{type(error).__name__}: {error}")
 """
