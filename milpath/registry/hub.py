@@ -179,7 +179,7 @@ def _explained(hub: Any, encoder: PublishedEncoder) -> Iterator[None]:
 
 def _explain(hub: Any, encoder: PublishedEncoder, error: Exception) -> MilpathError:
     if isinstance(error, hub.errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-        return _explain(hub, encoder, error.__cause__)  # type: ignore[arg-type]
+        return _explain(hub, encoder, error.__cause__)
     if _is_disk_full(error):
         return OutputError(
             f"{encoder.name}: no space left in the cache {locate_cache()}; free some, or set "
@@ -291,4 +291,4 @@ def _explain_network(hub: Any, encoder: PublishedEncoder, error: BaseException) 
 
 
 def _name_endpoint(hub: Any) -> str:
-    return urlsplit(hub.hf_hub_url("a/b", "c")).netloc
+    return urlsplit(str(hub.hf_hub_url("a/b", "c"))).netloc
