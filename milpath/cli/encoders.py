@@ -24,7 +24,7 @@ _HEADERS = (
     "encoder", "publisher", "licence", "comm. use", "access", "px", "µm/px", "variant", "dim",
     "cached",
 )  # fmt: skip
-_NARROWEST = (13, 8, 9, 7, 6, 3, 5, 8, 4, 6)
+_NARROWEST = (13, 9, 10, 7, 6, 3, 5, 8, 4, 6)
 """Least width of each column."""
 
 _LEGEND = (

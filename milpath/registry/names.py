@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from milpath.registry import ENCODERS
 from milpath.registry.installed import OWN_ENCODERS, list_keras_names, list_plugin_names
+from milpath.slides.names import printable
 
 MAX_SUGGESTIONS = 6
 
@@ -35,7 +36,7 @@ def suggest_names(name: str) -> tuple[str, ...]:
     spellings = {each: _simplify(each) for each in list_names()}
     titles = {_simplify(each.title): each.name for each in ENCODERS.values()}
     repositories = {each.repository.casefold(): each.name for each in ENCODERS.values()}
-    exact = [repositories.get(name.casefold()), titles.get(asked)]
+    exact = [repositories.get(name.casefold()), titles.get(_simplify(name))]
     exact += [each for each, simple in spellings.items() if simple == asked]
     within = [each for each, simple in spellings.items() if len(asked) > 2 and asked in simple]
     near = difflib.get_close_matches(asked, list(spellings.values()), n=MAX_SUGGESTIONS)
@@ -48,7 +49,7 @@ def describe_unknown(name: str) -> str:
     """Say that there is no such encoder, and which names are near."""
     near = suggest_names(name)
     meant = f"; did you mean {', '.join(near)}?" if near else ";"
-    return f"there is no encoder {name!r}{meant} milpath encoders lists all"
+    return f"there is no encoder '{printable(name)}'{meant} milpath encoders lists all"
 
 
 def _simplify(name: str) -> str:
