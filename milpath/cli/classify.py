@@ -223,11 +223,11 @@ def _plan_slides(
     from milpath.formats.model_spec import require_encoder
     from milpath.nn.jobs import ClassifyJob
     from milpath.registry import ENCODERS
-    from milpath.registry.location import locate_weights
+    from milpath.registry.weights import locate_weights
 
     require_encoder(spec)
     if spec.encoder.kind == "published" and spec.encoder.name in ENCODERS and not dry_run:
-        weights = locate_weights(ENCODERS[spec.encoder.name], weights)
+        weights = locate_weights(ENCODERS[spec.encoder.name], weights, download=True)
     place = None if weights is None else weights.absolute()
     return _Jobs(entries, files_of, lambda threads: ClassifyJob(*here, threads, place, dry_run))
 

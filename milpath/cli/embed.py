@@ -171,7 +171,8 @@ def _check_encoder(encoder: str, weights: str | None) -> None:
     from milpath.formats.layout import encoder_spec_path
     from milpath.formats.model_spec import read_bundle_spec
     from milpath.registry import ENCODERS
-    from milpath.registry.location import locate_weights
+    from milpath.registry.names import match_name
+    from milpath.registry.weights import locate_weights
 
     folder = Path(encoder)
     if folder.is_dir():
@@ -186,8 +187,8 @@ def _check_encoder(encoder: str, weights: str | None) -> None:
             f"--encoder {encoder}: no such folder; expected a model folder, or the name of an "
             "encoder"
         )
-    if encoder.lower() in ENCODERS:
-        locate_weights(ENCODERS[encoder.lower()], Path(weights) if weights else None)
+    if name := match_name(encoder, ENCODERS):
+        locate_weights(ENCODERS[name], Path(weights) if weights else None, download=True)
     elif weights not in (None, "imagenet", "random") and not Path(weights).is_file():
         raise UsageError(
             f"--weights {weights}: no such file; expected imagenet, random or a weights file"

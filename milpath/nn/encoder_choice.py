@@ -15,7 +15,8 @@ from milpath.nn.encoders.published import load_published
 from milpath.nn.engine import keras
 from milpath.params import GridParams
 from milpath.registry import ENCODERS
-from milpath.registry.location import locate_weights
+from milpath.registry.names import match_name
+from milpath.registry.weights import locate_weights
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ def choose_encoder(request: EncoderRequest) -> Encoder:
         raise UsageError(
             f"the {request.name} CNN is trained with its model; give the model's folder instead"
         )
-    if request.name.lower() in ENCODERS:
-        encoder = ENCODERS[request.name.lower()]
+    if name := match_name(request.name, ENCODERS):
+        encoder = ENCODERS[name]
         return load_published(
             encoder,
-            locate_weights(encoder, weights),
+            locate_weights(encoder, weights, download=True),
             variant=request.variant,
             patch_px=request.patch_px,
             mpp=request.mpp,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from milpath.errors import StoredFileError
 from milpath.store.torchfile import open_torch
 
 _MAX_HEADER_BYTES = 8 << 20  # of safetensors; a weight takes about 100
-_CHUNK = 1 << 20
 _DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL")
 
 
@@ -51,18 +49,6 @@ def open_weights(path: Path) -> Iterator[Weights]:
     else:
         with open_torch(path) as torch:
             yield torch
-
-
-def digest_file(path: Path) -> str:
-    """Compute the SHA-256 of a file, 64 hexadecimal digits; raises `StoredFileError`."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise StoredFileError(f"{path.name}: cannot be read ({error.strerror})") from None
-    return digest.hexdigest()
 
 
 class _Safetensors:

@@ -115,7 +115,7 @@ def test_slide_bag_and_features_give_the_same_prediction(
             "background": "bright",
         },
         [make_member(2, None) for _ in range(2)],
-        encoder,
+        NetworkEncoder(encoder, spec),
     )
     with MilpathLayout().open(tmp_path / "s.h5", FeatureHints()) as features:
         found = predict_features(prepare_for_features(bundle), tmp_path / "s.h5", features)

@@ -10,8 +10,9 @@ from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.encoders.checkpoint import load_checkpoint, read_checkpoint
 from milpath.nn.encoders.encoder import NetworkEncoder
 from milpath.nn.encoders.transformer import build_transformer
+from milpath.registry.checksums import digest_weights
 from milpath.registry.published import PublishedEncoder
-from milpath.store.weightsfile import digest_file, open_weights
+from milpath.store.weightsfile import open_weights
 
 
 def load_published(
@@ -40,7 +41,7 @@ def load_published(
     StoredFileError : the file does not hold its weights
     """
     spec = describe_published(encoder, variant, patch_px, mpp, compute)
-    digest = digest_file(path)
+    digest = digest_weights(path)
     with open_weights(path) as weights:
         checkpoint = read_checkpoint(path.name, weights, encoder)
         network = build_transformer(

@@ -9,7 +9,7 @@ from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.encoders.encoder import Encoder
 from milpath.nn.encoders.published import load_published
 from milpath.registry import ENCODERS
-from milpath.registry.location import locate_weights
+from milpath.registry.weights import locate_weights
 
 
 def find_referred(spec: EncoderSpec, weights: Path | None = None) -> Encoder:
@@ -33,7 +33,7 @@ def find_referred(spec: EncoderSpec, weights: Path | None = None) -> Encoder:
     encoder = ENCODERS[spec.name]
     found = load_published(
         encoder,
-        locate_weights(encoder, weights),
+        locate_weights(encoder, weights, download=True),
         variant=spec.variant,
         patch_px=spec.patch_px,
         mpp=spec.mpp,
