@@ -28,6 +28,8 @@ class EncoderSpec(Params):
     name: str
     patch_px: int = Field(ge=1, le=4096)
     dim: int = Field(ge=1, le=1 << 16)
+    kind: Literal["keras", "published", "onnx", "plugin"] = "keras"
+    """Where its network is found again; only one of "keras" is stored beside features."""
     weights: str = ""
     """Source of the weights: "trained", "imagenet", "random", or the name of a file."""
     mpp: float | None = Field(None, gt=0)
@@ -38,6 +40,12 @@ class EncoderSpec(Params):
     """Of the weights, as their publisher counts."""
     digest: str | None = None
     """Of the weights; of an encoder of milpath, see `fingerprint_weights`."""
+    mean: tuple[float, float, float] | None = None
+    """Of R, G, B in 0..1, subtracted from patches; None for a network that scales them itself."""
+    std: tuple[float, float, float] | None = None
+    """By which R, G, B are divided after that."""
+    compute: Literal["float16", "bfloat16", "float32"] = "float32"
+    """Precision of the arithmetic of its network."""
     precision: Literal["float16", "float32"] = "float32"
     """To which features are rounded before the head sees them."""
     tool: str = "milpath"
@@ -72,6 +80,8 @@ _COMPARED = {
     "dim": "dimension",
     "patch_px": "patch size",
     "mpp": "µm per pixel",
+    "mean": "mean of colours",
+    "std": "standard deviation of colours",
 }
 """What tells one encoder's features from another's, and how messages name it."""
 _SAME_MPP = 0.01  # µm per pixel are rounded where they are stated
