@@ -107,6 +107,11 @@ def read_onnx(path: Path) -> OnnxDescription:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise UsageError(f"{path.name}: not a file; expected an ONNX file (.onnx)")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UsageError(
+                f"{path.name}: has more than 2 GiB, which no ONNX file has; export it with its "
+                "weights as external data"
+            )
         with path.open("rb") as file:
             return _Reader(path, ProtobufFile(file)).read()
     except OSError as error:
@@ -142,24 +147,22 @@ class _Reader:
 
     def read(self) -> OnnxDescription:
         whole = self._file.whole
-        if whole.nbytes > MAX_FILE_BYTES:
-            raise _RefusedError(
-                "has more than 2 GiB, which no ONNX file has; store its weights as external data"
-            )
-        graphs, metadata, version = [], {}, 0
+        numbers: dict[int, int] = {}
+        graphs: list[Message] = []
+        metadata: dict[str, str] = {}
         for each in self._file.iter_fields(whole):
-            if each.number == _MODEL_IR and each.body is None:
-                version = each.value
-            elif each.number == _MODEL_PROPS and each.body:
+            if each.body is None:
+                numbers[each.number] = each.value
+            elif each.number == _MODEL_PROPS:
                 metadata.update([self._read_pair(each.body)])
-            elif each.number == _MODEL_GRAPH and each.body:
+            elif each.number == _MODEL_GRAPH:
                 graphs.append(each.body)
-            elif each.number == _MODEL_FUNCTION and each.body:
+            elif each.number == _MODEL_FUNCTION:
                 self._read_function(each.body)
             elif each.number == _MODEL_TRAINING:
                 raise _RefusedError("holds graphs for training; export it for inference")
-        if version < 1 or len(graphs) != 1:
-            raise ProtobufError("it has no graph" if not graphs else "it is no single network")
+        if numbers.get(_MODEL_IR, 0) < 1 or len(graphs) != 1:
+            raise ProtobufError("it has no version of ONNX, or no graph")
         inputs, outputs = self._read_graph(graphs[0], 0)
         self._check_operators()
         return OnnxDescription(

@@ -101,6 +101,7 @@ def main() -> None:
 
     limit_memory(request["memory"])
     limit_time(request["seconds"])
+    answer: dict[str, Any]
     try:
         answer = {"outputs": run_twice(request)}
     except MemoryError:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from milpath.errors import UsageError
 from milpath.store.onnxfile import OnnxDescription
@@ -101,7 +102,7 @@ def try_onnx(
     }
 
 
-def _ask(request: str, timeout: float) -> dict[str, dict[str, dict[str, object]]]:
+def _ask(request: str, timeout: float) -> dict[str, Any]:
     """Return the answer of a child process; -P: modules in the current folder are not imported."""
     more = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_LOAD_CONFIG_FROM_MODEL": "0"}
     try:

@@ -102,8 +102,8 @@ def find_input(
         )
     (value,) = found.inputs
     fact = f"{path.name}: its input {show_name(value.name)} is {value.describe()}"
-    if value.dtype not in _INPUT_TYPES:
-        raise UsageError(f"{fact}; expected {', '.join(_INPUT_TYPES[:-1])} or {_INPUT_TYPES[-1]}")
+    if value.dtype not in _TYPES:
+        raise UsageError(f"{fact}; expected {', '.join(_TYPES[:-1])} or {_TYPES[-1]}")
     if value.shape is None or len(value.shape) != 4:
         raise UsageError(f"{fact}; expected patches, (n, 3, P, P) or (n, P, P, 3)")
     layout = _find_layout(fact, value.shape, stated)

@@ -118,7 +118,8 @@ def _find_variant(path: Path, outputs: dict[str, OnnxOutput], variant: str | Non
     if variant is None:
         if len(outputs) > 1:
             raise UsageError(
-                f"{path.name}: gives several vectors per patch; choose one with --variant: {choices}"
+                f"{path.name}: gives several vectors per patch; choose one with --variant: "
+                f"{choices}"
             )
         return next(iter(outputs.values()))
     short = [each for each in outputs.values() if each.kind == variant]
