@@ -26,10 +26,12 @@ class EncoderSpec(Params):
     """Which network made features, of what patches; all that is needed to know one from another."""
 
     name: str
+    kind: Literal["keras", "published", "onnx", "plugin"] = "keras"
+    """What it is: a network of milpath or `keras.applications`, whose weights are stored with
+    features and models; else one that is referred to: of `milpath.registry`, an ONNX file, or of
+    another package."""
     patch_px: int = Field(ge=1, le=4096)
     dim: int = Field(ge=1, le=1 << 16)
-    kind: Literal["keras", "published", "onnx", "plugin"] = "keras"
-    """Where its network is found again; only one of "keras" is stored beside features."""
     weights: str = ""
     """Source of the weights: "trained", "imagenet", "random", or the name of a file."""
     mpp: float | None = Field(None, gt=0)
@@ -39,13 +41,14 @@ class EncoderSpec(Params):
     revision: str | None = None
     """Of the weights, as their publisher counts."""
     digest: str | None = None
-    """Of the weights; of an encoder of milpath, see `fingerprint_weights`."""
+    """Of the weights: `fingerprint_weights` of a network of kind "keras", else 32 hexadecimal
+    digits of the SHA-256 of their file."""
+    compute: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Precision of the network's arithmetic."""
     mean: tuple[float, float, float] | None = None
     """Of R, G, B in 0..1, subtracted from patches; None for a network that scales them itself."""
     std: tuple[float, float, float] | None = None
     """By which R, G, B are divided after that."""
-    compute: Literal["float16", "bfloat16", "float32"] = "float32"
-    """Precision of the arithmetic of its network."""
     precision: Literal["float16", "float32"] = "float32"
     """To which features are rounded before the head sees them."""
     tool: str = "milpath"
