@@ -210,7 +210,7 @@ def test_it_is_loaded_again_by_its_spec_and_another_digest_is_refused(install: I
     install("painters", {"mean-colour": MeanColour})
     spec = load("mean-colour").spec
     assert reload_plugin(spec).spec == spec
-    with pytest.raises(UsageError, match="is not that of the features: weights 0{32} and 0123"):
+    with pytest.raises(UsageError, match=r"is not that of the features: weights 0{32} and 0123"):
         reload_plugin(spec.model_copy(update={"digest": "0" * 32}))
     with pytest.raises(UsageError, match="made by the package others 2"):
         reload_plugin(spec.model_copy(update={"weights": "others 2.0"}))
