@@ -106,7 +106,8 @@ class BundleSpec(Params):
     """"pixels" if each member has a trained encoder, "features" if all share a frozen one."""
     encoder: EncoderSpec
     has_encoder: bool = True
-    """Whether it holds the network of its encoder; not if the features were made elsewhere."""
+    """Whether it holds the network of its encoder; not if it refers to it, or if the features were
+    made elsewhere."""
     head: HeadParams
     members: int = Field(ge=1, le=1000)
     tile: TileParams
@@ -243,8 +244,8 @@ def check_resolution(slide: Slide, spec: BundleSpec) -> None:
 
 
 def require_encoder(spec: BundleSpec) -> None:
-    """Raise `UsageError` unless a model holds the encoder that slides are classified with."""
-    if not spec.has_encoder:
+    """Raise `UsageError` unless a model has an encoder that slides are classified with."""
+    if not spec.has_encoder and spec.encoder.kind == "keras":
         encoder = spec.encoder
         raise UsageError(
             f"the model was trained on features of {encoder.name} ({encoder.dim} numbers for "
