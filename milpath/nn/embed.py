@@ -65,7 +65,7 @@ class Embedder:
         with Bag(item.path) as bag:
             _require_patches(bag, spec)
             facts = EmbedFacts(len(bag), spec.dim, spec.name)
-            found = find_features(path, bag, spec)
+            found = find_features(path, bag.header.fingerprint, spec)
             if found.state == "current":
                 message = f"{len(bag)} patches, already done with this encoder"
                 return skipped_outcome(item, message, facts, dry_run=self.dry_run)

@@ -130,14 +130,20 @@ def test_features_are_kept_while_bag_and_encoder_are_the_same(
 ) -> None:
     path = tmp_path / "s.h5"
     with Bag(bag_file) as bag:
-        assert find_features(path, bag, NET).state == "absent"
+        bag_made = bag.header.fingerprint
+        assert find_features(path, bag_made, NET).state == "absent"
         embed(bag_file, path, [normal()])
-        assert find_features(path, bag, NET).state == "current"
-        assert find_features(path, bag, features_spec(5, "net", "new")).reason == (
-            "the encoder differs"
+        found = find_features(path, bag_made, NET)
+        assert (found.state, found.value and found.value.header) == ("current", bag.header)
+        other = find_features(path, bag_made, features_spec(5, "net", "new"))
+        assert other.reason == "the encoder differs"
+        coarse = NET.model_copy(update={"mpp": 2.0})
+        assert find_features(path, bag_made, coarse).reason == (
+            "the encoder differs (µm per pixel 1.0 and 2.0)"
         )
+        assert find_features(path, "0" * 32, NET).reason == "the slide or its tiling differs"
         path.write_bytes(b"damaged")
-        assert find_features(path, bag, NET).reason.startswith("the features were damaged")
+        assert find_features(path, bag_made, NET).reason.startswith("the features were damaged")
 
 
 # -- what is refused -------------------------------------------------------------------------------
