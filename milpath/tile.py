@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.cohort.cohort import SlideEntry
-from milpath.errors import AnnotationError, SlideReadError, StoredFileError
+from milpath.errors import AnnotationError, SlideReadError, StoredFileError, UsageError
 from milpath.figures.canvas import encode_png
 from milpath.figures.qc import draw_qc
 from milpath.formats.bag import (
@@ -71,7 +71,7 @@ class Plan:
     @property
     def pen_mm2(self) -> float:
         """Area that was left out as marker pen."""
-        return float(self.tissue.pen.sum()) * self.thumbnail.mpp**2 / 1e6
+        return round(float(self.tissue.pen.sum()) * self.thumbnail.mpp**2 / 1e6, 4)
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,12 @@ def _doubts_of_colour(tissue: TissueMask) -> Iterator[str]:
         )
 
 
+def require_pixels_for_blur(params: TileParams) -> None:
+    """Raise `UsageError` where a bag is to hold no pixels, but their blur is limited."""
+    if params.pixels.codec == "none" and params.artefacts.max_blur is not None:
+        raise UsageError("blur is measured on pixels, and none are read; leave out max_blur")
+
+
 def tile_slide(
     entry: SlideEntry, out: Path, params: TileParams, threads: int = 1, *, dry_run: bool = False
 ) -> Outcome:
@@ -230,8 +236,10 @@ def tile_slide(
     Raises
     ------
     SlideError : the slide cannot be tiled
+    UsageError : a limit of blur for a bag without pixels
     OutputError : `out` cannot be written
     """
+    require_pixels_for_blur(params)
     with entry.open() as slide:
         annotation = entry.read_annotation(slide.bounds_l0)
         drawn = annotation.fingerprint if annotation else None
@@ -271,7 +279,7 @@ def _write_results(
             annotation,
             artefacts=artefacts,
             left_out=plan.left_out,
-            pen_mm2=round(plan.pen_mm2, 4) if annotation is None else 0.0,
+            pen_mm2=plan.pen_mm2 if annotation is None else 0.0,
             grey=plan.tissue.is_grey,
         )
     if artefacts.left_out:

@@ -151,8 +151,9 @@ def tile(
     if coords_only:
         given["pixels.codec"] = "none"
     params = merge_params(TileParams, "tile", params_file, given)
-    from milpath.tile import tile_slide
+    from milpath.tile import require_pixels_for_blur, tile_slide
 
+    require_pixels_for_blur(params)
     show_warnings()
     gathered = gather_entries(slides, slide_mpp, tissue, frame, ids_from_path=ids_from_path)
     entries, _ = take_shard(gathered, shard)
