@@ -26,6 +26,10 @@ class EncoderSpec(Params):
     """Which network made features, of what patches; all that is needed to know one from another."""
 
     name: str
+    kind: Literal["keras", "published", "onnx", "plugin"] = "keras"
+    """What it is: a network of milpath or `keras.applications`, whose weights are stored with
+    features and models; else one that is referred to: of `milpath.registry`, an ONNX file, or of
+    another package."""
     patch_px: int = Field(ge=1, le=4096)
     dim: int = Field(ge=1, le=1 << 16)
     weights: str = ""
@@ -37,7 +41,10 @@ class EncoderSpec(Params):
     revision: str | None = None
     """Of the weights, as their publisher counts."""
     digest: str | None = None
-    """Of the weights; of an encoder of milpath, see `fingerprint_weights`."""
+    """Of the weights: `fingerprint_weights` of a network of kind "keras", else 32 hexadecimal
+    digits of the SHA-256 of their file."""
+    compute: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Precision of the network's arithmetic."""
     precision: Literal["float16", "float32"] = "float32"
     """To which features are rounded before the head sees them."""
     tool: str = "milpath"
