@@ -20,13 +20,12 @@ from milpath.formats.bag import (
     Bag,
     BagHeader,
     Encoded,
-    bag_fingerprint,
+    Origin,
     encode_patch,
     estimate_bytes,
     write_bag,
 )
 from milpath.formats.existing import Existing
-from milpath.formats.geometry import compare_annotations, compare_slides
 from milpath.formats.layout import bag_path, qc_path
 from milpath.params import (
     LEVEL_TOLERANCE,
@@ -34,7 +33,6 @@ from milpath.params import (
     MPP_WARN_DIFFERENCE,
     CodecParams,
     TileParams,
-    compare_params,
 )
 from milpath.patches.artefacts import ArtefactFilter, Scores, find_clean, measure_blur
 from milpath.patches.grid import PatchGrid, box_mean, plan_grid
@@ -255,7 +253,8 @@ def tile_slide(
         header = _write_results(slide, plan, out, params, drawn, threads)
         patches = len(plan.grid) + plan.left_out - header.unreadable - header.left_out
         facts = _collect_facts(slide.facts, plan.grid, header, patches)
-    message = ", ".join(filter(None, [_describe(facts), describe_redo("tiled", found)]))
+    said = [describe_header(header, patches), describe_redo("tiled", found)]
+    message = ", ".join(filter(None, said))
     return Outcome(entry.slide_id, header.status, message, facts)
 
 
@@ -324,18 +323,22 @@ def find_bag(
     try:
         with Bag(path) as bag:
             header, facts = bag.header, _collect_facts(bag.slide, bag.grid, bag.header, len(bag))
-            old = bag.slide
+            old = Origin.of_stored(bag.slide, header)
     except StoredFileError:
         return Existing.stale("the bag was damaged, or made by another version of milpath")
-    if header.fingerprint != bag_fingerprint(slide, params, annotation):
-        changes = _differences(old, slide, header.params, params)
-        changes += compare_annotations(header.annotation, annotation)
-        return Existing.stale(", ".join(changes) or "made by another version of milpath")
-    if header.unreadable:  # the slide may have been copied again, as the message advises
-        return Existing.stale(f"{header.unreadable} patches could not be read the last time")
+    new = Origin.of_slide(slide, params, annotation)
+    if old.fingerprint != new.fingerprint:
+        return Existing.stale(old.describe_change(new))
+    if header.unreadable:
+        return Existing.stale(describe_unreadable(header))
     if not qc_path(out, slide.slide_id).exists():
         return Existing.stale("its picture is missing")
     return Existing.current(facts)
+
+
+def describe_unreadable(header: BagHeader) -> str:
+    """Say why a slide is read again: it may have been copied again, as its message advised."""
+    return f"{header.unreadable} patches could not be read the last time"
 
 
 def _collect_facts(
@@ -355,28 +358,29 @@ def _collect_facts(
     )
 
 
-def _differences(old: SlideFacts, new: SlideFacts, was: TileParams, now: TileParams) -> list[str]:
-    # the same value of mpp from another source is no difference
-    slide = compare_slides(replace(old, mpp_source=new.mpp_source), new)
-    changes = compare_params(was, now)
-    return [*slide, *(f"{name} changed from {one} to {two}" for name, one, two in changes)]
+def describe_header(header: BagHeader, patches: int, noun: str = "a bag") -> str:
+    """Describe in a line what tiling gave: the number of patches, and what is unusual.
 
-
-def _describe(facts: TileFacts) -> str:
-    none = "too little tissue in its annotation" if facts.annotated else "no tissue found"
-    if facts.left_out:
+    Parameters
+    ----------
+    header, patches : of the result
+    noun : what the result is called where it has no patches
+    """
+    annotated = header.annotation is not None
+    none = "too little tissue in its annotation" if annotated else "no tissue found"
+    if header.left_out:
         none = "no patch within the limits of artefacts"
-    parts = [f"{facts.patches} patches" if facts.patches else f"{none}: a bag of 0 patches"]
-    if facts.annotated and facts.patches:
+    parts = [f"{patches} patches" if patches else f"{none}: {noun} of 0 patches"]
+    if annotated and patches:
         parts.append("all in its annotation")
-    if facts.unreadable:
-        parts.append(f"{facts.unreadable} unreadable patches left out")
-    if facts.left_out:
-        parts.append(f"{facts.left_out} patches left out as artefacts")
-    if facts.background == "dark":
+    if header.unreadable:
+        parts.append(f"{header.unreadable} unreadable patches left out")
+    if header.left_out:
+        parts.append(f"{header.left_out} patches left out as artefacts")
+    if header.background == "dark":
         parts.append("dark background, treated as fluorescence")
-    if facts.pen_mm2:
-        parts.append(f"{facts.pen_mm2:.2g} mm² of marker pen excluded")
-    if facts.grey:
-        parts.append("no colour" if facts.annotated else "no colour, all that is dark is tissue")
+    if header.pen_mm2:
+        parts.append(f"{header.pen_mm2:.2g} mm² of marker pen excluded")
+    if header.grey:
+        parts.append("no colour" if annotated else "no colour, all that is dark is tissue")
     return ", ".join(parts)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from milpath.errors import StoredFileError
-from milpath.formats.bag import BagHeader, read_header, write_header
+from milpath.formats.bag import BagHeader, Origin, read_header, write_header
 from milpath.formats.existing import Existing
 from milpath.formats.geometry import read_geometry, write_geometry
 from milpath.formats.model_spec import EncoderSpec
@@ -102,13 +102,14 @@ def features_fingerprint(bag: str, encoder: EncoderSpec) -> str:
     return fingerprint("features", bag, encoder.model_dump(mode="json"))
 
 
-def find_features(path: Path, bag: str, encoder: EncoderSpec) -> Existing[Tiling]:
-    """Find the features by an encoder at a path.
+def find_features(path: Path, origin: Origin, encoder: EncoderSpec) -> Existing[Tiling]:
+    """Find the features of a slide by an encoder at a path.
 
     Parameters
     ----------
     path : where they would be
-    bag, encoder : as for `features_fingerprint`
+    origin : of the slide's patches
+    encoder : that would make them
 
     Returns
     -------
@@ -123,10 +124,11 @@ def find_features(path: Path, bag: str, encoder: EncoderSpec) -> Existing[Tiling
             found, made_by = read_encoder(h5), h5.require_attr("made_by")
     except StoredFileError:
         return Existing.stale("the features were damaged, or made by another version of milpath")
-    if made_by == features_fingerprint(bag, encoder):
+    if made_by == features_fingerprint(origin.fingerprint, encoder):
         return Existing.current(tiling)
     if found.model_dump() == encoder.model_dump():
-        return Existing.stale("the slide or its tiling differs")
+        old = Origin.of_stored(tiling.slide, tiling.header)
+        return Existing.stale(old.describe_change(origin))
     without_digest = found.model_copy(update={"digest": None})  # 32 digits say nothing to people
     differences = "; ".join(without_digest.compare(encoder))
     return Existing.stale("the encoder differs" + (f" ({differences})" if differences else ""))

@@ -1,7 +1,8 @@
-"""Embed: run an encoder over the patches of bags, and store their features."""
+"""Embed bags: run an encoder over the patches of bags, and store their features."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,27 +13,42 @@ from numpy.typing import NDArray
 
 from milpath.cohort.workitem import WorkItem
 from milpath.errors import StoredFileError, UsageError
-from milpath.formats.bag import Bag
+from milpath.formats.bag import Bag, BagHeader, Origin
 from milpath.formats.features import find_features, write_features
 from milpath.formats.layout import features_path, list_bags
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
-from milpath.nn.encoders import OWN_ENCODERS, build_encoder, fingerprint_weights
+from milpath.nn.encoders import (
+    OWN_ENCODERS,
+    build_encoder,
+    fingerprint_weights,
+    resize_encoder,
+)
+from milpath.nn.encoders.fitting import Patches, fit_encoder
 from milpath.nn.engine import keras
 from milpath.nn.scoring import BATCH
 from milpath.params import GridParams
 from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
+from milpath.tile import describe_header
+
+log = logging.getLogger(__name__)
+
+_GRID = GridParams()
 
 
 @dataclass(frozen=True)
 class EmbedFacts(Facts):
-    """Facts about the features of a bag."""
+    """Facts about the features of a slide."""
 
     patches: int
     dim: int
     """Numbers per patch."""
     encoder: str
     """Its name."""
+    unreadable: int = 0
+    """Patches left out because the slide's file is damaged there."""
+    left_out: int = 0
+    """Patches left out as artefacts."""
 
 
 class Embedder:
@@ -64,17 +80,23 @@ class Embedder:
         spec, path = self.spec, features_path(self.out, item.slide_id)
         with Bag(item.path) as bag:
             _require_patches(bag, spec)
-            facts = EmbedFacts(len(bag), spec.dim, spec.name)
-            found = find_features(path, bag.header.fingerprint, spec)
+            header = bag.header
+            facts = EmbedFacts(len(bag), spec.dim, spec.name, header.unreadable, header.left_out)
+            found = find_features(path, Origin.of_stored(bag.slide, header), spec)
             if found.state == "current":
                 message = f"{len(bag)} patches, already done with this encoder"
                 return skipped_outcome(item, message, facts, dry_run=self.dry_run)
             if self.dry_run:
                 return planned_outcome(item, "embedded", found)
             write_features(path, bag, embed_patches(self.encoder, bag), spec)
-        message = f"{facts.patches} patches, {facts.dim} features each"
-        message = ", ".join(filter(None, [message, describe_redo("embedded", found)]))
-        return Outcome(item.slide_id, "ok", message, facts)
+        said = [describe_features(header, facts.patches, spec), describe_redo("embedded", found)]
+        return Outcome(item.slide_id, header.status, ", ".join(filter(None, said)), facts)
+
+
+def describe_features(header: BagHeader, patches: int, spec: EncoderSpec) -> str:
+    """Describe in a line the features of a slide with a number of patches."""
+    said = describe_header(header, patches, "features")
+    return f"{said}, {spec.dim} features each" if patches else said
 
 
 def _require_patches(bag: Bag, spec: EncoderSpec) -> None:
@@ -102,51 +124,61 @@ def embed_patches(encoder: keras.Model, bag: Bag) -> Iterator[NDArray[np.float32
         ahead = reader.submit(next, batches, None)
         while (patches := ahead.result()) is not None:
             ahead = reader.submit(next, batches, None)
-            count = len(patches)
-            full = np.pad(patches, [(0, BATCH - count), (0, 0), (0, 0), (0, 0)])
-            yield np.asarray(encoder.predict_on_batch(full)[:count])
+            yield encode(encoder, patches)
+
+
+def encode(encoder: keras.Model, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Compute the features (n, D) of up to `BATCH` patches (n, P, P, 3)."""
+    count = len(patches)
+    full = np.pad(patches, [(0, BATCH - count), (0, 0), (0, 0), (0, 0)])
+    return np.asarray(encoder.predict_on_batch(full)[:count])
 
 
 def choose_encoder(
-    name: str, weights: str, bags: Sequence[WorkItem], seed: int
+    name: str, weights: str, patches: Patches, seed: int = 0, *, allow: bool = False
 ) -> tuple[keras.Model, EncoderSpec]:
-    """Build or load an encoder, for patches as in the first readable bag.
+    """Build or load an encoder for patches.
 
     Parameters
     ----------
     name : of a network in `keras.applications`, or a model folder
     weights : "imagenet", "random" or a file; not used for a model folder
-    bags : to be embedded
+    patches : that it is to see
     seed : for random weights
+    allow : apply it to patches that it was not made for, and log that
 
     Raises
     ------
-    UsageError : no such encoder or weights, or no readable bag
+    UsageError : no such encoder or weights, or it was not made for such patches
     """
     if Path(name).is_dir():
         encoder, spec = load_encoder(Path(name))
-        grid = _read_grid(bags)
-        if spec.patch_px != grid.patch_px:
-            raise UsageError(
-                f"the bags have patches of {grid.patch_px} px, the encoder needs {spec.patch_px}; "
-                f"tile again with --patch-size {spec.patch_px}"
-            )
+        fitted = fit_encoder(spec, patches, allow=allow)
+        if fitted.patch_px != spec.patch_px:
+            encoder = resize_encoder(encoder, fitted)
     elif name in OWN_ENCODERS:
         raise UsageError(
             f"the {name} CNN is trained with its model; give the model's folder instead"
         )
     else:
-        grid = _read_grid(bags)
         keras.utils.set_random_seed(seed)
-        encoder = build_encoder(name, grid.patch_px, None if weights == "random" else weights)
-        spec = EncoderSpec(
+        side = patches.patch_px or _GRID.patch_px
+        encoder = build_encoder(name, side, None if weights == "random" else weights)
+        fitted = EncoderSpec(
             name=name.lower(),
             patch_px=encoder.input_shape[1],
             dim=encoder.output_shape[-1],
             weights=Path(weights).name,
+            mpp=patches.mpp or _GRID.mpp,
         )
-    known = {"digest": fingerprint_weights(encoder), "mpp": spec.mpp or grid.mpp}
-    return encoder, spec.model_copy(update=known)
+        if patches.mpp is None:
+            log.warning(
+                "%s was made for no particular resolution: patches have %g µm per pixel; give "
+                "another with --mpp",
+                fitted.name,
+                fitted.mpp,
+            )
+    return encoder, fitted.model_copy(update={"digest": fingerprint_weights(encoder)})
 
 
 def name_folder(spec: EncoderSpec) -> str:
@@ -156,12 +188,19 @@ def name_folder(spec: EncoderSpec) -> str:
     return f"{spec.name}-{spec.digest[:8]}"
 
 
-def _read_grid(bags: Sequence[WorkItem]) -> GridParams:
+def read_patches_of(bags: Sequence[WorkItem]) -> Patches:
+    """Return what patches bags hold, by the first readable one.
+
+    Raises
+    ------
+    UsageError : none is readable
+    """
     reason: StoredFileError | None = None
     for item in bags:
         try:
             with Bag(item.path) as bag:
-                return bag.header.params.grid
+                grid = bag.header.params.grid
+                return Patches(grid.patch_px, grid.mpp, in_bags=True)
         except StoredFileError as error:
             reason = error
     raise UsageError(f"no readable bag: {reason}")

@@ -14,8 +14,9 @@ from milpath.cohort.cohort import SlideEntry
 from milpath.cohort.workitem import WorkItem
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.foreign.values import FeatureHints, Layout
-from milpath.formats.model_spec import BundleSpec, read_bundle_spec
+from milpath.formats.model_spec import BundleSpec, EncoderSpec, read_bundle_spec
 from milpath.nn import import_keras
+from milpath.params import TileParams
 from milpath.runs import Outcome
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from milpath.nn.classify import Classifier
     from milpath.nn.classify_features import FeatureClassifier, FeatureItem
     from milpath.nn.embed import Embedder
+    from milpath.nn.embed_slide import SlideEmbedder
+    from milpath.nn.engine import keras
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,27 @@ class EmbedJob:
         return _load_embedder(self)(item)
 
 
+@dataclass(frozen=True)
+class EmbedSlideJob:
+    """Embeds a slide; see `milpath.nn.embed_slide.SlideEmbedder`.
+
+    Attributes
+    ----------
+    folder, digest, out : as in `EmbedJob`
+    params : how slides are tiled
+    threads : that read the slide while the network works
+    """
+
+    folder: Path
+    digest: str
+    out: Path
+    params: TileParams
+    threads: int = 2
+
+    def __call__(self, entry: SlideEntry) -> Outcome:
+        return _load_slide_embedder(self)(entry)
+
+
 @lru_cache(maxsize=1)
 def _load_spec(model: Path, fingerprint: str) -> BundleSpec:
     try:
@@ -141,16 +165,30 @@ def _load_bundle(model: Path, fingerprint: str) -> Bundle:
 
 @lru_cache(maxsize=1)
 def _load_embedder(job: EmbedJob) -> Embedder:
-    import_keras()
-    from milpath.nn.bundle import load_encoder
+    encoder, spec = _load_encoder(job.folder, job.digest)
     from milpath.nn.embed import Embedder
 
+    return Embedder(encoder, spec, job.out)
+
+
+@lru_cache(maxsize=1)
+def _load_slide_embedder(job: EmbedSlideJob) -> SlideEmbedder:
+    encoder, spec = _load_encoder(job.folder, job.digest)
+    from milpath.nn.embed_slide import SlideEmbedder
+
+    return SlideEmbedder(encoder, spec, job.out, job.params, job.threads)
+
+
+def _load_encoder(folder: Path, digest: str) -> tuple[keras.Model, EncoderSpec]:
+    import_keras()
+    from milpath.nn.bundle import load_encoder
+
     try:
-        encoder, spec = load_encoder(job.folder)
+        encoder, spec = load_encoder(folder)
     except StoredFileError as error:
         raise UsageError(str(error)) from None
-    _require_same(job.folder, spec.digest or "", job.digest)
-    return Embedder(encoder, spec, job.out)
+    _require_same(folder, spec.digest or "", digest)
+    return encoder, spec
 
 
 def _require_same(folder: Path, found: str, expected: str) -> None:
