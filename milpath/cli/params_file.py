@@ -101,18 +101,17 @@ class GivenParams(Generic[_P]):
             value = value.get(part) if isinstance(value, dict) else None
         return value
 
-    def build(self, **defaults: Any) -> _P:
+    def build(self, defaults: Mapping[str, Any] | None = None) -> _P:
         """Build all parameters; raise `UsageError` where a value is not valid.
 
         Parameters
         ----------
-        defaults : in place of those of the kind, by names with __ for the dot
+        defaults : in place of those of the kind, by their dotted names
         """
         data = deepcopy(self._data)
-        for name, value in defaults.items():
-            dotted = name.replace("__", ".")
-            if self.get(dotted) is None:
-                _set(data, dotted.split("."), value)
+        for name, value in (defaults or {}).items():
+            if self.get(name) is None:
+                _set(data, name.split("."), value)
         try:
             return self._kind(**data)
         except ValidationError as error:

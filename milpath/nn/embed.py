@@ -24,8 +24,8 @@ from milpath.nn.encoders import (
     fingerprint_weights,
     resize_encoder,
 )
-from milpath.nn.encoders.fitting import Patches, fit_encoder
 from milpath.nn.engine import keras
+from milpath.nn.fitting import Patches, fit_encoder
 from milpath.nn.scoring import BATCH
 from milpath.params import GridParams
 from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome

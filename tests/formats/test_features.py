@@ -143,9 +143,8 @@ def test_features_are_kept_while_bag_and_encoder_are_the_same(
         )
         grid = bag.header.params.grid.model_copy(update={"min_tissue": 0.5})
         params = bag.header.params.model_copy(update={"grid": grid})
-        assert find_features(path, Origin.of_slide(bag.slide, params), NET).reason == (
-            "grid.min_tissue changed from 0.25 to 0.5"
-        )
+        other = find_features(path, Origin.of_slide(bag.slide, params), NET)
+        assert other.reason.endswith("grid.min_tissue changed from 0.25 to 0.5")
         path.write_bytes(b"damaged")
         assert find_features(path, origin, NET).reason.startswith("the features were damaged")
 
