@@ -19,6 +19,7 @@ from milpath.version import __version__
 COMMANDS = {
     "tile": "Cut the tissue of slides into patches.",
     "embed": "Compute features of patches.",
+    "encoders": "List encoders and how to get their weights.",
     "train": "Train a model on labelled slides.",
     "classify": "Classify slides and render heatmaps.",
     "heatmap": "Render a prediction over its slide.",

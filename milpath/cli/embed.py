@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -61,6 +62,14 @@ from milpath.params import TileParams
 from milpath.slides.frame import Frame
 
 
+class Precision(StrEnum):
+    """Precision of a network's arithmetic."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
 def embed(
     context: typer.Context,
     inputs: Annotated[
@@ -76,9 +85,9 @@ def embed(
     encoder: Annotated[
         str,
         typer.Option(
-            help="Encoder: the name of a keras.applications network (resnet50, "
-            "efficientnetv2b0, ...), or a model folder made by milpath train, to use its "
-            "encoder.",
+            help="Encoder: the name of a published one (uni2-h, virchow2, ...), of a "
+            "keras.applications network (resnet50, efficientnetv2b0, ...), or a model folder made "
+            "by milpath train, to use its encoder.",
             show_default=False,
         ),
     ],
@@ -92,12 +101,25 @@ def embed(
         ),
     ],
     weights: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Weights of a named network: imagenet (downloaded once by Keras), a Keras "
-            "weights file without the top layers, or random (for testing only)."
+            help="Weights of a named encoder: of a published one its file, or a folder with it; of "
+            "a keras.applications network imagenet (the default; downloaded once by Keras), a "
+            "Keras weights file without the top layers, or random (for testing only).",
+            show_default=False,
         ),
-    ] = "imagenet",
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            help="Which vector of a published encoder, such as cls or cls+mean.",
+            show_default=False,
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Precision of the arithmetic of a published encoder."),
+    ] = Precision.FLOAT32,
     seed: Annotated[
         int, typer.Option(min=0, max=(1 << 32) - 1, help="Random seed, for random weights.")
     ] = 0,
@@ -175,15 +197,34 @@ def embed(
     require_permission(out)
     load_network()
     from milpath.nn.bundle import save_encoder
-    from milpath.nn.embed import choose_encoder, name_folder
+    from milpath.nn.embed import name_folder
+    from milpath.nn.encoder_choice import EncoderRequest, choose_encoder
 
-    network, spec = choose_encoder(encoder, weights, source.patches(), seed, allow=allow_mpp)
+    wanted = source.patches()
+    request = EncoderRequest(
+        encoder,
+        weights or "",
+        variant,
+        wanted.patch_px,
+        wanted.mpp,
+        compute=precision.value,
+        seed=seed,
+        in_bags=wanted.in_bags,
+        allow_other=allow_mpp,
+    )
+    try:
+        chosen = choose_encoder(request)
+    except StoredFileError as error:
+        raise UsageError(str(error)) from None
+    spec = chosen.spec
     params = {"encoder": spec.model_dump(mode="json"), "seed": seed, **source.record(spec)}
     results = (out / name_folder(spec)).absolute()
-    target = Target(network, spec, encoder_folder(results), results)
+    found_weights = Path(weights) if weights else None
+    target = Target(chosen, encoder_folder(results), found_weights, results)
     if not dry_run:
-        save_encoder(target.stored, network, spec)
-    files = [encoder_weights_path(target.stored), *source.list_files(mine)]
+        save_encoder(target.stored, chosen)
+    stored = [encoder_weights_path(target.stored)] if spec.kind == "keras" else []
+    files = [*stored, *source.list_files(mine)]
     limit = None if dry_run else slide_timeout  # a dry run has no encoder that others could load
     with (
         open_backend(
@@ -217,10 +258,13 @@ def _refuse_slide_options(context: typer.Context) -> None:
         raise UsageError(f"{option} is for slides; bags are tiled already, so leave it out")
 
 
-def _check_encoder(encoder: str, weights: str) -> None:
+def _check_encoder(encoder: str, weights: str | None) -> None:
     """Raise `UsageError` for missing files, before Keras is loaded."""
     from milpath.formats.layout import encoder_spec_path
     from milpath.formats.model_spec import read_bundle_spec
+    from milpath.registry import ENCODERS
+    from milpath.registry.names import match_name
+    from milpath.registry.weights import locate_weights
 
     folder = Path(encoder)
     if folder.is_dir():
@@ -232,10 +276,12 @@ def _check_encoder(encoder: str, weights: str) -> None:
         return
     if os.sep in encoder or "/" in encoder:
         raise UsageError(
-            f"--encoder {encoder}: no such folder; expected a model folder, or the name of a "
-            "network of keras.applications"
+            f"--encoder {encoder}: no such folder; expected a model folder, or the name of an "
+            "encoder"
         )
-    if weights not in ("imagenet", "random") and not Path(weights).is_file():
+    if name := match_name(encoder, ENCODERS):
+        locate_weights(ENCODERS[name], Path(weights) if weights else None, download=True)
+    elif weights not in (None, "imagenet", "random") and not Path(weights).is_file():
         raise UsageError(
             f"--weights {weights}: no such file; expected imagenet, random or a weights file"
         )

@@ -17,7 +17,7 @@ from milpath.params import CodecParams, GridParams, TileParams
 if TYPE_CHECKING:
     from milpath.cli.params_file import GivenParams
     from milpath.formats.model_spec import EncoderSpec
-    from milpath.nn.engine import keras
+    from milpath.nn.encoders.encoder import Encoder
     from milpath.nn.fitting import Patches
     from milpath.runs import Job
 
@@ -36,15 +36,21 @@ class Target:
 
     Attributes
     ----------
-    network, spec : the encoder, as it is applied
+    encoder : as it is applied
     stored : folder from which other processes load it
+    weights : its file or folder, of one that is only referred to there
     out : folder of the features
     """
 
-    network: keras.Model
-    spec: EncoderSpec
+    encoder: Encoder
     stored: Path
+    weights: Path | None
     out: Path
+
+    @property
+    def digest(self) -> str:
+        """Of the weights."""
+        return self.encoder.spec.digest or ""
 
 
 class Source(Protocol, Generic[_Item]):
@@ -72,10 +78,10 @@ class Source(Protocol, Generic[_Item]):
 
 @dataclass(frozen=True)
 class BagSource:
-    """A folder of bags; see `Source`."""
+    """Bags, and the grid of the first one that can be read; see `Source`."""
 
-    folder: Path
     items: Sequence[WorkItem]
+    grid: GridParams
 
     @classmethod
     def open(cls, folder: Path) -> BagSource:
@@ -86,17 +92,17 @@ class BagSource:
         reason: StoredFileError | None = None
         for item in items:
             try:
-                with Bag(item.path):
-                    return cls(folder, items)
+                with Bag(item.path) as bag:
+                    return cls(items, bag.header.params.grid)
             except StoredFileError as error:
                 reason = error
         raise UsageError(f"no readable bag: {reason}")
 
     def patches(self) -> Patches:
         """Return what patches the first readable bag holds."""
-        from milpath.nn.embed import read_patches_of
+        from milpath.nn.fitting import Patches
 
-        return read_patches_of(self.items)
+        return Patches(self.grid.patch_px, self.grid.mpp, in_bags=True)
 
     def list_files(self, items: Sequence[WorkItem]) -> list[Path]:
         """List the bags."""
@@ -110,13 +116,13 @@ class BagSource:
         """Return the job that embeds a bag."""
         from milpath.nn.embed import Embedder
 
-        return Embedder(target.network, target.spec, target.out, dry_run=dry_run)
+        return Embedder(target.encoder, target.out, dry_run=dry_run)
 
     def job_elsewhere(self, target: Target, threads: int) -> Job[WorkItem]:
         """Return the same job for other processes."""
         from milpath.nn.jobs import EmbedJob
 
-        return EmbedJob(target.stored, target.spec.digest or "", target.out)
+        return EmbedJob(target.stored, target.digest, target.out, target.weights)
 
 
 @dataclass(frozen=True)
@@ -159,18 +165,17 @@ class SlideSource:
         """Return the job that embeds a slide."""
         from milpath.nn.embed_slide import SlideEmbedder
 
-        params = self.tile_params(target.spec)
-        return SlideEmbedder(
-            target.network, target.spec, target.out, params, threads, dry_run=dry_run
-        )
+        params = self.tile_params(target.encoder.spec)
+        return SlideEmbedder(target.encoder, target.out, params, threads, dry_run=dry_run)
 
     def job_elsewhere(self, target: Target, threads: int) -> Job[SlideEntry]:
         """Return the same job for other processes."""
         from milpath.nn.jobs import EmbedSlideJob
 
-        params = self.tile_params(target.spec)
-        digest = target.spec.digest or ""
-        return EmbedSlideJob(target.stored, digest, target.out, params, threads)
+        params = self.tile_params(target.encoder.spec)
+        return EmbedSlideJob(
+            target.stored, target.digest, target.out, params, target.weights, threads
+        )
 
 
 def check_tiling(given: GivenParams[TileParams]) -> None:

@@ -15,9 +15,8 @@ from milpath.formats.existing import Existing
 from milpath.formats.features import Tiling, find_features, write_features
 from milpath.formats.layout import features_path
 from milpath.formats.model_spec import EncoderSpec
-from milpath.nn.embed import EmbedFacts, describe_features, encode
-from milpath.nn.engine import keras
-from milpath.nn.scoring import BATCH
+from milpath.nn.embed import EmbedFacts, describe_features
+from milpath.nn.encoders.encoder import BATCH, Encoder
 from milpath.params import TileParams
 from milpath.patchstream import PatchStream
 from milpath.runs import Outcome, describe_redo, planned_outcome, skipped_outcome
@@ -32,7 +31,7 @@ class SlideEmbedder:
 
     Parameters
     ----------
-    encoder, spec : the network, and its description with the digest of its weights
+    encoder : of the patches
     out : folder of the features
     params : how slides are tiled, to patches that the encoder takes; no pixels are stored
     threads : that read the slide while the network computes
@@ -41,8 +40,7 @@ class SlideEmbedder:
 
     def __init__(
         self,
-        encoder: keras.Model,
-        spec: EncoderSpec,
+        encoder: Encoder,
         out: Path,
         params: TileParams,
         threads: int = 2,
@@ -50,7 +48,6 @@ class SlideEmbedder:
         dry_run: bool = False,
     ) -> None:
         self.encoder = encoder
-        self.spec = spec
         self.out = out
         self.params = params
         self.threads = threads
@@ -65,11 +62,11 @@ class SlideEmbedder:
         StoredFileError : the encoder gives features that are of no use
         OutputError : the features cannot be written
         """
-        path = features_path(self.out, entry.slide_id)
+        spec, path = self.encoder.spec, features_path(self.out, entry.slide_id)
         with entry.open() as slide:
             annotation = entry.read_annotation(slide.bounds_l0)
             drawn = annotation.fingerprint if annotation else None
-            found = find_slide_features(path, slide, self.params, drawn, self.spec)
+            found = find_slide_features(path, slide, self.params, drawn, spec)
             if found.value is not None:
                 patches, header = len(found.value.grid), found.value.header
                 message = f"{patches} patches, already done with this encoder"
@@ -78,19 +75,19 @@ class SlideEmbedder:
             plan = plan_slide(slide, self.params, annotation)
             if self.dry_run:
                 count = len(plan.grid)
-                facts = EmbedFacts(count, self.spec.dim, self.spec.name)
+                facts = EmbedFacts(count, spec.dim, spec.name)
                 return planned_outcome(entry, "embedded", found, f"{count} patches", facts)
             stream = PatchStream(slide, plan, self.params, drawn, self.threads)
-            features = [encode(self.encoder, batch) for batch in stack_patches(stream, BATCH)]
+            features = [self.encoder.embed(batch) for batch in stack_patches(stream, BATCH)]
             tiling = stream.summarize()
-        write_features(path, tiling, features, self.spec)
+        write_features(path, tiling, features, spec)
         patches, header = len(tiling.grid), tiling.header
-        said = [describe_features(header, patches, self.spec), describe_redo("embedded", found)]
+        said = [describe_features(header, patches, spec), describe_redo("embedded", found)]
         facts = self._facts(patches, header)
         return Outcome(entry.slide_id, header.status, ", ".join(filter(None, said)), facts)
 
     def _facts(self, patches: int, header: BagHeader) -> EmbedFacts:
-        spec = self.spec
+        spec = self.encoder.spec
         return EmbedFacts(patches, spec.dim, spec.name, header.unreadable, header.left_out)
 
 

@@ -14,7 +14,7 @@ from milpath.cohort.cohort import SlideEntry
 from milpath.cohort.workitem import WorkItem
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.foreign.values import FeatureHints, Layout
-from milpath.formats.model_spec import BundleSpec, EncoderSpec, read_bundle_spec
+from milpath.formats.model_spec import BundleSpec, read_bundle_spec
 from milpath.nn import import_keras
 from milpath.params import TileParams
 from milpath.runs import Outcome
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from milpath.nn.classify_features import FeatureClassifier, FeatureItem
     from milpath.nn.embed import Embedder
     from milpath.nn.embed_slide import SlideEmbedder
-    from milpath.nn.engine import keras
+    from milpath.nn.encoders.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class ClassifyJob:
     fingerprint : of the model; the folder may be replaced before the job runs
     out : folder of the results
     threads : that read the slide while the network works
+    weights : of its encoder, if the model only refers to it; see `load_model`
     dry_run : say what would be done, and write nothing; loads no network
     """
 
@@ -45,6 +46,7 @@ class ClassifyJob:
     fingerprint: str
     out: Path
     threads: int = 2
+    weights: Path | None = None
     dry_run: bool = False
 
     def __call__(self, entry: SlideEntry) -> Outcome:
@@ -91,11 +93,13 @@ class EmbedJob:
     folder : of the encoder; see `save_encoder`
     digest : of its weights; the folder may be replaced before the job runs
     out : folder of the features
+    weights : of an encoder that is only referred to; see `load_encoder`
     """
 
     folder: Path
     digest: str
     out: Path
+    weights: Path | None = None
 
     def __call__(self, item: WorkItem) -> Outcome:
         return _load_embedder(self)(item)
@@ -107,7 +111,7 @@ class EmbedSlideJob:
 
     Attributes
     ----------
-    folder, digest, out : as in `EmbedJob`
+    folder, digest, out, weights : as in `EmbedJob`
     params : how slides are tiled
     threads : that read the slide while the network works
     """
@@ -116,6 +120,7 @@ class EmbedSlideJob:
     digest: str
     out: Path
     params: TileParams
+    weights: Path | None = None
     threads: int = 2
 
     def __call__(self, entry: SlideEntry) -> Outcome:
@@ -138,7 +143,11 @@ def _load_classifier(job: ClassifyJob) -> Classifier:
     from milpath.nn.classify import Classifier
     from milpath.nn.predict import prepare_model
 
-    return Classifier(prepare_model(bundle), job.out, job.threads)
+    try:
+        model = prepare_model(bundle, job.weights)
+    except StoredFileError as error:
+        raise UsageError(str(error)) from None
+    return Classifier(model, job.out, job.threads)
 
 
 @lru_cache(maxsize=1)
@@ -165,30 +174,30 @@ def _load_bundle(model: Path, fingerprint: str) -> Bundle:
 
 @lru_cache(maxsize=1)
 def _load_embedder(job: EmbedJob) -> Embedder:
-    encoder, spec = _load_encoder(job.folder, job.digest)
+    encoder = _load_encoder(job.folder, job.weights, job.digest)
     from milpath.nn.embed import Embedder
 
-    return Embedder(encoder, spec, job.out)
+    return Embedder(encoder, job.out)
 
 
 @lru_cache(maxsize=1)
 def _load_slide_embedder(job: EmbedSlideJob) -> SlideEmbedder:
-    encoder, spec = _load_encoder(job.folder, job.digest)
+    encoder = _load_encoder(job.folder, job.weights, job.digest)
     from milpath.nn.embed_slide import SlideEmbedder
 
-    return SlideEmbedder(encoder, spec, job.out, job.params, job.threads)
+    return SlideEmbedder(encoder, job.out, job.params, job.threads)
 
 
-def _load_encoder(folder: Path, digest: str) -> tuple[keras.Model, EncoderSpec]:
+def _load_encoder(folder: Path, weights: Path | None, digest: str) -> Encoder:
     import_keras()
     from milpath.nn.bundle import load_encoder
 
     try:
-        encoder, spec = load_encoder(folder)
+        encoder = load_encoder(folder, weights)
     except StoredFileError as error:
         raise UsageError(str(error)) from None
-    _require_same(folder, spec.digest or "", digest)
-    return encoder, spec
+    _require_same(folder, encoder.spec.digest or "", digest)
+    return encoder
 
 
 def _require_same(folder: Path, found: str, expected: str) -> None:

@@ -15,6 +15,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickletools import genops
@@ -78,18 +79,68 @@ def read_torch(path: Path) -> TorchContents:
     StoredFileError : missing, not a file of `torch.save`, cut short, or with objects other than
         tensors, numbers, texts, lists, tuples and dicts
     """
+    with open_torch(path) as file:
+        return file.read_all()
+
+
+@contextmanager
+def open_torch(path: Path) -> Iterator[TorchFile]:
+    """Open a file that `torch.save` wrote, to read single tensors of it; it need not be trusted.
+
+    Raises
+    ------
+    StoredFileError : as `read_torch` does, also from `TorchFile.read`
+    """
     try:
         with path.open("rb") as file:
             start = file.read(4)
             file.seek(0)
-            read = _read_archive if start == b"PK\x03\x04" else _read_legacy
-            return read(file)
+            opener = _open_archive if start == b"PK\x03\x04" else _open_legacy
+            yield TorchFile(*opener(file))
     except FileNotFoundError:
         raise StoredFileError(f"{path.name}: there is no such file; check the path") from None
     except OSError as error:
         raise StoredFileError(f"{path.name}: cannot be read ({error.strerror})") from None
     except _RefusedError as error:
         raise StoredFileError(f"{path.name}: {error}") from None
+
+
+class TorchFile:
+    """Values of an open file by name, see `TorchContents`; a tensor is read when asked for.
+
+    Attributes
+    ----------
+    shapes : of the tensors
+    """
+
+    def __init__(self, root: object, load: _Load) -> None:
+        self._load = load
+        self._tensors: dict[str, _Tensor] = {}
+        self._values: dict[str, Any] = {}
+        for name, value in _walk(root):
+            if name in self._tensors or name in self._values:
+                raise _RefusedError(f"holds two values named {_shorten(name)}; {_REMEDY}")
+            if isinstance(value, _Tensor):
+                self._tensors[name] = value
+            else:
+                self._values[name] = value
+        self.shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
+
+    def read(self, name: str) -> NDArray[Any]:
+        """Read one tensor; bfloat16 is given as float32."""
+        tensor = self._tensors[name]
+        return tensor.view(self._load(tensor.storage))
+
+    def read_all(self) -> TorchContents:
+        """Read everything, the numbers that several tensors share once."""
+        loaded: dict[str, NDArray[Any]] = {}
+        tensors = {}
+        for name, tensor in self._tensors.items():
+            key = tensor.storage.key
+            if key not in loaded:
+                loaded[key] = self._load(tensor.storage)
+            tensors[name] = tensor.view(loaded[key])
+        return TorchContents(tensors, self._values)
 
 
 class _RefusedError(Exception):
@@ -143,29 +194,40 @@ class _Tensor:
         )
 
 
-def _read_archive(file: IO[bytes]) -> TorchContents:
-    """Read a file of PyTorch 1.6 or later: `<name>/data.pkl`, and a member for each storage."""
+_Load = Callable[[_Storage], NDArray[Any]]
+"""Reads the numbers of a storage."""
+
+
+def _open_archive(file: IO[bytes]) -> tuple[object, _Load]:
+    """Read what a file of PyTorch 1.6 or later describes, and how to read its numbers."""
     size = file.seek(0, io.SEEK_END)
     _check_directory_size(file, size)
+    with _refuse_damage():
+        archive = zipfile.ZipFile(file)  # of a file that the caller closes
+        members = {info.filename: info for info in archive.infolist()}
+        prefix = _find_prefix(members)
+        _check_members(archive.infolist(), size)
+        root = _Machine(io.BytesIO(_read_pickle_member(archive, members, prefix))).run()
+        order = _read_byte_order(archive, members.get(f"{prefix}byteorder"))
+
+    def load(storage: _Storage) -> NDArray[Any]:
+        info = members.get(f"{prefix}data/{storage.key}")
+        if info is None or info.file_size < storage.nbytes:
+            raise _RefusedError(
+                f"a tensor needs {storage.nbytes} bytes of data/{_shorten(storage.key)}, "
+                f"which has {0 if info is None else info.file_size}; copy or save it again"
+            )
+        with _refuse_damage():
+            return storage.decode(archive.read(info)[: storage.nbytes], order)
+
+    return root, load
+
+
+@contextmanager
+def _refuse_damage() -> Iterator[None]:
+    """Refuse the file if its archive turns out to be damaged in this scope."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-            prefix = _find_prefix(members)
-            _check_members(archive.infolist(), size)
-            machine = _Machine(io.BytesIO(_read_pickle_member(archive, members, prefix)))
-            root = machine.run()
-            order = _read_byte_order(archive, members.get(f"{prefix}byteorder"))
-
-            def load(storage: _Storage) -> NDArray[Any]:
-                info = members.get(f"{prefix}data/{storage.key}")
-                if info is None or info.file_size < storage.nbytes:
-                    raise _RefusedError(
-                        f"a tensor needs {storage.nbytes} bytes of data/{_shorten(storage.key)}, "
-                        f"which has {0 if info is None else info.file_size}; copy or save it again"
-                    )
-                return storage.decode(archive.read(info)[: storage.nbytes], order)
-
-            return _collect(root, load)
+        yield
     except (zipfile.BadZipFile, EOFError, struct.error, RuntimeError, ValueError) as error:
         raise _RefusedError(
             f"the ZIP archive of torch.save is cut short, damaged or without checksums "
@@ -229,7 +291,7 @@ def _read_byte_order(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None) -> 
     return ">" if text == b"big" else "<"
 
 
-def _read_legacy(file: IO[bytes]) -> TorchContents:
+def _open_legacy(file: IO[bytes]) -> tuple[object, _Load]:
     """Read a file of PyTorch before 1.6: five pickles, then the storages one after the other."""
     head = io.BytesIO(file.read(_MAX_PICKLE_BYTES))
     try:
@@ -248,9 +310,13 @@ def _read_legacy(file: IO[bytes]) -> TorchContents:
     keys = _Machine(head).run()
     if not isinstance(keys, list) or not _names_each(keys, machine.storages):
         raise _RefusedError(f"does not list the data of its tensors; {_REMEDY}")
-    file.seek(head.tell())
-    loaded = {key: _read_legacy_storage(file, machine.storages[key]) for key in keys}
-    return _collect(root, lambda storage: loaded[storage.key])
+    at, places = head.tell(), {}
+    for key in keys:
+        places[key] = at
+        at += 8 + machine.storages[key].nbytes
+    if file.seek(0, io.SEEK_END) < at:
+        raise _RefusedError("cut short: ends within the numbers; copy or save it again")
+    return root, lambda storage: _read_legacy_storage(file, places[storage.key], storage)
 
 
 def _names_each(keys: list[Any], storages: dict[str, _Storage]) -> bool:
@@ -258,33 +324,11 @@ def _names_each(keys: list[Any], storages: dict[str, _Storage]) -> bool:
     return known and len(keys) == len(storages) == len(set(keys))
 
 
-def _read_legacy_storage(file: IO[bytes], storage: _Storage) -> NDArray[Any]:
-    at = file.tell()
-    left = file.seek(0, io.SEEK_END) - at - 8
-    if left < storage.nbytes:
-        raise _RefusedError("cut short: ends within the numbers; copy or save it again")
+def _read_legacy_storage(file: IO[bytes], at: int, storage: _Storage) -> NDArray[Any]:
     file.seek(at)
     if struct.unpack("<q", file.read(8))[0] != storage.count:
         raise _RefusedError(f"declares two sizes for the same data; {_REMEDY}")
     return storage.decode(file.read(storage.nbytes), "<")
-
-
-def _collect(root: object, load: Callable[[_Storage], NDArray[Any]]) -> TorchContents:
-    """Name everything in the object of the file, and read the storages of its tensors once."""
-    tensors: dict[str, NDArray[Any]] = {}
-    values: dict[str, Any] = {}
-    loaded: dict[str, NDArray[Any]] = {}
-    for name, value in _walk(root):
-        if name in tensors or name in values:
-            raise _RefusedError(f"holds two values named {_shorten(name)}; {_REMEDY}")
-        if isinstance(value, _Tensor):
-            key = value.storage.key
-            if key not in loaded:
-                loaded[key] = load(value.storage)
-            tensors[name] = value.view(loaded[key])
-        else:
-            values[name] = value
-    return TorchContents(tensors, values)
 
 
 def _walk(root: object) -> Iterator[tuple[str, object]]:

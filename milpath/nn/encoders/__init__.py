@@ -82,7 +82,7 @@ def resize_encoder(encoder: keras.Model, spec: EncoderSpec) -> keras.Model:
     try:
         resized = build_encoder(spec.name, spec.patch_px)
         resized.set_weights(encoder.get_weights())
-    except (UsageError, ValueError):
+    except (UsageError, ValueError):  # of another kind, or its weights depend on the size
         raise UsageError(
             f"{spec.name} cannot take patches of {spec.patch_px} px, only those that it was made "
             "for; leave out --patch-size"
