@@ -64,7 +64,8 @@ def _describe(spec: EncoderSpec, made_for: list[float]) -> str:
 
 
 def _remedy(spec: EncoderSpec, patches: Patches) -> str:
-    remedy = "leave out --patch-size and --mpp"
+    given = {"--patch-size": patches.patch_px, "--mpp": patches.mpp}
+    remedy = "leave out " + " and ".join(name for name, value in given.items() if value)
     if patches.in_bags:
         remedy = f"tile again with --patch-size {spec.patch_px}"
         remedy += f" --mpp {spec.mpp:g}" if spec.mpp else ""
