@@ -188,11 +188,15 @@ def find_bag_folder(inputs: Sequence[Path]) -> Path | None:
 
     Raises
     ------
-    UsageError : bags beside something else, or without their folder
+    UsageError : bags beside something else or without their folder, or an empty folder
     """
     for path in inputs:
         if path.suffix.lower() == ".h5" and path.is_file():
             raise UsageError(f"{path}: not a slide; of bags, give their folder")
+        if path.is_dir() and not any(path.iterdir()):
+            raise UsageError(
+                f"{path}: no bags (*.h5) in this folder, and no slides; expected either"
+            )
     folders = [path for path in inputs if path.is_dir() and _holds_bags(path)]
     if not folders:
         return None

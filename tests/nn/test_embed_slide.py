@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 from support.drawing import damage_tile
-from support.nn_tools import make_bundle, read_stored
+from support.nn_tools import read_stored
 
 from milpath.cohort.cohort import SlideEntry
 from milpath.errors import ResolutionError, SlideReadError
@@ -201,7 +201,7 @@ def test_a_slide_too_coarse_for_the_encoder_raises(
     encoder: NetworkEncoder, entry: SlideEntry, tmp_path: Path
 ) -> None:
     fine = DIRECT.model_copy(update={"grid": GRID.model_copy(update={"mpp": 0.5})})
-    with pytest.raises(ResolutionError, match="0.5"):
+    with pytest.raises(ResolutionError, match=r"0\.5"):
         SlideEmbedder(encoder, tmp_path, fine)(entry)
     assert not list(tmp_path.iterdir())
 
