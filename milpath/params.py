@@ -168,24 +168,18 @@ class CodecParams(Params):
 
     codec: Literal["jpeg", "raw", "none"] = "jpeg"
     """Pixel storage format: jpeg (4:4:4), raw (lossless, about seven times larger), or none (no
-    pixels, only where the patches lie)."""
+    pixels are stored; a bag then says only where the patches lie)."""
     quality: int = Field(90, ge=50, le=100)
     """JPEG quality, 50 to 100; ignored by raw."""
 
 
 class TileParams(Params):
-    """All parameters of a bag; they are part of its fingerprint."""
+    """All parameters of a bag, or of features of a slide; they are part of their fingerprint."""
 
     tissue: TissueParams = TissueParams()
     grid: GridParams = GridParams()
     artefacts: ArtefactParams = ArtefactParams()
     pixels: CodecParams = CodecParams()
-
-    @model_validator(mode="after")
-    def _check_blur(self) -> TileParams:
-        if self.pixels.codec == "none" and self.artefacts.max_blur is not None:
-            raise ValueError("blur is measured on pixels, and none are read; leave out max_blur")
-        return self
 
 
 class HeadParams(Params):

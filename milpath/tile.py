@@ -13,20 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.cohort.cohort import SlideEntry
-from milpath.errors import AnnotationError, SlideReadError, StoredFileError
+from milpath.errors import AnnotationError, SlideReadError, StoredFileError, UsageError
 from milpath.figures.canvas import encode_png
 from milpath.figures.qc import draw_qc
 from milpath.formats.bag import (
     Bag,
     BagHeader,
     Encoded,
-    bag_fingerprint,
+    Origin,
     encode_patch,
     estimate_bytes,
     write_bag,
 )
 from milpath.formats.existing import Existing
-from milpath.formats.geometry import compare_annotations, compare_slides
 from milpath.formats.layout import bag_path, qc_path
 from milpath.params import (
     LEVEL_TOLERANCE,
@@ -34,7 +33,6 @@ from milpath.params import (
     MPP_WARN_DIFFERENCE,
     CodecParams,
     TileParams,
-    compare_params,
 )
 from milpath.patches.artefacts import ArtefactFilter, Scores, find_clean, measure_blur
 from milpath.patches.grid import PatchGrid, box_mean, plan_grid
@@ -71,7 +69,7 @@ class Plan:
     @property
     def pen_mm2(self) -> float:
         """Area that was left out as marker pen."""
-        return float(self.tissue.pen.sum()) * self.thumbnail.mpp**2 / 1e6
+        return round(float(self.tissue.pen.sum()) * self.thumbnail.mpp**2 / 1e6, 4)
 
 
 @dataclass(frozen=True)
@@ -212,6 +210,12 @@ def _doubts_of_colour(tissue: TissueMask) -> Iterator[str]:
         )
 
 
+def require_pixels_for_blur(params: TileParams) -> None:
+    """Raise `UsageError` where a bag is to hold no pixels, but their blur is limited."""
+    if params.pixels.codec == "none" and params.artefacts.max_blur is not None:
+        raise UsageError("blur is measured on pixels, and none are read; leave out max_blur")
+
+
 def tile_slide(
     entry: SlideEntry, out: Path, params: TileParams, threads: int = 1, *, dry_run: bool = False
 ) -> Outcome:
@@ -230,8 +234,10 @@ def tile_slide(
     Raises
     ------
     SlideError : the slide cannot be tiled
+    UsageError : a limit of blur for a bag without pixels
     OutputError : `out` cannot be written
     """
+    require_pixels_for_blur(params)
     with entry.open() as slide:
         annotation = entry.read_annotation(slide.bounds_l0)
         drawn = annotation.fingerprint if annotation else None
@@ -247,7 +253,8 @@ def tile_slide(
         header = _write_results(slide, plan, out, params, drawn, threads)
         patches = len(plan.grid) + plan.left_out - header.unreadable - header.left_out
         facts = _collect_facts(slide.facts, plan.grid, header, patches)
-    message = ", ".join(filter(None, [_describe(facts), describe_redo("tiled", found)]))
+    said = [describe_header(header, patches), describe_redo("tiled", found)]
+    message = ", ".join(filter(None, said))
     return Outcome(entry.slide_id, header.status, message, facts)
 
 
@@ -271,7 +278,7 @@ def _write_results(
             annotation,
             artefacts=artefacts,
             left_out=plan.left_out,
-            pen_mm2=round(plan.pen_mm2, 4) if annotation is None else 0.0,
+            pen_mm2=plan.pen_mm2 if annotation is None else 0.0,
             grey=plan.tissue.is_grey,
         )
     if artefacts.left_out:
@@ -316,18 +323,22 @@ def find_bag(
     try:
         with Bag(path) as bag:
             header, facts = bag.header, _collect_facts(bag.slide, bag.grid, bag.header, len(bag))
-            old = bag.slide
+            old = Origin.of_stored(bag.slide, header)
     except StoredFileError:
         return Existing.stale("the bag was damaged, or made by another version of milpath")
-    if header.fingerprint != bag_fingerprint(slide, params, annotation):
-        changes = _differences(old, slide, header.params, params)
-        changes += compare_annotations(header.annotation, annotation)
-        return Existing.stale(", ".join(changes) or "made by another version of milpath")
-    if header.unreadable:  # the slide may have been copied again, as the message advises
-        return Existing.stale(f"{header.unreadable} patches could not be read the last time")
+    new = Origin.of_slide(slide, params, annotation)
+    if old.fingerprint != new.fingerprint:
+        return Existing.stale(old.describe_change(new))
+    if header.unreadable:
+        return Existing.stale(describe_unreadable(header))
     if not qc_path(out, slide.slide_id).exists():
         return Existing.stale("its picture is missing")
     return Existing.current(facts)
+
+
+def describe_unreadable(header: BagHeader) -> str:
+    """Say why a slide is read again: it may have been copied again, as its message advised."""
+    return f"{header.unreadable} patches could not be read the last time"
 
 
 def _collect_facts(
@@ -347,28 +358,29 @@ def _collect_facts(
     )
 
 
-def _differences(old: SlideFacts, new: SlideFacts, was: TileParams, now: TileParams) -> list[str]:
-    # the same value of mpp from another source is no difference
-    slide = compare_slides(replace(old, mpp_source=new.mpp_source), new)
-    changes = compare_params(was, now)
-    return [*slide, *(f"{name} changed from {one} to {two}" for name, one, two in changes)]
+def describe_header(header: BagHeader, patches: int, noun: str = "a bag") -> str:
+    """Describe in a line what tiling gave: the number of patches, and what is unusual.
 
-
-def _describe(facts: TileFacts) -> str:
-    none = "too little tissue in its annotation" if facts.annotated else "no tissue found"
-    if facts.left_out:
+    Parameters
+    ----------
+    header, patches : of the result
+    noun : what the result is called where it has no patches
+    """
+    annotated = header.annotation is not None
+    none = "too little tissue in its annotation" if annotated else "no tissue found"
+    if header.left_out:
         none = "no patch within the limits of artefacts"
-    parts = [f"{facts.patches} patches" if facts.patches else f"{none}: a bag of 0 patches"]
-    if facts.annotated and facts.patches:
+    parts = [f"{patches} patches" if patches else f"{none}: {noun} of 0 patches"]
+    if annotated and patches:
         parts.append("all in its annotation")
-    if facts.unreadable:
-        parts.append(f"{facts.unreadable} unreadable patches left out")
-    if facts.left_out:
-        parts.append(f"{facts.left_out} patches left out as artefacts")
-    if facts.background == "dark":
+    if header.unreadable:
+        parts.append(f"{header.unreadable} unreadable patches left out")
+    if header.left_out:
+        parts.append(f"{header.left_out} patches left out as artefacts")
+    if header.background == "dark":
         parts.append("dark background, treated as fluorescence")
-    if facts.pen_mm2:
-        parts.append(f"{facts.pen_mm2:.2g} mm² of marker pen excluded")
-    if facts.grey:
-        parts.append("no colour" if facts.annotated else "no colour, all that is dark is tissue")
+    if header.pen_mm2:
+        parts.append(f"{header.pen_mm2:.2g} mm² of marker pen excluded")
+    if header.grey:
+        parts.append("no colour" if annotated else "no colour, all that is dark is tissue")
     return ", ".join(parts)

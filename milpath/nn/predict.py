@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.errors import UnsupportedSlideError, UsageError
-from milpath.formats.bag import Bag, as_kept
+from milpath.formats.bag import Bag
 from milpath.formats.model_spec import BundleSpec, check_resolution, require_encoder
 from milpath.formats.prediction import Prediction
 from milpath.formats.scores import BagScores
@@ -24,9 +24,8 @@ from milpath.nn.engine import keras
 from milpath.nn.mil import build_evidence
 from milpath.nn.scoring import regroup, score_bag, stack_bias
 from milpath.params import compare_params
-from milpath.patches.artefacts import ArtefactFilter, measure_blur
 from milpath.patches.grid import PatchGrid
-from milpath.patches.reader import Patch, stream_patches
+from milpath.patchstream import PatchStream
 from milpath.slides.facts import SlideFacts
 from milpath.slides.slide import Slide
 from milpath.tile import plan_slide
@@ -192,21 +191,15 @@ def predict_slide(
     check_resolution(slide, spec)
     plan = plan_slide(slide, spec.tile, annotation)
     check_background(slide.name, plan.tissue.background, len(plan.grid), spec)
-    artefacts = ArtefactFilter(spec.tile.artefacts, plan.fold, plan.pen)
-
-    def process(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-        # the model was trained on patches as bags store them (JPEG), so they are encoded here too
-        return as_kept(pixels, spec.tile.pixels), measure_blur(pixels)
-
-    patches = artefacts.keep(stream_patches(slide, plan.grid, process, threads))
-    scored = model.score(_count(patches, slide, plan.grid))
-    grid = plan.grid.select(artefacts.rows)
-    unreadable = len(plan.grid) - len(grid) - artefacts.left_out
-    left_out = plan.left_out + artefacts.left_out
-    if left_out:
-        log.warning("%s: %d patches left out as artefacts", slide.slide_id, left_out)
-    annotated = annotation.fingerprint if annotation else None
-    return model.assemble(scored, slide.facts, grid, unreadable, annotated)
+    drawn = annotation.fingerprint if annotation else None
+    # the model was trained on patches as bags store them (JPEG), so they are encoded here too
+    stream = PatchStream(slide, plan, spec.tile, drawn, threads)
+    scored = model.score(pixels[None] for pixels in stream)
+    tiling = stream.summarize()
+    header = tiling.header
+    if header.left_out:
+        log.warning("%s: %d patches left out as artefacts", slide.slide_id, header.left_out)
+    return model.assemble(scored, slide.facts, tiling.grid, header.unreadable, drawn)
 
 
 def check_background(name: str, background: str, patches: int, spec: BundleSpec) -> None:
@@ -216,11 +209,3 @@ def check_background(name: str, background: str, patches: int, spec: BundleSpec)
             f"{name}: has a {background} background, the model was trained on slides with a "
             f"{spec.background} one (fluorescence is dark, H&E bright)"
         )
-
-
-def _count(patches: Iterator[Patch], slide: Slide, grid: PatchGrid) -> Iterator[NDArray[np.uint8]]:
-    """Yield patches as (1, P, P, 3), and log the progress."""
-    for number, (_, pixels) in enumerate(patches, start=1):
-        yield pixels[None]
-        if number % BATCH == 0:
-            log.info("%s: %d of %d patches", slide.slide_id, number, len(grid))

@@ -100,7 +100,9 @@ def encode_patch(pixels: NDArray[np.uint8], params: CodecParams) -> Encoded:
 
 
 def as_kept(pixels: NDArray[np.uint8], params: CodecParams) -> NDArray[np.uint8]:
-    """Encode and decode a patch (P, P, 3) uint8, as if it had been stored in a bag."""
+    """Return a patch (P, P, 3) uint8 as a network saw it: from a bag, or as it was read."""
+    if params.codec == "none":
+        return pixels
     encoded = encode_patch(pixels, params)
     if isinstance(encoded, bytes):
         return np.asarray(imagecodecs.jpeg8_decode(encoded))
