@@ -84,6 +84,15 @@ def classify(
             show_default="none",
         ),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            help="Weights of the model's encoder, a file or a folder with it, if the model only "
+            "refers to them, as it does for published encoders.",
+            show_default="where they were found before",
+        ),
+    ] = None,
     encoder_name: EncoderNameOption = None,
     patch_size: PatchSizeOption = None,
     mpp: MppOption = None,
@@ -131,7 +140,7 @@ def classify(
         raise UsageError(str(error)) from None
     here = model.absolute(), spec.fingerprint, out.absolute()
     if features is None:
-        jobs = cast("_Jobs[Any]", _plan_slides(found, spec, here, dry_run=dry_run))
+        jobs = cast("_Jobs[Any]", _plan_slides(found, spec, here, weights, dry_run=dry_run))
     else:
         hints = make_hints(encoder_name, patch_size, mpp)
         folder = detect_features(features, verified_only=verified_only)
@@ -172,7 +181,7 @@ def classify(
 
 _TRIED = 3  # files that are opened before a run
 _FEATURES_ONLY = ("feature_slides", "encoder_name", "patch_size", "mpp", "verified_only")
-_SLIDES_ONLY = ("tissue", "frame")
+_SLIDES_ONLY = ("tissue", "frame", "weights")
 
 
 def _check_sources(
@@ -204,13 +213,23 @@ class _Jobs(Generic[_Item]):
 
 
 def _plan_slides(
-    entries: Sequence[SlideEntry], spec: BundleSpec, here: _Here, *, dry_run: bool
+    entries: Sequence[SlideEntry],
+    spec: BundleSpec,
+    here: _Here,
+    weights: Path | None,
+    *,
+    dry_run: bool,
 ) -> _Jobs[SlideEntry]:
     from milpath.formats.model_spec import require_encoder
     from milpath.nn.jobs import ClassifyJob
+    from milpath.registry import ENCODERS
+    from milpath.registry.weights import locate_weights
 
     require_encoder(spec)
-    return _Jobs(entries, files_of, lambda threads: ClassifyJob(*here, threads, dry_run))
+    if spec.encoder.kind == "published" and spec.encoder.name in ENCODERS and not dry_run:
+        weights = locate_weights(ENCODERS[spec.encoder.name], weights, download=True)
+    place = None if weights is None else weights.absolute()
+    return _Jobs(entries, files_of, lambda threads: ClassifyJob(*here, threads, place, dry_run))
 
 
 def _plan_features(

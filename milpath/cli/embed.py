@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from milpath.cohort.workitem import WorkItem
 
 
+class Precision(StrEnum):
+    """Precision of a network's arithmetic."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
 def embed(
     bags: Annotated[
         Path,
@@ -40,9 +49,9 @@ def embed(
     encoder: Annotated[
         str,
         typer.Option(
-            help="Encoder: the name of a keras.applications network (resnet50, "
-            "efficientnetv2b0, ...), or a model folder made by milpath train, to use its "
-            "encoder.",
+            help="Encoder: the name of a published one (uni2-h, virchow2, ...), of a "
+            "keras.applications network (resnet50, efficientnetv2b0, ...), or a model folder made "
+            "by milpath train, to use its encoder.",
             show_default=False,
         ),
     ],
@@ -56,12 +65,25 @@ def embed(
         ),
     ],
     weights: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Weights of a named network: imagenet (downloaded once by Keras), a Keras "
-            "weights file without the top layers, or random (for testing only)."
+            help="Weights of a named encoder: of a published one its file, or a folder with it; of "
+            "a keras.applications network imagenet (the default; downloaded once by Keras), a "
+            "Keras weights file without the top layers, or random (for testing only).",
+            show_default=False,
         ),
-    ] = "imagenet",
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            help="Which vector of a published encoder, such as cls or cls+mean.",
+            show_default=False,
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Precision of the arithmetic of a published encoder."),
+    ] = Precision.FLOAT32,
     seed: Annotated[
         int, typer.Option(min=0, max=(1 << 32) - 1, help="Random seed, for random weights.")
     ] = 0,
@@ -84,7 +106,7 @@ def embed(
     from milpath.store import require_permission
 
     items = [WorkItem(path, path.stem) for path in list_bags(bags)]
-    _check_bags(bags, items)
+    patch_px, mpp = _read_grid(bags, items)
     _check_encoder(encoder, weights)
     mine, _ = take_shard(items, shard)
     check_backend_options(workers, scheduler)
@@ -92,17 +114,26 @@ def embed(
     show_warnings()
     load_network()
     from milpath.nn.bundle import save_encoder
-    from milpath.nn.embed import Embedder, choose_encoder, name_folder
+    from milpath.nn.embed import Embedder, name_folder
+    from milpath.nn.encoder_choice import EncoderRequest, choose_encoder
     from milpath.nn.jobs import EmbedJob
 
-    network, spec = choose_encoder(encoder, weights, items, seed)
+    request = EncoderRequest(
+        encoder, weights or "", variant, patch_px, mpp, compute=precision.value, seed=seed
+    )
+    try:
+        chosen = choose_encoder(request)
+    except StoredFileError as error:
+        raise UsageError(str(error)) from None
+    spec = chosen.spec
     results = (out / name_folder(spec)).absolute()
-    here = Embedder(network, spec, results, dry_run=dry_run)
+    here = Embedder(chosen, results, dry_run=dry_run)
     folder = encoder_folder(results)
     if not dry_run:
-        save_encoder(folder, network, spec)
+        save_encoder(folder, chosen)
     params = {"encoder": spec.model_dump(mode="json"), "seed": seed}
-    files = [encoder_weights_path(folder), *(item.path for item in mine)]
+    stored = [encoder_weights_path(folder)] if spec.kind == "keras" else []
+    files = [*stored, *(item.path for item in mine)]
     limit = None if dry_run else slide_timeout  # a dry run has no encoder that others could load
     with (
         open_backend(
@@ -111,20 +142,23 @@ def embed(
         open_run("embed", results, mine, params, as_json, dry_run=dry_run) as run,
     ):
         # other processes load the network from its folder
-        job = here if isinstance(backend, Inline) else EmbedJob(folder, spec.digest or "", results)
+        found = Path(weights) if weights else None
+        away = EmbedJob(folder, spec.digest or "", results, found)
+        job = here if isinstance(backend, Inline) else away
         run.do(job, backend)
     run.finish()
 
 
-def _check_bags(folder: Path, items: Sequence[WorkItem]) -> None:
-    """Raise `UsageError` unless a bag can be read."""
+def _read_grid(folder: Path, items: Sequence[WorkItem]) -> tuple[int, float]:
+    """Read the patch size and µm per pixel of the first readable bag; raise `UsageError`."""
     from milpath.formats.bag import Bag
 
     reason: StoredFileError | None = None
     for item in items:
         try:
-            with Bag(item.path):
-                return
+            with Bag(item.path) as bag:
+                grid = bag.header.params.grid
+                return grid.patch_px, grid.mpp
         except StoredFileError as error:
             reason = error
     if reason is not None:
@@ -132,10 +166,13 @@ def _check_bags(folder: Path, items: Sequence[WorkItem]) -> None:
     raise UsageError(f"{folder}: no bags (*.h5) in this folder; run milpath tile first")
 
 
-def _check_encoder(encoder: str, weights: str) -> None:
+def _check_encoder(encoder: str, weights: str | None) -> None:
     """Raise `UsageError` for missing files, before Keras is loaded."""
     from milpath.formats.layout import encoder_spec_path
     from milpath.formats.model_spec import read_bundle_spec
+    from milpath.registry import ENCODERS
+    from milpath.registry.names import match_name
+    from milpath.registry.weights import locate_weights
 
     folder = Path(encoder)
     if folder.is_dir():
@@ -147,10 +184,12 @@ def _check_encoder(encoder: str, weights: str) -> None:
         return
     if os.sep in encoder or "/" in encoder:
         raise UsageError(
-            f"--encoder {encoder}: no such folder; expected a model folder, or the name of a "
-            "network of keras.applications"
+            f"--encoder {encoder}: no such folder; expected a model folder, or the name of an "
+            "encoder"
         )
-    if weights not in ("imagenet", "random") and not Path(weights).is_file():
+    if name := match_name(encoder, ENCODERS):
+        locate_weights(ENCODERS[name], Path(weights) if weights else None, download=True)
+    elif weights not in (None, "imagenet", "random") and not Path(weights).is_file():
         raise UsageError(
             f"--weights {weights}: no such file; expected imagenet, random or a weights file"
         )

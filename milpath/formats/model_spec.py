@@ -45,6 +45,10 @@ class EncoderSpec(Params):
     digits of the SHA-256 of their file."""
     compute: Literal["float32", "float16", "bfloat16"] = "float32"
     """Precision of the network's arithmetic."""
+    mean: tuple[float, float, float] | None = None
+    """Of R, G, B in 0..1, subtracted from patches; None for a network that scales them itself."""
+    std: tuple[float, float, float] | None = None
+    """By which R, G, B are divided after that."""
     precision: Literal["float16", "float32"] = "float32"
     """To which features are rounded before the head sees them."""
     tool: str = "milpath"
@@ -79,6 +83,8 @@ _COMPARED = {
     "dim": "dimension",
     "patch_px": "patch size",
     "mpp": "µm per pixel",
+    "mean": "mean of colours",
+    "std": "standard deviation of colours",
 }
 """What tells one encoder's features from another's, and how messages name it."""
 _SAME_MPP = 0.01  # µm per pixel are rounded where they are stated
@@ -100,7 +106,8 @@ class BundleSpec(Params):
     """"pixels" if each member has a trained encoder, "features" if all share a frozen one."""
     encoder: EncoderSpec
     has_encoder: bool = True
-    """Whether it holds the network of its encoder; not if the features were made elsewhere."""
+    """Whether it holds the network of its encoder; not if it refers to it, or if the features were
+    made elsewhere."""
     head: HeadParams
     members: int = Field(ge=1, le=1000)
     tile: TileParams
@@ -237,8 +244,8 @@ def check_resolution(slide: Slide, spec: BundleSpec) -> None:
 
 
 def require_encoder(spec: BundleSpec) -> None:
-    """Raise `UsageError` unless a model holds the encoder that slides are classified with."""
-    if not spec.has_encoder:
+    """Raise `UsageError` unless a model has an encoder that slides are classified with."""
+    if not spec.has_encoder and spec.encoder.kind == "keras":
         encoder = spec.encoder
         raise UsageError(
             f"the model was trained on features of {encoder.name} ({encoder.dim} numbers for "

@@ -35,6 +35,8 @@ from milpath.formats.model_spec import (
 )
 from milpath.formats.space import FeatureSpace, load_space, save_space
 from milpath.nn.encoders import fingerprint_weights, rebuild_encoder
+from milpath.nn.encoders.encoder import Encoder, NetworkEncoder
+from milpath.nn.encoders.referred import find_referred
 from milpath.nn.engine import global_state, keras
 from milpath.nn.mil import Member, build_head
 from milpath.params import HeadParams
@@ -47,8 +49,8 @@ class Bundle:
 
     spec: BundleSpec
     members: tuple[Member, ...]
-    encoder: keras.Model | None
-    """The encoder that all members share; None if each has its own."""
+    encoder: NetworkEncoder | None
+    """The encoder that all members share, if the bundle holds one."""
     space: FeatureSpace | None = None
     """Where the training set lies among the features of that encoder, or of the first member's."""
 
@@ -56,7 +58,7 @@ class Bundle:
 def assemble_bundle(
     fields: dict[str, Any],
     members: Sequence[Member],
-    encoder: keras.Model | None,
+    encoder: NetworkEncoder | None,
     space: FeatureSpace | None = None,
 ) -> Bundle:
     """Put networks in memory into a bundle.
@@ -65,10 +67,10 @@ def assemble_bundle(
     ----------
     fields : of `BundleSpec`, except `members` and `fingerprint`
     members : the ensemble
-    encoder : the encoder that they share, if they do
+    encoder : the encoder that they share, if the bundle is to hold it
     space : where the training set lies among the features
     """
-    parts = [] if encoder is None else [encoder]
+    parts = [] if encoder is None else [encoder.network]
     for member in members:
         parts.extend(networks_of(member))
     weights = [fingerprint_weights(part) for part in parts]
@@ -88,7 +90,7 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
     spec = bundle.spec
     if bundle.encoder is not None:
         path = shared_encoder_path(folder, spec.fingerprint)
-        save_weights(path, [bundle.encoder], spec.fingerprint)
+        save_weights(path, [bundle.encoder.network], spec.fingerprint)
     for number, member in enumerate(bundle.members):
         path = member_path(folder, number, spec.fingerprint)
         save_weights(path, networks_of(member), spec.fingerprint)
@@ -120,6 +122,7 @@ def load_bundle(folder: Path) -> Bundle:
     shared = _build_shared(spec)
     if shared is not None:
         load_weights(shared_encoder_path(folder, spec.fingerprint), [shared], spec.fingerprint)
+    encoder = None if shared is None else NetworkEncoder(shared, spec.encoder)
     members = []
     for number in range(spec.members):
         members.append(_build_member(spec))
@@ -129,7 +132,7 @@ def load_bundle(folder: Path) -> Bundle:
     if spec.has_space:
         path = space_path(folder, spec.fingerprint)
         space = load_space(path, spec.fingerprint, spec.encoder.dim)
-    return Bundle(spec, tuple(members), shared, space)
+    return Bundle(spec, tuple(members), encoder, space)
 
 
 @contextmanager
@@ -178,35 +181,48 @@ def build_member(
     return Member(built, own)
 
 
-def save_encoder(folder: Path, encoder: keras.Model, spec: EncoderSpec) -> None:
-    """Store an encoder beside the features it made."""
-    save_weights(encoder_weights_path(folder), [encoder])
-    publish_text(encoder_spec_path(folder), spec.model_dump_json(indent=2) + "\n")
+def save_encoder(folder: Path, encoder: Encoder) -> None:
+    """Store an encoder beside the features it made, or what it is if it is only referred to."""
+    if isinstance(encoder, NetworkEncoder) and encoder.spec.kind == "keras":
+        save_weights(encoder_weights_path(folder), [encoder.network])
+    publish_text(encoder_spec_path(folder), encoder.spec.model_dump_json(indent=2) + "\n")
 
 
-def load_encoder(folder: Path) -> tuple[keras.Model, EncoderSpec]:
+def load_encoder(folder: Path, weights: Path | None = None) -> Encoder:
     """Load the encoder that `save_encoder` stored, or that of a model (of its first member).
+
+    Parameters
+    ----------
+    folder : of the encoder, or of a model
+    weights : file or folder of the weights, of an encoder that is only referred to
 
     Raises
     ------
     StoredFileError : there is no encoder, or its weights do not fit
+    UsageError : the weights of one that is referred to cannot be found
     """
     if encoder_spec_path(folder).is_file():
         spec = read_record(EncoderSpec, encoder_spec_path(folder))
+        if spec.kind != "keras":
+            return find_referred(spec, weights)
         with _without_memory():
             require_weights(encoder_weights_path(folder), [rebuild_encoder(spec)])
-        encoder = rebuild_encoder(spec)
-        load_weights(encoder_weights_path(folder), [encoder])
-        return encoder, spec.model_copy(update={"digest": fingerprint_weights(encoder)})
-    bundle = load_bundle(folder)
-    encoder = bundle.encoder or bundle.members[0].encoder
-    if encoder is None:
-        raise StoredFileError(
-            f"{folder}: the model was trained on features of {bundle.spec.encoder.name} and does "
-            "not hold this encoder"
-        )
-    known = {"digest": fingerprint_weights(encoder), "mpp": bundle.spec.tile.grid.mpp}
-    return encoder, bundle.spec.encoder.model_copy(update=known)
+        network = rebuild_encoder(spec)
+        load_weights(encoder_weights_path(folder), [network])
+    else:
+        bundle = load_bundle(folder)
+        spec = bundle.spec.encoder
+        if spec.kind != "keras":
+            return find_referred(spec, weights)
+        own = bundle.members[0].encoder if bundle.encoder is None else bundle.encoder.network
+        if own is None:
+            raise StoredFileError(
+                f"{folder}: the model was trained on features of {spec.name} and does not hold "
+                "this encoder"
+            )
+        network, spec = own, spec.model_copy(update={"mpp": bundle.spec.tile.grid.mpp})
+    known = {"digest": fingerprint_weights(network)}
+    return NetworkEncoder(network, spec.model_copy(update=known))
 
 
 def save_weights(path: Path, networks: Sequence[Any], model: str = "") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.cohort.workitem import WorkItem
-from milpath.errors import StoredFileError, UsageError
+from milpath.errors import StoredFileError
 from milpath.formats.bag import Bag
 from milpath.formats.features import find_features, write_features
 from milpath.formats.layout import features_path, list_bags
 from milpath.formats.model_spec import EncoderSpec
-from milpath.nn.bundle import load_encoder
-from milpath.nn.encoders import OWN_ENCODERS, build_encoder, fingerprint_weights
-from milpath.nn.engine import keras
-from milpath.nn.scoring import BATCH
-from milpath.params import GridParams
+from milpath.nn.encoders.encoder import BATCH, Encoder
 from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
 
 
@@ -40,16 +36,13 @@ class Embedder:
 
     Parameters
     ----------
-    encoder, spec : the network, and its description with the digest of its weights
+    encoder : of the patches
     out : folder of the features
     dry_run : say what would be done, and write nothing
     """
 
-    def __init__(
-        self, encoder: keras.Model, spec: EncoderSpec, out: Path, *, dry_run: bool = False
-    ) -> None:
+    def __init__(self, encoder: Encoder, out: Path, *, dry_run: bool = False) -> None:
         self.encoder = encoder
-        self.spec = spec
         self.out = out
         self.dry_run = dry_run
 
@@ -61,7 +54,7 @@ class Embedder:
         StoredFileError : not a bag, or its patches do not fit the encoder
         OutputError : the features cannot be written
         """
-        spec, path = self.spec, features_path(self.out, item.slide_id)
+        spec, path = self.encoder.spec, features_path(self.out, item.slide_id)
         with Bag(item.path) as bag:
             _require_patches(bag, spec)
             facts = EmbedFacts(len(bag), spec.dim, spec.name)
@@ -92,7 +85,7 @@ def _require_patches(bag: Bag, spec: EncoderSpec) -> None:
             )
 
 
-def embed_patches(encoder: keras.Model, bag: Bag) -> Iterator[NDArray[np.float32]]:
+def embed_patches(encoder: Encoder, bag: Bag) -> Iterator[NDArray[np.float32]]:
     """Yield the features of a bag's patches, float32 (n, D) per batch, in order.
 
     One batch is read ahead.
@@ -102,69 +95,15 @@ def embed_patches(encoder: keras.Model, bag: Bag) -> Iterator[NDArray[np.float32
         ahead = reader.submit(next, batches, None)
         while (patches := ahead.result()) is not None:
             ahead = reader.submit(next, batches, None)
-            count = len(patches)
-            full = np.pad(patches, [(0, BATCH - count), (0, 0), (0, 0), (0, 0)])
-            yield np.asarray(encoder.predict_on_batch(full)[:count])
-
-
-def choose_encoder(
-    name: str, weights: str, bags: Sequence[WorkItem], seed: int
-) -> tuple[keras.Model, EncoderSpec]:
-    """Build or load an encoder, for patches as in the first readable bag.
-
-    Parameters
-    ----------
-    name : of a network in `keras.applications`, or a model folder
-    weights : "imagenet", "random" or a file; not used for a model folder
-    bags : to be embedded
-    seed : for random weights
-
-    Raises
-    ------
-    UsageError : no such encoder or weights, or no readable bag
-    """
-    if Path(name).is_dir():
-        encoder, spec = load_encoder(Path(name))
-        grid = _read_grid(bags)
-        if spec.patch_px != grid.patch_px:
-            raise UsageError(
-                f"the bags have patches of {grid.patch_px} px, the encoder needs {spec.patch_px}; "
-                f"tile again with --patch-size {spec.patch_px}"
-            )
-    elif name in OWN_ENCODERS:
-        raise UsageError(
-            f"the {name} CNN is trained with its model; give the model's folder instead"
-        )
-    else:
-        grid = _read_grid(bags)
-        keras.utils.set_random_seed(seed)
-        encoder = build_encoder(name, grid.patch_px, None if weights == "random" else weights)
-        spec = EncoderSpec(
-            name=name.lower(),
-            patch_px=encoder.input_shape[1],
-            dim=encoder.output_shape[-1],
-            weights=Path(weights).name,
-        )
-    known = {"digest": fingerprint_weights(encoder), "mpp": spec.mpp or grid.mpp}
-    return encoder, spec.model_copy(update=known)
+            yield encoder.embed(patches)
 
 
 def name_folder(spec: EncoderSpec) -> str:
     """Return the name of the folder of an encoder's features, one for each set of weights."""
-    if spec.weights == "imagenet" or spec.digest is None:
-        return spec.name
-    return f"{spec.name}-{spec.digest[:8]}"
-
-
-def _read_grid(bags: Sequence[WorkItem]) -> GridParams:
-    reason: StoredFileError | None = None
-    for item in bags:
-        try:
-            with Bag(item.path) as bag:
-                return bag.header.params.grid
-        except StoredFileError as error:
-            reason = error
-    raise UsageError(f"no readable bag: {reason}")
+    name = "-".join(filter(None, (spec.name, spec.variant)))
+    if spec.weights == "imagenet" or spec.revision is not None or spec.digest is None:
+        return name
+    return f"{name}-{spec.digest[:8]}"
 
 
 def find_bags(folder: Path) -> list[WorkItem]:

@@ -35,6 +35,7 @@ class ClassifyJob:
     fingerprint : of the model; the folder may be replaced before the job runs
     out : folder of the results
     threads : that read the slide while the network works
+    weights : of its encoder, if the model only refers to it; see `load_model`
     dry_run : say what would be done, and write nothing; loads no network
     """
 
@@ -42,6 +43,7 @@ class ClassifyJob:
     fingerprint: str
     out: Path
     threads: int = 2
+    weights: Path | None = None
     dry_run: bool = False
 
     def __call__(self, entry: SlideEntry) -> Outcome:
@@ -88,11 +90,13 @@ class EmbedJob:
     folder : of the encoder; see `save_encoder`
     digest : of its weights; the folder may be replaced before the job runs
     out : folder of the features
+    weights : of an encoder that is only referred to; see `load_encoder`
     """
 
     folder: Path
     digest: str
     out: Path
+    weights: Path | None = None
 
     def __call__(self, item: WorkItem) -> Outcome:
         return _load_embedder(self)(item)
@@ -114,7 +118,11 @@ def _load_classifier(job: ClassifyJob) -> Classifier:
     from milpath.nn.classify import Classifier
     from milpath.nn.predict import prepare_model
 
-    return Classifier(prepare_model(bundle), job.out, job.threads)
+    try:
+        model = prepare_model(bundle, job.weights)
+    except StoredFileError as error:
+        raise UsageError(str(error)) from None
+    return Classifier(model, job.out, job.threads)
 
 
 @lru_cache(maxsize=1)
@@ -146,11 +154,11 @@ def _load_embedder(job: EmbedJob) -> Embedder:
     from milpath.nn.embed import Embedder
 
     try:
-        encoder, spec = load_encoder(job.folder)
+        encoder = load_encoder(job.folder, job.weights)
     except StoredFileError as error:
         raise UsageError(str(error)) from None
-    _require_same(job.folder, spec.digest or "", job.digest)
-    return Embedder(encoder, spec, job.out)
+    _require_same(job.folder, encoder.spec.digest or "", job.digest)
+    return Embedder(encoder, job.out)
 
 
 def _require_same(folder: Path, found: str, expected: str) -> None:

@@ -229,10 +229,8 @@ class Member:
 def build_evidence(
     instance_shape: tuple[int, ...],
     members: Sequence[Member],
-    encoder: keras.Model | None = None,
     *,
     with_features: bool = False,
-    rounded: bool = False,
 ) -> keras.Model:
     """Build a model that applies a whole ensemble to single instances.
 
@@ -240,23 +238,18 @@ def build_evidence(
     ----------
     instance_shape : (P, P, 3) of a patch, or (D,) of features
     members : M models
-    encoder : the one that all members share; None when each has its own, or for features
     with_features : also give the features
-    rounded : round those of the shared encoder to float16, as files of features hold them
 
     Returns
     -------
     A model of (n, *instance_shape) that gives attention scores (n, M) and class evidence (n, M, C),
-    see `MILHead.evidence`, and on request the features (n, D) of the shared encoder or, where each
-    member has its own, of the first.
+    see `MILHead.evidence`, and on request the features (n, D): the instances, or those of the
+    first member's encoder.
     """
     instances = keras.Input(instance_shape, name="instance")
-    shared = instances if encoder is None else encoder(instances, training=False)
-    if rounded and encoder is not None:
-        shared = _Round(name="rounded")(shared)
     scores, evidence, features = [], [], []
     for number, member in enumerate(members):
-        one = _Evidence(member, name=f"member{number}")(shared)
+        one = _Evidence(member, name=f"member{number}")(instances)
         scores.append(one[0])
         evidence.append(one[1])
         features.append(one[2])
@@ -265,17 +258,6 @@ def build_evidence(
     ]
     outputs = [*stacked, features[0]] if with_features else stacked
     return keras.Model(instances, outputs, name="evidence_of_all")
-
-
-class _Round(keras.layers.Layer):
-    """Round to float16 and back; what float16 cannot hold stays as it is."""
-
-    def call(self, features: Any) -> Any:
-        half = ops.cast(ops.cast(features, "float16"), "float32")
-        return ops.where(ops.isfinite(half), half, features)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> Any:
-        return input_shape
 
 
 class _Evidence(keras.layers.Layer):

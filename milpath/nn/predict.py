@@ -18,9 +18,11 @@ from milpath.formats.prediction import Prediction
 from milpath.formats.scores import BagScores
 from milpath.formats.space import FeatureSpace
 from milpath.nn.bundle import Bundle, load_bundle
+from milpath.nn.encoders.encoder import BATCH, Encoder
+from milpath.nn.encoders.referred import find_referred
 from milpath.nn.engine import keras
 from milpath.nn.mil import build_evidence
-from milpath.nn.scoring import BATCH, score_bag, stack_bias
+from milpath.nn.scoring import regroup, score_bag, stack_bias
 from milpath.params import compare_params
 from milpath.patches.artefacts import ArtefactFilter, measure_blur
 from milpath.patches.grid import PatchGrid
@@ -43,6 +45,8 @@ class Model:
     ----------
     spec : its record
     evidence : of `build_evidence`, for patches or for features
+    encoder : what makes the features from patches; None for a network of patches, or where
+        features are given
     bias : (M, C)
     space : where the training set lies among the features; None for models of earlier versions
     """
@@ -51,9 +55,12 @@ class Model:
     evidence: keras.Model
     bias: NDArray[np.float64]
     space: FeatureSpace | None = None
+    encoder: Encoder | None = None
 
     def score(self, batches: Iterable[NDArray[Any]]) -> tuple[BagScores, float | None]:
         """Apply it to a bag that comes as a stream; also give its distance, see `FeatureSpace`."""
+        if self.encoder is not None:
+            batches = _embed(self.encoder, batches, self.spec.encoder.precision)
         if self.space is None:
             return score_bag(self.evidence, self.bias, batches), None
         space, distances = self.space, [np.zeros(0)]
@@ -92,34 +99,52 @@ class Model:
         )
 
 
-def load_model(folder: Path) -> Model:
+def load_model(folder: Path, weights: Path | None = None) -> Model:
     """Load a model folder, to predict from patches.
 
-    Raises
-    ------
-    StoredFileError : not a model, or damaged
-    UsageError : it holds no encoder, so that it predicts from features only
-    """
-    return prepare_model(load_bundle(folder))
-
-
-def prepare_model(bundle: Bundle) -> Model:
-    """Build the network that predicts from patches, from a bundle in memory.
+    Parameters
+    ----------
+    folder : of the model
+    weights : file or folder of its encoder's weights, if the model only refers to them
 
     Raises
     ------
-    UsageError : it holds no encoder, so that it predicts from features only
+    StoredFileError : not a model, or damaged; or the weights are not those of its encoder
+    UsageError : it has no encoder, so that it predicts from features only
     """
-    require_encoder(bundle.spec)
-    side = bundle.spec.encoder.patch_px
+    return prepare_model(load_bundle(folder), weights)
+
+
+def prepare_model(bundle: Bundle, weights: Path | None = None) -> Model:
+    """Build the network that predicts from patches, from a bundle in memory; see `load_model`."""
+    spec = bundle.spec
+    require_encoder(spec)
+    encoder: Encoder | None = bundle.encoder
+    if encoder is None and spec.mode == "features":
+        encoder = find_referred(spec.encoder, weights)
+    side = spec.encoder.patch_px
     evidence = build_evidence(
-        (side, side, 3),
+        (side, side, 3) if encoder is None else (spec.encoder.dim,),
         bundle.members,
-        bundle.encoder,
         with_features=bundle.space is not None,
-        rounded=bundle.spec.encoder.precision == "float16",
     )
-    return Model(bundle.spec, evidence, stack_bias(bundle.members), bundle.space)
+    return Model(spec, evidence, stack_bias(bundle.members), bundle.space, encoder)
+
+
+def _embed(
+    encoder: Encoder, batches: Iterable[NDArray[np.uint8]], precision: str
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the features of patches, rounded to the precision of the features of training.
+
+    What float16 cannot hold stays as it is, as in files of features.
+    """
+    for patches, count in regroup(batches, BATCH):
+        features = encoder.embed(patches)[:count]
+        if precision == "float16":
+            with np.errstate(over="ignore"):
+                half = features.astype(np.float16).astype(np.float32)
+            features = np.where(np.isfinite(half), half, features)
+        yield features
 
 
 def predict_bag(model: Model, bag: Bag) -> Prediction:

@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from milpath.formats.scores import BagScores
+from milpath.nn.encoders.encoder import BATCH
 from milpath.nn.engine import keras
 from milpath.nn.mil import Member, build_evidence
 
 Floats = NDArray[np.float64]
-
-BATCH = 64
-"""Patches per batch."""
 
 SCORE_BATCH = 512
 """Instances per batch, for bags in memory."""
@@ -53,7 +51,7 @@ def collect_evidence(
     members, classes = model.output_shape[1][1:]
     size = batch or (BATCH if len(model.input_shape) > 2 else FEATURES_BATCH)
     scores, evidence = [np.zeros((0, members))], [np.zeros((0, members, classes))]
-    for instances, count in _fill(batches, size):
+    for instances, count in regroup(batches, size):
         some = model.predict_on_batch(instances)
         scores.append(np.asarray(some[0][:count], np.float64))
         evidence.append(np.asarray(some[1][:count], np.float64))
@@ -62,7 +60,7 @@ def collect_evidence(
     return np.concatenate(scores).T, np.concatenate(evidence).swapaxes(0, 1)
 
 
-def _fill(batches: Iterable[NDArray[Any]], size: int) -> Iterator[tuple[NDArray[Any], int]]:
+def regroup(batches: Iterable[NDArray[Any]], size: int) -> Iterator[tuple[NDArray[Any], int]]:
     """Regroup instances into batches of exactly `size`, so that the graph is traced once.
 
     Yields

@@ -24,11 +24,12 @@ from milpath.nn.bags import LabelledBag, TrainingSet
 from milpath.nn.bundle import assemble_bundle, load_encoder, save_bundle
 from milpath.nn.data import Augment
 from milpath.nn.encoders import OWN_ENCODERS
+from milpath.nn.encoders.encoder import BATCH, NetworkEncoder
 from milpath.nn.engine import keras
 from milpath.nn.evaluation import Evaluation, HeldOut, evaluate_held_out, write_held_out
 from milpath.nn.fit import Task, seed_of, train_member
 from milpath.nn.mil import Member, build_evidence
-from milpath.nn.scoring import BATCH, FEATURES_BATCH, score_bag, stack_bias
+from milpath.nn.scoring import FEATURES_BATCH, score_bag, stack_bias
 from milpath.nn.trainingset import TrainingPlan, plan_training
 from milpath.nn.unfinished import Unfinished
 from milpath.params import TrainParams
@@ -66,12 +67,12 @@ class Instances:
     Attributes
     ----------
     shape : (P, P, 3) of a patch, or (D,) of features
-    encoder : the frozen encoder of the features; None for patches, and where it is not available
+    encoder : the frozen encoder of the features, if the model is to hold it
     encoder_spec : record of the encoder, frozen or to be trained
     """
 
     shape: tuple[int, ...]
-    encoder: keras.Model | None
+    encoder: NetworkEncoder | None
     encoder_spec: EncoderSpec
 
 
@@ -122,13 +123,19 @@ def load_instances(plan: TrainingPlan) -> Instances:
     return Instances(shape, None, spec)
 
 
-def load_frozen(folder: Path, spec: EncoderSpec) -> keras.Model | None:
-    """Load the encoder that `milpath embed` stored beside features; None if it is not there.
+def load_frozen(folder: Path, spec: EncoderSpec) -> NetworkEncoder | None:
+    """Load the encoder that `milpath embed` stored beside features.
+
+    Returns
+    -------
+    None if it is not there, or only referred to
 
     Raises
     ------
     UsageError : it is damaged, or another one than the one that made them
     """
+    if spec.kind != "keras":
+        return None
     place = encoder_folder(folder)
     if spec.tool != "milpath" or not place.exists():
         log.warning(
@@ -138,10 +145,10 @@ def load_frozen(folder: Path, spec: EncoderSpec) -> keras.Model | None:
         )
         return None
     try:
-        encoder, stored = load_encoder(place)
+        encoder = load_encoder(place)
     except StoredFileError as error:
         raise UsageError(f"the encoder of these features cannot be used: {error}") from None
-    if stored.digest != spec.digest:
+    if encoder.spec.digest != spec.digest or not isinstance(encoder, NetworkEncoder):
         raise UsageError(
             f"the features in {folder} were made by a different encoder than {place}; run milpath "
             "embed again"

@@ -16,6 +16,10 @@ HALF: tuple[Color, Color] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 Pooling = Literal["class", "class+mean", "mean"]
 """How tokens become a vector: the class token; it and the mean over patch tokens; that mean."""
 
+Positions = Literal["patches", "class", "prefix"]
+"""Which tokens have a position embedding: those of patches, the class token too, or registers as
+well."""
+
 Layout = Literal["timm", "vit", "dinov2", "teacher"]
 """How the weights are named: by timm, by transformers (`ViTModel`, `Dinov2Model` with or without
 registers), or by the authors of DINOv2 in the checkpoint of a teacher."""
@@ -33,8 +37,7 @@ class VisionTransformer:
     gated : the MLP is SwiGLU (Shazeer 2020), ``W2 (silu(W1 x) * W3 x)``, instead of GELU
     registers : tokens beside the class token (Darcet et al. 2024)
     layer_scale : a factor for each channel after attention and MLP (Touvron et al. 2021)
-    positions : which tokens have a position embedding: the patches alone, the class token too, or
-        the registers as well
+    positions : which tokens have a position embedding
     grid : tokens per side for which the position embeddings are stored
     antialias : whether they are resampled with a filter where the grid is coarser than stored
     epsilon : of the layer normalisations
@@ -48,7 +51,7 @@ class VisionTransformer:
     gated: bool = False
     registers: int = 0
     layer_scale: bool = True
-    positions: Literal["patches", "class", "prefix"] = "class"
+    positions: Positions = "class"
     grid: int = 16
     antialias: bool = True
     epsilon: float = 1e-6

@@ -314,7 +314,7 @@ def main() -> None:
     """Describe the files whose paths come on stdin, until it ends."""
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a command
         signal.signal(number, signal.SIG_IGN)  # this one ends with stdin
-    _limit_memory()
+    limit_memory(MEMORY_BYTES)
     for line in sys.stdin:
         path, seconds = json.loads(line)
         print(_describe_under_limits(Path(path), seconds), flush=True)
@@ -323,7 +323,7 @@ def main() -> None:
 def _describe_under_limits(path: Path, seconds: float) -> str:
     """Return the answer for a file; the process ends if it takes too much processor time."""
     try:
-        _limit_time(seconds)
+        limit_time(seconds)
         answer = json.dumps(describe_file(path))
         if len(answer) <= ANSWER_BYTES:
             return answer
@@ -335,7 +335,7 @@ def _describe_under_limits(path: Path, seconds: float) -> str:
     except Exception as error:  # on damage h5py raises errors of many types
         problem = _describe_damage(error)
     finally:
-        _limit_time(0)
+        limit_time(0)
     return json.dumps({"problem": problem})
 
 
@@ -349,7 +349,8 @@ def _describe_damage(error: Exception) -> str:
     return "is damaged, or not all of it is HDF5 (the HDF5 library cannot read it)"
 
 
-def _limit_memory() -> None:
+def limit_memory(nbytes: int) -> None:
+    """Limit the address space of this process to what it takes now and `nbytes` more."""
     if sys.platform == "win32":
         return
     import resource
@@ -357,11 +358,11 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError, ValueError):  # no /proc, or the system has no such limit
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        most = pages * resource.getpagesize() + MEMORY_BYTES
+        most = pages * resource.getpagesize() + nbytes
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def _limit_time(seconds: float) -> None:
+def limit_time(seconds: float) -> None:
     """End this process after that much processor time; 0 for no limit."""
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_PROF, seconds)

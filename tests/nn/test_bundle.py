@@ -29,6 +29,7 @@ from milpath.nn.bundle import (
     save_weights,
 )
 from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
+from milpath.nn.encoders.encoder import NetworkEncoder
 from milpath.nn.mil import Member, build_evidence
 
 
@@ -65,22 +66,26 @@ def refuse(folder: Path, complaint: str) -> None:
 @pytest.mark.parametrize("own", [True, False], ids=["pixels", "features"])
 def test_a_loaded_bundle_predicts_the_same_bits(own: bool, tmp_path: Path) -> None:
     members = [make_member(side=16 if own else None) for _ in range(2)]
-    encoder = None if own else build_encoder(SMALL, 16)
+    record = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="trained")
+    frozen = None if own else NetworkEncoder(build_encoder(SMALL, 16), record)
     spec = {
         "class_names": ("a", "b"),
         "mode": "pixels" if own else "features",
-        "encoder": EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="trained"),
+        "encoder": record,
         "head": {"projection_dim": 12, "attention_dim": 8},
         "tile": raw_tile(16),
         "background": "bright",
     }
-    save_bundle(tmp_path, assemble_bundle(spec, members, encoder))
+    save_bundle(tmp_path, assemble_bundle(spec, members, frozen))
     loaded = load_bundle(tmp_path)
     assert (loaded.encoder is None) == own
     assert all((member.encoder is None) != own for member in loaded.members)
     patches = random_patches(5)
-    before = build_evidence((16, 16, 3), members, encoder).predict_on_batch(patches)
-    after = build_evidence((16, 16, 3), loaded.members, loaded.encoder).predict_on_batch(patches)
+    before, after = patches, patches
+    if frozen is not None and loaded.encoder is not None:
+        before, after = frozen.embed(patches), loaded.encoder.embed(patches)
+    before = build_evidence(before.shape[1:], members).predict_on_batch(before)
+    after = build_evidence(after.shape[1:], loaded.members).predict_on_batch(after)
     for one, other in zip(before, after, strict=True):
         assert (one == other).all()
 
@@ -122,21 +127,24 @@ def test_an_encoder_saved_beside_its_features_is_loaded_unchanged(tmp_path: Path
     encoder = build_encoder(SMALL, 32)
     digest = fingerprint_weights(encoder)
     spec = EncoderSpec(name=SMALL, patch_px=32, dim=128, weights="random", mpp=1, digest=digest)
-    save_encoder(tmp_path, encoder, spec)
-    again, read = load_encoder(tmp_path)
-    assert read == spec
-    assert fingerprint_weights(again) == digest
+    save_encoder(tmp_path, NetworkEncoder(encoder, spec))
+    again = load_encoder(tmp_path)
+    assert isinstance(again, NetworkEncoder)
+    assert again.spec == spec
+    assert fingerprint_weights(again.network) == digest
 
 
 @pytest.mark.parametrize("mode", ["pixels", "features"])
 def test_the_encoder_of_a_bundle_is_loaded_without_the_head(mode: Any, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path, members=2, mode=mode)
-    expected = bundle.encoder or bundle.members[0].encoder
-    encoder, spec = load_encoder(tmp_path)
+    shared = bundle.encoder
+    expected = bundle.members[0].encoder if shared is None else shared.network
+    encoder = load_encoder(tmp_path)
     assert expected is not None
-    assert fingerprint_weights(encoder) == fingerprint_weights(expected)
+    assert isinstance(encoder, NetworkEncoder)
+    assert fingerprint_weights(encoder.network) == fingerprint_weights(expected)
     known = {"digest": fingerprint_weights(expected), "mpp": bundle.spec.tile.grid.mpp}
-    assert spec == bundle.spec.encoder.model_copy(update=known)
+    assert encoder.spec == bundle.spec.encoder.model_copy(update=known)
 
 
 @pytest.mark.slow

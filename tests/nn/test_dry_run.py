@@ -108,7 +108,7 @@ def test_a_dry_run_of_embed_says_what_happens_to_each_bag(tmp_path: Path) -> Non
     make_bag(bags, "a", random_patches(2))
     make_bag(bags, "b", random_patches(3))
     make_bag(bags, "c", random_patches(3, side=32))
-    _, spec = load_encoder(tmp_path / "model")
+    spec = load_encoder(tmp_path / "model").spec
     folder = tmp_path / "features" / name_folder(spec)
     make_features(folder, "b", np.eye(3, 4), features_spec(4))
     before = times(tmp_path)

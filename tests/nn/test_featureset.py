@@ -20,6 +20,7 @@ from milpath.formats.layout import encoder_folder
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import save_encoder
 from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
+from milpath.nn.encoders.encoder import NetworkEncoder
 from milpath.nn.featureset import gather_features
 from milpath.nn.train import load_frozen
 
@@ -202,7 +203,7 @@ def store_encoder(folder: Path) -> tuple[keras.Model, EncoderSpec]:
     encoder = build_encoder(SMALL, 16)
     digest = fingerprint_weights(encoder)
     spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random", mpp=1, digest=digest)
-    save_encoder(encoder_folder(folder), encoder, spec)
+    save_encoder(encoder_folder(folder), NetworkEncoder(encoder, spec))
     return encoder, spec
 
 
@@ -210,7 +211,7 @@ def test_the_encoder_beside_the_features_is_loaded(tmp_path: Path) -> None:
     _, spec = store_encoder(tmp_path)
     found = load_frozen(tmp_path, spec)
     assert found is not None
-    assert fingerprint_weights(found) == spec.digest
+    assert fingerprint_weights(found.network) == spec.digest
 
 
 def test_another_encoder_beside_the_features_raises(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from milpath.nn.bundle import save_encoder
 from milpath.nn.classify import Classifier
 from milpath.nn.embed import Embedder, find_bags
 from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
+from milpath.nn.encoders.encoder import NetworkEncoder
 from milpath.nn.jobs import ClassifyJob, EmbedJob
 from milpath.nn.predict import prepare_model
 from milpath.runs import run_job
@@ -39,7 +40,7 @@ def encoder_in(
     network = build_encoder(SMALL, 16)
     digest = fingerprint_weights(network)
     spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random", mpp=1.0, digest=digest)
-    save_encoder(folder, network, spec)
+    save_encoder(folder, NetworkEncoder(network, spec))
     return network, spec, EmbedJob(folder, digest, out)
 
 
@@ -58,7 +59,7 @@ def test_a_pickled_job_embeds_alike(tmp_path: Path) -> None:
     network, spec, job = encoder_in(tmp_path / "encoder", out=tmp_path / "there")
     make_bag(tmp_path / "bags", "s", random_patches(70))
     (item,) = find_bags(tmp_path / "bags")
-    here = Embedder(network, spec, tmp_path / "here")
+    here = Embedder(NetworkEncoder(network, spec), tmp_path / "here")
     assert pickle.loads(pickle.dumps(job))(item) == here(item)
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 

@@ -274,19 +274,6 @@ def test_each_member_of_an_ensemble_gives_its_own_evidence() -> None:
     assert np.abs(np.diff(together[1], axis=0)).max() > 0.01
 
 
-def test_members_may_share_a_frozen_encoder() -> None:
-    encoder = build_encoder(SMALL, SIDE)
-    members = [make_member(CLASSES, side=None) for _ in range(2)]
-    (bag,) = pixel_bags(1, 5)
-    shared = build_evidence((SIDE, SIDE, 3), members, encoder)
-    embeddings = encoder.predict_on_batch(bag)
-    heads = build_evidence((128,), members)
-    for one, other in zip(
-        collect_evidence(shared, [bag], 5), collect_evidence(heads, [embeddings], 5), strict=True
-    ):
-        assert one == pytest.approx(other, abs=1e-5)
-
-
 def test_an_empty_stream_gives_no_evidence() -> None:
     evidence = build_evidence((DIM,), [Member(make_head()), Member(make_head())])
     attention, contributions = pool_evidence(*collect_evidence(evidence, []))

@@ -34,6 +34,7 @@ from milpath.nn.bundle import Bundle, assemble_bundle, load_bundle, save_bundle
 from milpath.nn.classify_features import FeatureItem, classify_features
 from milpath.nn.embed import Embedder
 from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
+from milpath.nn.encoders.encoder import NetworkEncoder
 from milpath.nn.predict import predict_bag, predict_slide, prepare_model
 from milpath.nn.predict_features import predict_features, prepare_for_features
 from milpath.params import CodecParams, GridParams, TileParams
@@ -102,7 +103,7 @@ def test_slide_bag_and_features_give_the_same_prediction(
     spec = EncoderSpec(name=SMALL, patch_px=32, dim=128, mpp=2.0, digest=digest)
     tile_slide(SlideEntry(drawn.path, "s"), tmp_path / "bags", TILE)
     bag_file = tmp_path / "bags" / "s.h5"
-    assert Embedder(encoder, spec, tmp_path)(WorkItem(bag_file, "s")).status == "ok"
+    assert Embedder(NetworkEncoder(encoder, spec), tmp_path)(WorkItem(bag_file, "s")).status == "ok"
     assert read_stored(tmp_path / "s.h5").dtype == np.float16
     bundle = assemble_bundle(
         {
@@ -114,7 +115,7 @@ def test_slide_bag_and_features_give_the_same_prediction(
             "background": "bright",
         },
         [make_member(2, None) for _ in range(2)],
-        encoder,
+        NetworkEncoder(encoder, spec),
     )
     with MilpathLayout().open(tmp_path / "s.h5", FeatureHints()) as features:
         found = predict_features(prepare_for_features(bundle), tmp_path / "s.h5", features)

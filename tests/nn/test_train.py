@@ -49,6 +49,7 @@ from milpath.nn.classify import Classifier
 from milpath.nn.data import BagSequence
 from milpath.nn.embed import Embedder
 from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
+from milpath.nn.encoders.encoder import NetworkEncoder
 from milpath.nn.predict import load_model, predict_bag, prepare_model
 from milpath.nn.predict_features import predict_features, prepare_for_features
 from milpath.nn.train import TrainReport, train_cohort
@@ -67,7 +68,7 @@ def draw_features(folder: Path) -> tuple[Cohort, Path]:
     bags = folder / "bags"
     spec = EncoderSpec(name=SMALL, patch_px=16, dim=128, weights="random")
     encoder = build_encoder(SMALL, 16)
-    save_encoder(bags / "encoder", encoder, spec)
+    save_encoder(bags / "encoder", NetworkEncoder(encoder, spec))
     code = fingerprint_weights(encoder)
     made = make_marked(bags, 60, classes=3, dim=128, code=code)
     return make_cohort(folder, [f"c{bag.label}" for bag in made.records]), bags
@@ -329,8 +330,9 @@ def embedded(tiled: TiledCohort, tmp_path: Path) -> Path:
         digest=fingerprint_weights(encoder),
     )
     features = tmp_path / "features"
-    save_encoder(features / "encoder", encoder, spec)
-    job = Embedder(encoder, spec, features)
+    frozen = NetworkEncoder(encoder, spec)
+    save_encoder(features / "encoder", frozen)
+    job = Embedder(frozen, features)
     for path in tiled.bags.glob("*.h5"):
         assert job(SlideEntry(path, path.stem)).status == "ok"
     return features
@@ -362,7 +364,7 @@ def test_features_of_another_encoder_raise(
 ) -> None:
     keras.utils.set_random_seed(9)
     spec = EncoderSpec(name=SMALL, patch_px=32, dim=128, weights="random")
-    save_encoder(embedded / "encoder", build_encoder(SMALL, 32), spec)
+    save_encoder(embedded / "encoder", NetworkEncoder(build_encoder(SMALL, 32), spec))
     with pytest.raises(UsageError, match=r"were made by a different encoder than"):
         train_cohort(tiled.cohort, embedded, tmp_path / "model", HEAD_ALONE)
     assert not (tmp_path / "model").exists()

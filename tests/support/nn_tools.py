@@ -24,6 +24,7 @@ from milpath.nn import bags as sources
 from milpath.nn.bags import LabelledBag
 from milpath.nn.bundle import Bundle, assemble_bundle, load_bundle, save_bundle
 from milpath.nn.encoders import SMALL, build_encoder
+from milpath.nn.encoders.encoder import NetworkEncoder
 from milpath.nn.mil import Member, build_head
 from milpath.params import CodecParams, GridParams, HeadParams, TileParams, TrainParams
 from milpath.patches.grid import PatchGrid
@@ -160,18 +161,19 @@ def make_bundle(
     tile = tile or raw_tile(16)
     side = tile.grid.patch_px
     keras.utils.set_random_seed(seed)
+    encoder = EncoderSpec(name=SMALL, patch_px=side, dim=128, weights="trained")
     made = [make_member(len(classes), side if mode == "pixels" else None) for _ in range(members)]
     bundle = assemble_bundle(
         {
             "class_names": classes,
             "mode": mode,
-            "encoder": EncoderSpec(name=SMALL, patch_px=side, dim=128, weights="trained"),
+            "encoder": encoder,
             "head": HEAD,
             "tile": tile,
             "background": background,
         },
         made,
-        build_encoder(SMALL, side) if mode == "features" else None,
+        NetworkEncoder(build_encoder(SMALL, side), encoder) if mode == "features" else None,
     )
     save_bundle(folder, bundle)
     return load_bundle(folder)

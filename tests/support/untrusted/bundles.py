@@ -18,6 +18,7 @@ from milpath.nn.bundle import (
     save_encoder,
 )
 from milpath.nn.encoders import build_small
+from milpath.nn.encoders.encoder import NetworkEncoder
 from milpath.nn.mil import Member, build_head
 from milpath.params import GridParams, HeadParams, TileParams
 from support.untrusted.hdf5 import PLANTS
@@ -57,7 +58,7 @@ def _valid_files() -> dict[str, bytes]:
     }
     with tempfile.TemporaryDirectory() as folder:
         save_bundle(Path(folder), assemble_bundle(spec, [Member(head, encoder)], None))
-        save_encoder(Path(folder), encoder, encoder_spec)
+        save_encoder(Path(folder), NetworkEncoder(encoder, encoder_spec))
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 

@@ -1,0 +1,137 @@
+"""The trial of an ONNX network in a child process, before this process opens it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from milpath.errors import UsageError
+from milpath.store.onnxfile import OnnxDescription
+from milpath.store.probe import MEMORY_BYTES
+
+_WAITING = 20  # times the processor time that a trial may take: disks can be slow
+_SECONDS = 0.6  # of processor time, for a network of no weights
+_SECONDS_PER_PIXEL = 0.2 / 224**2  # of a batch
+_SECONDS_PER_BYTE = 20 / (1 << 30)  # of weights
+_BYTES_PER_PIXEL = 1536  # of a batch; more than attention over patches of 512 px takes
+_MAX_PIXEL_BYTES = 4 << 30
+_COPIES = 3  # of the weights that onnxruntime may hold at a time
+_REASONS = (
+    (
+        r"bad_alloc|Failed to allocate|allocate memory|needs too much memory",
+        "needs too much memory for its size; it is damaged, or made to harm",
+    ),
+    (
+        r"NOT_IMPLEMENTED|is not a registered function",
+        "has an operator that this version of "
+        "onnxruntime lacks; update onnxruntime, or export it for an older opset",
+    ),
+    (
+        r"opset|ir_version|IR version",
+        "is of a newer version of ONNX than this onnxruntime; "
+        "update onnxruntime, or export it for an older opset",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class TriedOutput:
+    """An output of a network as it came in the trial.
+
+    Attributes
+    ----------
+    dtype : NumPy's name of its type
+    shape : lengths of its axes, for the trial's batch
+    finite : whether all of its numbers were
+    same : whether each patch gave the same numbers in another place of the batch
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    finite: bool
+    same: bool
+
+
+def try_onnx(
+    path: Path, found: OnnxDescription, dtype: str, shape: tuple[int, int, int, int]
+) -> Mapping[str, TriedOutput]:
+    """Run a network twice on noise, in a child process under limits of memory and time.
+
+    The limits grow with the weights and with the pixels of the batch; for a network of few weights
+    and patches up to 448 px they are 300 MiB and about a second of processor time.
+
+    Parameters
+    ----------
+    path : the file, which `read_onnx` has checked
+    found : its description
+    dtype : of the input: "float32", "float16" or "uint8"
+    shape : of the input, with the batch
+
+    Returns
+    -------
+    mapping : the outputs by name
+
+    Raises
+    ------
+    UsageError : onnxruntime cannot open or run it, or not within the limits
+    """
+    pixels = shape[0] * shape[1] * shape[2] * shape[3] / 3
+    seconds = _SECONDS + pixels * _SECONDS_PER_PIXEL + found.weight_bytes * _SECONDS_PER_BYTE
+    activations = min(int(pixels * _BYTES_PER_PIXEL), _MAX_PIXEL_BYTES)
+    request = {
+        "path": str(path.absolute()),
+        "input": found.inputs[0].name,
+        "dtype": dtype,
+        "shape": shape,
+        "seconds": seconds,
+        "memory": max(MEMORY_BYTES, activations) + _COPIES * found.weight_bytes,
+    }
+    answer = _ask(json.dumps(request) + "\n", _WAITING * seconds)
+    if "problem" in answer:
+        raise UsageError(f"{path.name}: {_explain(answer['problem'], path)}")
+    return {
+        name: TriedOutput(each["dtype"], tuple(each["shape"]), each["finite"], each["same"])
+        for name, each in answer["outputs"].items()
+    }
+
+
+def _ask(request: str, timeout: float) -> dict[str, Any]:
+    """Return the answer of a child process; -P: modules in the current folder are not imported."""
+    more = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_LOAD_CONFIG_FROM_MODEL": "0"}
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-P", "-m", "milpath.store.onnxprobe"],
+            input=request.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | more,
+            timeout=timeout,
+            check=False,
+        )
+        return json.loads(ended.stdout)
+    except (subprocess.TimeoutExpired, ValueError):  # it ended without an answer
+        return {"problem": ""}
+
+
+def _explain(problem: str, path: Path) -> str:
+    """Return onnxruntime's reason in one line, without the path."""
+    if not problem:
+        return (
+            "onnxruntime does not finish running it within the time and memory for a network of "
+            "its size, or ends on it; it is damaged, or made to harm"
+        )
+    for pattern, reason in _REASONS:
+        if re.search(pattern, problem):
+            return reason
+    text = problem.replace(str(path.absolute()), path.name)
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from \S+ failed:)?", "", text)
+    text = re.sub(r"(\S*/)+(\S+\.(cc|h))\S*", "", text)
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return f"onnxruntime cannot run it ({text[:300]}); export it again"
