@@ -16,7 +16,6 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
-
 from typing import TYPE_CHECKING
 
 import numpy as np
