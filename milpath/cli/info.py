@@ -15,6 +15,7 @@ from milpath.errors import ResolutionError, StoredFileError, UsageError
 if TYPE_CHECKING:
     from milpath.formats.bag import Bag
     from milpath.formats.foreign.values import FeatureHints
+    from milpath.formats.model_spec import BaselineMetrics, Metrics
 
 _OPTIONS = {
     "encoder": "--encoder-name",
@@ -322,12 +323,17 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "attention": "gated" if spec.head.gated else "tanh only",
         "patches": f"{spec.encoder.patch_px} px at {spec.tile.grid.mpp:g} µm per pixel",
         "slides": f"with {spec.background} background",
-        "held-out metrics": {name: each.value for name, each in held_out.metrics.items()}
-        if held_out
-        else None,
+        "held-out metrics": _values(held_out),
+        "baseline metrics": _values(held_out and held_out.baseline),
         "milpath version": spec.milpath_version,
         "fingerprint": spec.fingerprint,
     }
+
+
+def _values(held_out: Metrics | BaselineMetrics | None) -> dict[str, float | None] | None:
+    if held_out is None:
+        return None
+    return {name: each.value for name, each in held_out.metrics.items()}
 
 
 def _words(value: Any) -> str:
