@@ -8,9 +8,10 @@ stays.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,15 +37,19 @@ REFERENCE_STAINS = ((0.5626, 0.7201, 0.4062), (0.2159, 0.8012, 0.5581))
 REFERENCE_MAXIMA = (1.9705, 1.0308)
 """99th percentiles of the concentrations of both, of the same code."""
 
-REFERENCE_MEAN = (8.74108109, -0.12440419, 0.0444982)
-REFERENCE_SD = (0.6135447, 0.10989545, 0.0286032)
-"""Of l, alpha, beta of tissue in TCGA-A2-A3XS-DX1 (Amgad et al. 2019), HistomicsTK's standard."""
+REFERENCE_MEAN = (8.633, -0.089, 0.038)
+REFERENCE_SD = (0.496, 0.066, 0.0185)
+"""Of l, alpha, beta: what 74 colon images (CRCHistoPhenotypes) have after Macenko normalisation, as
+a median. So both methods have one reference; values of whole pictures, background included, would
+be those of no tissue."""
 
 _TISSUE_DENSITY = 0.15  # the paper's beta: mean density from which a pixel counts as tissue
 _PALE_DENSITY = 0.07  # mean density up to which a pixel is background: 238 of 255
 _EXTREME = 1.0  # percentile of the angles that the stains are taken from
 _MAXIMUM = 99.0  # percentile of the concentrations
-_PASSES = 5  # of the search for the pixels that are tissue once they are normalised
+_MIN_EXPONENT = np.float32(-3.2 / np.log(2))  # of 2, a density of 3.2: grey levels lose the colour
+_SETTLED = 0.002  # deviation from the reference, in its SD, at which a fit is done
+_PASSES = 20  # at most, of the search for the pixels that are tissue once they are normalised
 _BLOCK = 1 << 14  # pixels at a time: what they need stays in the processor's cache
 
 _MIN_COLOUR = 0.15  # spread of the mean density over the channels, of a slide with colour
@@ -58,7 +63,8 @@ _LAB = np.diag([3**-0.5, 6**-0.5, 2**-0.5]) @ np.array([[1, 1, 1], [1, 1, -2], [
 class MacenkoNormaliser:
     """Two stains, each unmixed and shown in the reference's colour and strength [1]_.
 
-    A pixel's density is projected onto the plane of both stains; a negative concentration is 0.
+    A pixel's density is projected onto the plane of both stains; a negative concentration is 0,
+    and no channel gets a density above 3.2 (10 of 255), below which grey levels hold no colour.
 
     Attributes
     ----------
@@ -77,34 +83,31 @@ class MacenkoNormaliser:
 
     def apply(self, pixels: Pixels) -> Pixels:
         """Return pixels (..., 3), uint8, in the colours of the reference; background as it is."""
-        return _apply_blocks(self._apply_block, pixels)
+        return _apply_blocks(self._apply_planes, pixels)
 
-    def _apply_block(self, pixels: Pixels) -> Pixels:
+    def _apply_planes(self, planes: Pixels) -> Pixels:
         unmix, offset, show, scale = self._tables
-        logs = pixels.astype(np.float32)
-        logs += 1
-        np.log(logs, out=logs)
-        mixed = logs @ unmix
-        mixed += offset  # minus both concentrations, and the mean density
-        np.minimum(mixed[:, :2], 0, out=mixed[:, :2])
-        shown = mixed[:, :2] @ show
-        np.exp(shown, out=shown)
+        mixed = unmix @ _take_logs(planes)  # minus both concentrations, and the mean density
+        mixed += offset
+        np.minimum(mixed[:2], 0, out=mixed[:2])
+        shown = show @ mixed[:2]
+        darkest = shown.min(axis=0)
+        if darkest.min() < _MIN_EXPONENT:
+            shown *= _MIN_EXPONENT / np.minimum(darkest, _MIN_EXPONENT)
+        np.exp2(shown, out=shown)  # faster than exp
         shown *= scale
         shown -= np.float32(0.5)  # 1 less, and rounded by what follows
-        result = shown.astype(np.uint8)
-        pale = mixed[:, 2] <= _PALE_DENSITY
-        result[pale] = pixels[pale]
-        return result
+        return np.where(mixed[2] > _PALE_DENSITY, shown.astype(np.uint8), planes)
 
     @cached_property
-    def _tables(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """Logarithms to concentrations (3, 3) and (3,), these to densities (2, 3), white + 1."""
-        ratio = np.divide(REFERENCE_MAXIMA, self.maxima)
-        white = np.array(self.white) + 1.0
-        unmix = np.linalg.pinv(np.array(self.stains)) * ratio
-        both = np.column_stack([unmix, np.full(3, -1 / 3)])
-        values = (both, -np.log(white) @ both, np.array(REFERENCE_STAINS), white)
-        return cast(Any, tuple(np.ascontiguousarray(each, np.float32) for each in values))
+    def _tables(self) -> tuple[Floats, ...]:
+        """Logarithms to concentrations (3, 3) and (3, 1), these to densities (3, 2), white + 1."""
+        white = np.array(self.white)[:, None] + 1.0
+        ratio = np.divide(REFERENCE_MAXIMA, self.maxima)[:, None]
+        unmix = np.linalg.pinv(np.array(self.stains).T) * ratio
+        both = np.vstack([unmix, np.full(3, -1 / 3)])
+        show = np.array(REFERENCE_STAINS).T / np.log(2)
+        return _as_floats(both, -both @ np.log(white), show, white)
 
 
 @dataclass(frozen=True)
@@ -129,44 +132,37 @@ class ReinhardNormaliser:
 
     def apply(self, pixels: Pixels) -> Pixels:
         """Return pixels (..., 3), uint8, in the colours of the reference; background as it is."""
-        return _apply_blocks(self._apply_block, pixels)
+        return _apply_blocks(self._apply_planes, pixels)
 
-    def _apply_block(self, pixels: Pixels) -> Pixels:
-        turn, shift, to_lms, to_rgb, weights = self._tables
-        cones = pixels.astype(np.float32) @ to_lms
+    def _apply_planes(self, planes: Pixels) -> Pixels:
+        lms, turn, shift, rgb, offset = self._tables
+        logs = _take_logs(planes)
+        share = offset - logs.sum(axis=0)  # of what is shown, less than 1 for pale pixels
+        share *= np.float32(1 / 3 / (_TISSUE_DENSITY - _PALE_DENSITY))
+        cones = lms @ planes.astype(np.float32)
         cones += 1
         np.log(cones, out=cones)
-        cones = cones @ turn
+        cones = turn @ cones
         cones += shift
-        np.exp(cones, out=cones)
+        np.exp2(cones, out=cones)  # faster than exp
         cones -= 1
-        shown = cones @ to_rgb
-        shown += np.float32(0.5)  # rounds
+        shown = rgb @ cones
         np.clip(shown, 0, 255, out=shown)
-        share = (weights[0].take(pixels[:, 0]) + weights[1].take(pixels[:, 1])) + weights[2].take(
-            pixels[:, 2]
-        )
-        result = shown.astype(np.uint8)
-        pale = np.flatnonzero(share < 1)
-        if len(pale):
-            old, keep = pixels[pale], np.maximum(share[pale], 0)[:, None]
-            mixed = old + keep * (shown[pale] - np.float32(0.5) - old) + np.float32(0.5)
-            result[pale] = mixed.astype(np.uint8)
-        return result
+        shown -= planes
+        shown *= np.clip(share, 0, 1)
+        shown += planes
+        shown += np.float32(0.5)  # rounds
+        return shown.astype(np.uint8)
 
     @cached_property
-    def _tables(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-        """Matrix and shift of the logarithms, LMS of RGB and its inverse, weights of levels."""
+    def _tables(self) -> tuple[Floats, ...]:
+        """LMS of RGB (3, 3), logarithms to new ones (3, 3) and (3, 1), RGB of LMS, offset ()."""
         ratio = np.divide(REFERENCE_SD, self.sd)
-        back = np.linalg.inv(_LAB)
-        turn = back @ np.diag(ratio) @ _LAB
+        back = np.linalg.inv(_LAB) / np.log(2)
         shift = back @ (np.array(REFERENCE_MEAN) - ratio * np.array(self.mean))
-        lms = _LMS
-        levels = np.repeat(np.arange(256)[None], 3, axis=0)
-        density = measure_density(levels.T.astype(np.uint8), self.white).T / 3
-        weights = (density - _PALE_DENSITY / 3) / (_TISSUE_DENSITY - _PALE_DENSITY)
-        values = (turn.T, shift, lms.T, np.linalg.inv(lms).T, weights)
-        return cast(Any, tuple(np.ascontiguousarray(each, np.float32) for each in values))
+        turn = back @ np.diag(ratio) @ _LAB
+        offset = np.log(np.array(self.white) + 1.0).sum() - 3 * _PALE_DENSITY
+        return _as_floats(_LMS, turn, shift[:, None], np.linalg.inv(_LMS), offset)
 
 
 Normaliser = MacenkoNormaliser | ReinhardNormaliser
@@ -194,20 +190,12 @@ def fit_normaliser(method: Method, pixels: Pixels, white: Colour = WHITE) -> Nor
     UnsupportedSlideError : too little tissue, no colour, or not stained with two stains like H&E
     ValueError, TypeError : not such pixels, or no such method
     """
-    if method not in _MEASURES:
-        raise ValueError(f"no method {method!r}; expected one of {', '.join(_MEASURES)}")
+    if method not in _FITS:
+        raise ValueError(f"no method {method!r}; expected one of {', '.join(_FITS)}")
     _check_pixels(pixels)
     if pixels.ndim != 2:
         raise ValueError(f"pixels of shape {pixels.shape}; expected (n, 3)")
-    measure, shown = _MEASURES[method], pixels
-    before = np.zeros(len(pixels), np.bool_)
-    for _ in range(_PASSES):
-        tissue = measure_density(shown, white).mean(axis=1) > _TISSUE_DENSITY
-        if np.array_equal(tissue, before):
-            break
-        found = measure(_require_tissue(pixels, tissue), white)
-        shown, before = found.apply(pixels), tissue
-    return found
+    return _FITS[method](pixels, white)
 
 
 def measure_density(pixels: Pixels, white: Colour) -> Doubles:
@@ -229,33 +217,51 @@ def read_normaliser(text: str) -> Normaliser:
 # -- fitting -------------------------------------------------------------------------------------
 
 
-def _require_tissue(pixels: Pixels, tissue: NDArray[np.bool_]) -> Pixels:
+def _fit_macenko(pixels: Pixels, white: Colour) -> MacenkoNormaliser:
+    tissue = _find_tissue(pixels, white)
+    for _ in range(_PASSES):
+        found = _measure_stains(pixels[tissue], white)
+        before, tissue = tissue, _find_tissue(found.apply(pixels), white)
+        if np.array_equal(tissue, before):
+            break
+    return found
+
+
+def _fit_reinhard(pixels: Pixels, white: Colour) -> ReinhardNormaliser:
+    tissue = pixels[_find_tissue(pixels, white)]
+    _find_stains(measure_density(tissue, white))  # raises unless it is like H&E
+    mean, sd = _measure_lab(tissue)
+    for _ in range(_PASSES):
+        found = ReinhardNormaliser(white, _as_triple(mean), _as_triple(sd))
+        shown = found.apply(pixels)
+        now, spread = _measure_lab(shown[_find_tissue(shown, white)])
+        off, wide = (now - REFERENCE_MEAN) / REFERENCE_SD, spread / REFERENCE_SD
+        if max(np.abs(off).max(), np.abs(wide - 1).max()) < _SETTLED:
+            break
+        mean, sd = mean + off * sd, sd * wide
+    return found
+
+
+_FITS = {"macenko": _fit_macenko, "reinhard": _fit_reinhard}
+
+
+def _find_tissue(pixels: Pixels, white: Colour) -> NDArray[np.bool_]:
+    tissue: NDArray[np.bool_] = measure_density(pixels, white).mean(axis=1) > _TISSUE_DENSITY
     count = int(tissue.sum())
     if count < MIN_PIXELS:
         raise UnsupportedSlideError(
             f"only {count} of {len(pixels)} sampled pixels are stained, at least {MIN_PIXELS} are "
             "needed"
         )
-    return pixels[tissue]
+    return tissue
 
 
-def _measure_macenko(tissue: Pixels, white: Colour) -> MacenkoNormaliser:
+def _measure_stains(tissue: Pixels, white: Colour) -> MacenkoNormaliser:
     density = measure_density(tissue, white)
     stains = _find_stains(density)
     maxima = np.percentile(density @ np.linalg.pinv(stains), _MAXIMUM, axis=0)
-    if maxima.min() <= 0:
-        raise UnsupportedSlideError("it shows one stain only, two (H&E) are expected")
     first, second = (_as_triple(row) for row in stains)
     return MacenkoNormaliser(white, (first, second), (float(maxima[0]), float(maxima[1])))
-
-
-def _measure_reinhard(tissue: Pixels, white: Colour) -> ReinhardNormaliser:
-    _find_stains(measure_density(tissue, white))
-    lab = np.log(tissue.astype(np.float64) @ _LMS.T + 1) @ _LAB.T
-    return ReinhardNormaliser(white, _as_triple(lab.mean(axis=0)), _as_triple(lab.std(axis=0)))
-
-
-_MEASURES = {"macenko": _measure_macenko, "reinhard": _measure_reinhard}
 
 
 def _find_stains(density: Doubles) -> Doubles:
@@ -266,17 +272,21 @@ def _find_stains(density: Doubles) -> Doubles:
     mean = density.mean(axis=0)
     if mean.max() - mean.min() < _MIN_COLOUR * mean.mean():
         raise UnsupportedSlideError("it has no colour, H&E is expected")
-    _, axes = np.linalg.eigh(np.cov(density, rowvar=False))
-    plane = axes[:, [2, 1]] * np.where(axes[0, [2, 1]] < 0, -1, 1)
+    plane = np.linalg.eigh(density.T @ density)[1][:, [2, 1]]
+    plane *= np.where(plane.sum(axis=0) < 0, -1, 1)
     along = density @ plane
-    angles = np.arctan2(along[:, 1], along[:, 0])
-    ends = np.percentile(angles, [_EXTREME, 100 - _EXTREME])
+    ends = np.percentile(np.arctan2(along[:, 1], along[:, 0]), [_EXTREME, 100 - _EXTREME])
     if np.degrees(ends[1] - ends[0]) < _MIN_ANGLE:
         raise UnsupportedSlideError("it shows one stain only, two (H&E) are expected")
-    stains = (plane @ np.stack([np.cos(ends), np.sin(ends)])).T
-    stains *= np.where(stains.sum(axis=1) < 0, -1, 1)[:, None]
+    stains = np.stack([np.cos(ends), np.sin(ends)], axis=1) @ plane.T
     found: Doubles = stains[np.argsort(-stains[:, 0])]  # haematoxylin absorbs more red
     return found
+
+
+def _measure_lab(tissue: Pixels) -> tuple[Doubles, Doubles]:
+    """Return mean and standard deviation of l, alpha and beta, (3,) each."""
+    lab = np.log(tissue.astype(np.float64) @ _LMS.T + 1) @ _LAB.T
+    return lab.mean(axis=0), lab.std(axis=0)
 
 
 def _as_triple(values: Doubles) -> Triple:
@@ -294,10 +304,24 @@ def _check_pixels(pixels: Pixels) -> None:
         raise ValueError(f"pixels of shape {pixels.shape}; expected (..., 3)")
 
 
-def _apply_blocks(apply: Any, pixels: Pixels) -> Pixels:
+def _apply_blocks(apply: Callable[[Pixels], Pixels], pixels: Pixels) -> Pixels:
+    """Apply to colour planes (3, n) of a few pixels at a time."""
     _check_pixels(pixels)
-    flat = np.ascontiguousarray(pixels).reshape(-1, 3)
-    result = np.empty_like(flat)
+    flat = pixels.reshape(-1, 3)
+    result = np.empty_like(flat, order="C")
     for start in range(0, len(flat), _BLOCK):
-        result[start : start + _BLOCK] = apply(flat[start : start + _BLOCK])
+        part = slice(start, start + _BLOCK)
+        result[part] = apply(np.ascontiguousarray(flat[part].T)).T
     return result.reshape(pixels.shape)
+
+
+def _take_logs(planes: Pixels) -> Floats:
+    """Return the natural logarithms of all levels + 1."""
+    logs = planes.astype(np.float32)
+    logs += 1
+    np.log(logs, out=logs)
+    return logs
+
+
+def _as_floats(*values: Doubles) -> tuple[Floats, ...]:
+    return tuple(np.ascontiguousarray(value, np.float32) for value in values)
