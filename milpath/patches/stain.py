@@ -37,14 +37,16 @@ REFERENCE_STAINS = ((0.5626, 0.7201, 0.4062), (0.2159, 0.8012, 0.5581))
 REFERENCE_MAXIMA = (1.9705, 1.0308)
 """99th percentiles of the concentrations of both, of the same code."""
 
-REFERENCE_MEAN = (8.633, -0.089, 0.038)
-REFERENCE_SD = (0.496, 0.066, 0.0185)
+REFERENCE_MEAN = (8.65, -0.082, 0.041)
+REFERENCE_SD = (0.461, 0.067, 0.0183)
 """Of l, alpha, beta: what 74 colon images (CRCHistoPhenotypes) have after Macenko normalisation, as
 a median. So both methods have one reference; values of whole pictures, background included, would
 be those of no tissue."""
 
 _TISSUE_DENSITY = 0.15  # the paper's beta: mean density from which a pixel counts as tissue
 _PALE_DENSITY = 0.07  # mean density up to which a pixel is background: 238 of 255
+_BLENDED_DENSITY = 0.08  # above that, over which Reinhard's colours replace those of background
+_MARGIN = 0.03  # sum of densities by which tissue stays above background: rounding is less
 _EXTREME = 1.0  # percentile of the angles that the stains are taken from
 _MAXIMUM = 99.0  # percentile of the concentrations
 _MIN_EXPONENT = np.float32(-3.2 / np.log(2))  # of 2, a density of 3.2: grey levels lose the colour
@@ -87,7 +89,7 @@ class MacenkoNormaliser:
 
     def _apply_planes(self, planes: Pixels) -> Pixels:
         unmix, offset, show, scale = self._tables
-        mixed = unmix @ _take_logs(planes)  # minus both concentrations, and the mean density
+        mixed = unmix @ _take_logs(planes.astype(np.float32))  # minus both concentrations, and the mean density
         mixed += offset
         np.minimum(mixed[:2], 0, out=mixed[:2])
         shown = show @ mixed[:2]
@@ -135,16 +137,16 @@ class ReinhardNormaliser:
         return _apply_blocks(self._apply_planes, pixels)
 
     def _apply_planes(self, planes: Pixels) -> Pixels:
-        lms, turn, shift, rgb, offset = self._tables
-        logs = _take_logs(planes)
-        share = offset - logs.sum(axis=0)  # of what is shown, less than 1 for pale pixels
-        share *= np.float32(1 / 3 / (_TISSUE_DENSITY - _PALE_DENSITY))
-        cones = lms @ planes.astype(np.float32)
-        cones += 1
-        np.log(cones, out=cones)
+        lms, turn, shift, rgb, white = self._tables
+        cones = _take_logs(lms @ planes.astype(np.float32))
+        share = white - cones.sum(axis=0)  # of what is shown: none of background, all of tissue
+        share -= np.float32(3 * _PALE_DENSITY)
+        share *= np.float32(1 / 3 / _BLENDED_DENSITY)
         cones = turn @ cones
         cones += shift
-        np.exp2(cones, out=cones)  # faster than exp
+        excess = cones.sum(axis=0) - (white - np.float32(3 * _PALE_DENSITY + _MARGIN))
+        cones -= np.maximum(excess, 0) / 3  # tissue stays tissue
+        np.exp(cones, out=cones)
         cones -= 1
         shown = rgb @ cones
         np.clip(shown, 0, 255, out=shown)
@@ -156,13 +158,13 @@ class ReinhardNormaliser:
 
     @cached_property
     def _tables(self) -> tuple[Floats, ...]:
-        """LMS of RGB (3, 3), logarithms to new ones (3, 3) and (3, 1), RGB of LMS, offset ()."""
+        """LMS of RGB (3, 3), logarithms to new ones (3, 3) and (3, 1), RGB of LMS, white (1,)."""
         ratio = np.divide(REFERENCE_SD, self.sd)
-        back = np.linalg.inv(_LAB) / np.log(2)
+        back = np.linalg.inv(_LAB)
         shift = back @ (np.array(REFERENCE_MEAN) - ratio * np.array(self.mean))
         turn = back @ np.diag(ratio) @ _LAB
-        offset = np.log(np.array(self.white) + 1.0).sum() - 3 * _PALE_DENSITY
-        return _as_floats(_LMS, turn, shift[:, None], np.linalg.inv(_LMS), offset)
+        white = _measure_cones(np.array(self.white)).sum()
+        return _as_floats(_LMS, turn, shift[:, None], np.linalg.inv(_LMS), white)
 
 
 Normaliser = MacenkoNormaliser | ReinhardNormaliser
@@ -218,23 +220,24 @@ def read_normaliser(text: str) -> Normaliser:
 
 
 def _fit_macenko(pixels: Pixels, white: Colour) -> MacenkoNormaliser:
-    tissue = _find_tissue(pixels, white)
+    densities = measure_density(pixels, white)
+    tissue = _find_tissue(densities.mean(axis=1))
     for _ in range(_PASSES):
-        found = _measure_stains(pixels[tissue], white)
-        before, tissue = tissue, _find_tissue(found.apply(pixels), white)
+        found = _measure_stains(densities[tissue], white)
+        shown = measure_density(found.apply(pixels), white)
+        before, tissue = tissue, _find_tissue(shown.mean(axis=1))
         if np.array_equal(tissue, before):
             break
     return found
 
 
 def _fit_reinhard(pixels: Pixels, white: Colour) -> ReinhardNormaliser:
-    tissue = pixels[_find_tissue(pixels, white)]
-    _find_stains(measure_density(tissue, white))  # raises unless it is like H&E
-    mean, sd = _measure_lab(tissue)
+    densities = measure_density(pixels, white)
+    _find_stains(densities[_find_tissue(densities.mean(axis=1))])  # raises unless it is like H&E
+    mean, sd = _measure_lab(pixels, white)
     for _ in range(_PASSES):
         found = ReinhardNormaliser(white, _as_triple(mean), _as_triple(sd))
-        shown = found.apply(pixels)
-        now, spread = _measure_lab(shown[_find_tissue(shown, white)])
+        now, spread = _measure_lab(found.apply(pixels), white)
         off, wide = (now - REFERENCE_MEAN) / REFERENCE_SD, spread / REFERENCE_SD
         if max(np.abs(off).max(), np.abs(wide - 1).max()) < _SETTLED:
             break
@@ -245,19 +248,18 @@ def _fit_reinhard(pixels: Pixels, white: Colour) -> ReinhardNormaliser:
 _FITS = {"macenko": _fit_macenko, "reinhard": _fit_reinhard}
 
 
-def _find_tissue(pixels: Pixels, white: Colour) -> NDArray[np.bool_]:
-    tissue: NDArray[np.bool_] = measure_density(pixels, white).mean(axis=1) > _TISSUE_DENSITY
+def _find_tissue(density: Doubles, least: float = _TISSUE_DENSITY) -> NDArray[np.bool_]:
+    tissue: NDArray[np.bool_] = density > least
     count = int(tissue.sum())
     if count < MIN_PIXELS:
         raise UnsupportedSlideError(
-            f"only {count} of {len(pixels)} sampled pixels are stained, at least {MIN_PIXELS} are "
+            f"only {count} of {len(density)} sampled pixels are stained, at least {MIN_PIXELS} are "
             "needed"
         )
     return tissue
 
 
-def _measure_stains(tissue: Pixels, white: Colour) -> MacenkoNormaliser:
-    density = measure_density(tissue, white)
+def _measure_stains(density: Doubles, white: Colour) -> MacenkoNormaliser:
     stains = _find_stains(density)
     maxima = np.percentile(density @ np.linalg.pinv(stains), _MAXIMUM, axis=0)
     first, second = (_as_triple(row) for row in stains)
@@ -283,10 +285,18 @@ def _find_stains(density: Doubles) -> Doubles:
     return found
 
 
-def _measure_lab(tissue: Pixels) -> tuple[Doubles, Doubles]:
-    """Return mean and standard deviation of l, alpha and beta, (3,) each."""
-    lab = np.log(tissue.astype(np.float64) @ _LMS.T + 1) @ _LAB.T
+def _measure_lab(pixels: Pixels, white: Colour) -> tuple[Doubles, Doubles]:
+    """Return mean and standard deviation of l, alpha and beta of what is tissue, (3,) each."""
+    cones = _measure_cones(pixels)
+    density = _measure_cones(np.array(white)).mean() - cones.mean(axis=1)
+    lab = cones[_find_tissue(density, _PALE_DENSITY)] @ _LAB.T
     return lab.mean(axis=0), lab.std(axis=0)
+
+
+def _measure_cones(pixels: NDArray[np.generic]) -> Doubles:
+    """Return the logarithms of L, M and S, (..., 3)."""
+    cones: Doubles = np.log(pixels.astype(np.float64) @ _LMS.T + 1)
+    return cones
 
 
 def _as_triple(values: Doubles) -> Triple:
@@ -315,12 +325,11 @@ def _apply_blocks(apply: Callable[[Pixels], Pixels], pixels: Pixels) -> Pixels:
     return result.reshape(pixels.shape)
 
 
-def _take_logs(planes: Pixels) -> Floats:
-    """Return the natural logarithms of all levels + 1."""
-    logs = planes.astype(np.float32)
-    logs += 1
-    np.log(logs, out=logs)
-    return logs
+def _take_logs(planes: Floats) -> Floats:
+    """Replace levels by the natural logarithms of levels + 1, and return them."""
+    planes += 1
+    np.log(planes, out=planes)
+    return planes
 
 
 def _as_floats(*values: Doubles) -> tuple[Floats, ...]:
