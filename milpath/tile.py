@@ -13,7 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.cohort.cohort import SlideEntry
-from milpath.errors import AnnotationError, SlideReadError, StoredFileError
+from milpath.errors import (
+    AnnotationError,
+    SlideReadError,
+    StoredFileError,
+    UnsupportedSlideError,
+)
 from milpath.figures.canvas import encode_png
 from milpath.figures.qc import draw_qc
 from milpath.formats.bag import (
@@ -39,6 +44,8 @@ from milpath.params import (
 from milpath.patches.artefacts import ArtefactFilter, Scores, find_clean, measure_blur
 from milpath.patches.grid import PatchGrid, box_mean, plan_grid
 from milpath.patches.reader import stream_patches
+from milpath.patches.stain import WHITE, Normaliser, fit_normaliser
+from milpath.patches.stainsample import read_stain_sample
 from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
 from milpath.slides.facts import MppSource, SlideFacts
 from milpath.slides.slide import Slide
@@ -94,6 +101,8 @@ class TileFacts(Facts):
     """Whether the slide has no colour."""
     left_out: int = 0
     """Patches left out as artefacts."""
+    stain: str = "none"
+    """How the stain was normalised."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,30 @@ def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None =
     rows = find_clean(fold, pen, params.artefacts)
     left_out = len(grid) - len(rows)
     return Plan(thumbnail, tissue, grid.select(rows), fold[rows], pen[rows], left_out)
+
+
+def fit_stain(slide: Slide, plan: Plan, params: TileParams) -> Normaliser | None:
+    """Fit the stain normaliser of a slide; None without patches, or if none is asked for.
+
+    Raises
+    ------
+    UnsupportedSlideError : the stain cannot be normalised; patches as scanned among normalised ones
+        would mislead a model, so that the slide fails
+    SlideReadError : the sampled patches cannot be read
+    """
+    method = params.stain.normalise
+    if method == "none" or not len(plan.grid):
+        return None
+    try:
+        if plan.tissue.background == "dark":
+            raise UnsupportedSlideError("it has a dark background, H&E is expected")
+        white = plan.tissue.background_rgb or WHITE
+        return fit_normaliser(method, read_stain_sample(slide, plan.grid), white)
+    except UnsupportedSlideError as error:
+        raise UnsupportedSlideError(
+            f"{slide.name}: its stain cannot be normalised ({error}); leave this slide out, or do "
+            "without stain normalisation for all slides"
+        ) from None
 
 
 def _cover(mask: NDArray[np.bool_] | None, tissue: TissueMask, grid: PatchGrid) -> Scores:
@@ -256,8 +289,9 @@ def _write_results(
 ) -> BagHeader:
     path, qc = bag_path(out, slide.slide_id), qc_path(out, slide.slide_id)
     discard(qc)  # an older picture would show that all is done
+    stain = fit_stain(slide, plan, params)
     artefacts = ArtefactFilter(params.artefacts, plan.fold, plan.pen)
-    patches = artefacts.keep(_make_patches(slide, plan.grid, params.pixels, threads))
+    patches = artefacts.keep(_make_patches(slide, plan.grid, params.pixels, threads, stain))
     with ThreadPoolExecutor(1) as pool:  # draws while patches are read
         picture = pool.submit(_draw_png, plan, slide.slide_id)
         background = plan.tissue.background
@@ -273,6 +307,7 @@ def _write_results(
             left_out=plan.left_out,
             pen_mm2=round(plan.pen_mm2, 4) if annotation is None else 0.0,
             grey=plan.tissue.is_grey,
+            stain=stain,
         )
     if artefacts.left_out:
         plan = replace(plan, grid=plan.grid.select(artefacts.rows))
@@ -283,12 +318,13 @@ def _write_results(
 
 
 def _make_patches(
-    slide: Slide, grid: PatchGrid, params: CodecParams, threads: int
+    slide: Slide, grid: PatchGrid, params: CodecParams, threads: int, stain: Normaliser | None
 ) -> Iterator[tuple[int, tuple[Encoded, float | None]]]:
     """Yield (row of the grid, (encoded, blur)); no pixels are read where none are kept."""
 
     def process(pixels: NDArray[np.uint8]) -> tuple[Encoded, float | None]:
-        return encode_patch(pixels, params), measure_blur(pixels)
+        shown = pixels if stain is None else stain.apply(pixels)
+        return encode_patch(shown, params), measure_blur(pixels)
 
     if params.codec == "none":
         return ((row, (b"", None)) for row in range(len(grid)))
@@ -344,6 +380,7 @@ def _collect_facts(
         pen_mm2=header.pen_mm2,
         grey=header.grey,
         left_out=header.left_out,
+        stain=header.params.stain.normalise,
     )
 
 
@@ -369,6 +406,11 @@ def _describe(facts: TileFacts) -> str:
         parts.append("dark background, treated as fluorescence")
     if facts.pen_mm2:
         parts.append(f"{facts.pen_mm2:.2g} mm² of marker pen excluded")
+    return ", ".join([*parts, *_describe_colour(facts)])
+
+
+def _describe_colour(facts: TileFacts) -> Iterator[str]:
     if facts.grey:
-        parts.append("no colour" if facts.annotated else "no colour, all that is dark is tissue")
-    return ", ".join(parts)
+        yield "no colour" if facts.annotated else "no colour, all that is dark is tissue"
+    if facts.stain != "none" and facts.patches:
+        yield f"stain normalised ({facts.stain})"

@@ -30,7 +30,14 @@ from milpath.cli.machines import (
 from milpath.cli.params_file import ParamsOption, given_options, merge_params
 from milpath.cli.runs import DryRunOption, open_run
 from milpath.errors import UsageError
-from milpath.params import ArtefactParams, CodecParams, GridParams, TileParams, TissueParams
+from milpath.params import (
+    ArtefactParams,
+    CodecParams,
+    GridParams,
+    StainParams,
+    TileParams,
+    TissueParams,
+)
 from milpath.slides.frame import Frame
 
 if TYPE_CHECKING:
@@ -40,6 +47,7 @@ _GRID = GridParams()
 _PIXELS = CodecParams()
 _TISSUE = TissueParams()
 _ARTEFACTS = ArtefactParams()
+_STAIN = StainParams()
 _NAMES = {
     "mpp": "grid.mpp",
     "patch_size": "grid.patch_px",
@@ -50,6 +58,7 @@ _NAMES = {
     "max_blur": "artefacts.max_blur",
     "max_fold": "artefacts.max_fold",
     "max_pen": "artefacts.max_pen",
+    "stain_normalise": "stain.normalise",
     "codec": "pixels.codec",
     "quality": "pixels.quality",
 }
@@ -114,6 +123,13 @@ def tile(
             help="Leave out patches of which more is marker pen, 0 to 1.", show_default="no limit"
         ),
     ] = _ARTEFACTS.max_pen,
+    stain_normalise: Annotated[
+        str,
+        typer.Option(
+            help="Bring the colours of each H&E slide to those of one reference: macenko, "
+            "reinhard or none.",
+        ),
+    ] = _STAIN.normalise,
     codec: Annotated[
         str,
         typer.Option(help="Pixel storage format: jpeg, or raw (lossless, about 7 times larger)."),

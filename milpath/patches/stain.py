@@ -89,7 +89,9 @@ class MacenkoNormaliser:
 
     def _apply_planes(self, planes: Pixels) -> Pixels:
         unmix, offset, show, scale = self._tables
-        mixed = unmix @ _take_logs(planes.astype(np.float32))  # minus both concentrations, and the mean density
+        mixed = unmix @ _take_logs(
+            planes.astype(np.float32)
+        )  # minus both concentrations, and the mean density
         mixed += offset
         np.minimum(mixed[:2], 0, out=mixed[:2])
         shown = show @ mixed[:2]
@@ -245,7 +247,10 @@ def _fit_reinhard(pixels: Pixels, white: Colour) -> ReinhardNormaliser:
     return found
 
 
-_FITS = {"macenko": _fit_macenko, "reinhard": _fit_reinhard}
+_FITS: dict[str, Callable[[Pixels, Colour], Normaliser]] = {
+    "macenko": _fit_macenko,
+    "reinhard": _fit_reinhard,
+}
 
 
 def _find_tissue(density: Doubles, least: float = _TISSUE_DENSITY) -> NDArray[np.bool_]:
