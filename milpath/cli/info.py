@@ -248,6 +248,7 @@ def _describe_bag(path: Path) -> dict[str, Any]:
             **_describe_geometry(bag.slide, bag.grid),
             "pixels": bag.header.params.pixels.model_dump(),
             "background": bag.header.background,
+            "stain": _describe_stain(bag.header.stain),
             "tissue": _tissue_source(bag.header.annotation),
             "fingerprint": bag.header.fingerprint,
         }
@@ -272,6 +273,9 @@ def _describe_prediction(path: Path) -> dict[str, Any]:
         "effective number of patches": round(found.effective_patches, 1),
         **_describe_geometry(found.slide, found.grid),
         "tissue": "as in the features" if found.features else _tissue_source(found.annotation),
+        "stain": "as in the features"
+        if found.features and found.stain is None
+        else _describe_stain(found.stain),
         "made from": "pixels" if found.features is None else "features",
         "model": found.model,
     }
@@ -279,6 +283,10 @@ def _describe_prediction(path: Path) -> dict[str, Any]:
 
 def _tissue_source(annotation: str | None) -> str:
     return "auto-detected" if annotation is None else "from an annotation"
+
+
+def _describe_stain(stain: str | None) -> Any:
+    return "as scanned" if stain is None else {"normalised": json.loads(stain)}
 
 
 _PLACES = {
