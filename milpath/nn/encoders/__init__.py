@@ -18,6 +18,7 @@ __all__ = [
     "build_encoder",
     "fingerprint_weights",
     "rebuild_encoder",
+    "resize_encoder",
 ]
 
 
@@ -67,3 +68,21 @@ def rebuild_encoder(spec: EncoderSpec) -> keras.Model:
             f"model.json says {spec.dim}"
         )
     return encoder
+
+
+def resize_encoder(encoder: keras.Model, spec: EncoderSpec) -> keras.Model:
+    """Build the network of a spec, of another patch size, with the weights of an encoder.
+
+    Raises
+    ------
+    UsageError : the encoder cannot take patches of this size
+    """
+    try:
+        resized = build_encoder(spec.name, spec.patch_px)
+        resized.set_weights(encoder.get_weights())
+    except (UsageError, ValueError):  # of another kind, or its weights depend on the size
+        raise UsageError(
+            f"{spec.name} cannot take patches of {spec.patch_px} px, only those that it was made "
+            "for; leave out --patch-size"
+        ) from None
+    return resized

@@ -63,7 +63,9 @@ def reload_plugin(spec: EncoderSpec) -> PluginEncoder:
     loaded = load_plugin(plugin)
     differences = spec.compare(loaded.spec)
     if differences:
-        raise _refuse(plugin, f"is not that of the features: {'; '.join(differences)}")
+        fact = f"is not that of the features: {'; '.join(differences)}"
+        raise UsageError(f"{_tell(plugin, fact)}; install {spec.weights}")
+    loaded.spec = spec
     return loaded
 
 
