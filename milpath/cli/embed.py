@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,8 +50,9 @@ def embed(
         str,
         typer.Option(
             help="Encoder: the name of a published one (uni2-h, virchow2, ...), of a "
-            "keras.applications network (resnet50, efficientnetv2b0, ...), or a model folder made "
-            "by milpath train, to use its encoder.",
+            "keras.applications network (resnet50, efficientnetv2b0, ...), or of one that an "
+            "installed package offers; an ONNX file (.onnx); or a model folder made by milpath "
+            "train, to use its encoder.",
             show_default=False,
         ),
     ],
@@ -76,8 +77,26 @@ def embed(
     variant: Annotated[
         str | None,
         typer.Option(
-            help="Which vector of a published encoder, such as cls or cls+mean.",
+            help="Which vector of a published encoder, such as cls or cls+mean, or which output of "
+            "an ONNX file.",
             show_default=False,
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R,G,B",
+            help="Of an ONNX file that does not state it: what is subtracted from patches, on the "
+            "scale 0..1.",
+            show_default="from the file",
+        ),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R,G,B",
+            help="By which the patches of an ONNX file are divided after that.",
+            show_default="from the file",
         ),
     ] = None,
     precision: Annotated[
@@ -107,7 +126,9 @@ def embed(
 
     items = [WorkItem(path, path.stem) for path in list_bags(bags)]
     patch_px, mpp = _read_grid(bags, items)
+    colours = {"mean": _parse_colours("mean", mean), "std": _parse_colours("std", std)}
     _check_encoder(encoder, weights)
+    _check_colours(encoder, colours)
     mine, _ = take_shard(items, shard)
     check_backend_options(workers, scheduler)
     require_permission(out)
@@ -119,7 +140,14 @@ def embed(
     from milpath.nn.jobs import EmbedJob
 
     request = EncoderRequest(
-        encoder, weights or "", variant, patch_px, mpp, compute=precision.value, seed=seed
+        encoder,
+        weights or "",
+        variant,
+        patch_px,
+        mpp,
+        compute=precision.value,
+        seed=seed,
+        **colours,
     )
     try:
         chosen = choose_encoder(request)
@@ -132,7 +160,10 @@ def embed(
     if not dry_run:
         save_encoder(folder, chosen)
     params = {"encoder": spec.model_dump(mode="json"), "seed": seed}
-    stored = [encoder_weights_path(folder)] if spec.kind == "keras" else []
+    if spec.kind == "onnx":
+        weights = encoder
+    found = Path(weights).absolute() if weights else None
+    stored = {"keras": [encoder_weights_path(folder)], "onnx": [Path(encoder)]}.get(spec.kind, [])
     files = [*stored, *(item.path for item in mine)]
     limit = None if dry_run else slide_timeout  # a dry run has no encoder that others could load
     with (
@@ -142,7 +173,6 @@ def embed(
         open_run("embed", results, mine, params, as_json, dry_run=dry_run) as run,
     ):
         # other processes load the network from its folder
-        found = Path(weights) if weights else None
         away = EmbedJob(folder, spec.digest or "", results, found)
         job = here if isinstance(backend, Inline) else away
         run.do(job, backend)
@@ -166,15 +196,40 @@ def _read_grid(folder: Path, items: Sequence[WorkItem]) -> tuple[int, float]:
     raise UsageError(f"{folder}: no bags (*.h5) in this folder; run milpath tile first")
 
 
+def _parse_colours(name: str, text: str | None) -> tuple[float, float, float] | None:
+    """Return the three numbers of an option; raise `UsageError` if it has no such."""
+    if text is None:
+        return None
+    try:
+        red, green, blue = (float(each) for each in text.split(","))
+    except ValueError:
+        raise UsageError(f"--{name} {text}: expected three numbers, such as 0.5,0.5,0.5") from None
+    return red, green, blue
+
+
+def _check_colours(encoder: str, given: Mapping[str, object]) -> None:
+    from milpath.registry.names import is_onnx
+
+    named = [f"--{name}" for name, value in given.items() if value is not None]
+    if named and not is_onnx(encoder):
+        raise UsageError(
+            f"{' and '.join(named)}: only for ONNX files; other encoders bring their own"
+        )
+
+
 def _check_encoder(encoder: str, weights: str | None) -> None:
     """Raise `UsageError` for missing files, before Keras is loaded."""
     from milpath.formats.layout import encoder_spec_path
     from milpath.formats.model_spec import read_bundle_spec
     from milpath.registry import ENCODERS
-    from milpath.registry.names import match_name
+    from milpath.registry.names import is_onnx, match_name
     from milpath.registry.weights import locate_weights
+    from milpath.store.onnxfile import read_onnx
 
     folder = Path(encoder)
+    if is_onnx(encoder):
+        read_onnx(folder)
+        return
     if folder.is_dir():
         try:
             if not encoder_spec_path(folder).is_file():
@@ -184,8 +239,8 @@ def _check_encoder(encoder: str, weights: str | None) -> None:
         return
     if os.sep in encoder or "/" in encoder:
         raise UsageError(
-            f"--encoder {encoder}: no such folder; expected a model folder, or the name of an "
-            "encoder"
+            f"--encoder {encoder}: no such folder; expected a model folder, an ONNX file "
+            "(.onnx), or the name of an encoder"
         )
     if name := match_name(encoder, ENCODERS):
         locate_weights(ENCODERS[name], Path(weights) if weights else None, download=True)

@@ -100,14 +100,15 @@ def collect_facts(encoder: PublishedEncoder) -> dict[str, Any]:
 
 
 def _collect_installed() -> Iterator[dict[str, Any]]:
-    from milpath.registry.installed import OWN_ENCODERS, list_keras_names, list_plugin_names
+    from milpath.registry.installed import OWN_ENCODERS, list_keras_names
+    from milpath.registry.plugins import list_plugins
 
     for name, dim in OWN_ENCODERS.items():
         yield {"name": name, "kind": "own", "publisher": "milpath", "dims": {"cls": dim}}
     for name in list_keras_names():
         yield {"name": name, "kind": "keras", "publisher": "Keras"}
-    for name in list_plugin_names():
-        yield {"name": name, "kind": "plugin"}
+    for name, plugin in list_plugins().items():
+        yield {"name": name, "kind": "plugin", "publisher": plugin.package}
 
 
 def _print_all(facts: Sequence[dict[str, Any]]) -> None:
@@ -251,7 +252,7 @@ def _describe_keras(facts: dict[str, Any]) -> dict[str, str]:
 def _describe_plugin(facts: dict[str, Any]) -> dict[str, str]:
     return {
         "encoder": facts["name"],
-        "publisher": "an installed package, by its entry point milpath.encoders",
+        "publisher": f"the package {facts['publisher']}, by its entry point milpath.encoders",
         "use": f"milpath embed SLIDES --encoder {facts['name']} --out FEATURES",
     }
 

@@ -11,11 +11,16 @@ from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.bundle import load_encoder
 from milpath.nn.encoders import OWN_ENCODERS, build_encoder, fingerprint_weights
 from milpath.nn.encoders.encoder import Encoder, NetworkEncoder
+from milpath.nn.encoders.onnx import open_onnx_encoder
+from milpath.nn.encoders.onnx_input import OnnxOptions
+from milpath.nn.encoders.plugins import load_plugin
 from milpath.nn.encoders.published import load_published
 from milpath.nn.engine import keras
 from milpath.params import GridParams
 from milpath.registry import ENCODERS
-from milpath.registry.names import match_name
+from milpath.registry.installed import list_keras_names
+from milpath.registry.names import is_onnx, match_name
+from milpath.registry.plugins import EncoderPlugin, find_plugin
 from milpath.registry.weights import locate_weights
 
 
@@ -25,13 +30,15 @@ class EncoderRequest:
 
     Attributes
     ----------
-    name : of a published encoder, of a network of `keras.applications`, or a model folder
+    name : of a published encoder, of a network of `keras.applications`, of an encoder of another
+        package, an ONNX file (.onnx), or a model folder
     weights : "imagenet", "random", a file or a folder; "" for the encoder's own choice. Not used
         for a model folder that holds its encoder
-    variant : of a published encoder
+    variant : of a published encoder or an ONNX file
     patch_px, mpp : of the patches; None for those that the encoder was made for
     compute : precision of the arithmetic, of a published encoder
     seed : for random weights
+    mean, std : of R, G, B on the scale 0..1, of an ONNX file that does not state them
     """
 
     name: str
@@ -41,6 +48,8 @@ class EncoderRequest:
     mpp: float | None = None
     compute: Literal["float32", "float16", "bfloat16"] = "float32"
     seed: int = 0
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
 
 
 def choose_encoder(request: EncoderRequest) -> Encoder:
@@ -54,6 +63,8 @@ def choose_encoder(request: EncoderRequest) -> Encoder:
     weights = Path(request.weights) if request.weights else None
     if Path(request.name).is_dir():
         return _adapt(load_encoder(Path(request.name), weights), request)
+    if is_onnx(request.name):
+        return open_onnx_encoder(Path(request.name), _state_onnx(request))
     if request.name in OWN_ENCODERS:
         raise UsageError(
             f"the {request.name} CNN is trained with its model; give the model's folder instead"
@@ -68,7 +79,24 @@ def choose_encoder(request: EncoderRequest) -> Encoder:
             mpp=request.mpp,
             compute=request.compute,
         )
-    return _build_application(request)
+    plugin = None if match_name(request.name, list_keras_names()) else find_plugin(request.name)
+    return _build_application(request) if plugin is None else _load_plugin(plugin, request)
+
+
+def _load_plugin(plugin: EncoderPlugin, request: EncoderRequest) -> Encoder:
+    for option, value in (("weights", request.weights), ("variant", request.variant)):
+        if value:
+            raise UsageError(
+                f"the encoder {plugin.name} of the package {plugin.package} has no choice of "
+                f"{option}; leave --{option} out"
+            )
+    return _adapt(load_plugin(plugin), request)
+
+
+def _state_onnx(request: EncoderRequest) -> OnnxOptions:
+    if request.weights:
+        raise UsageError(f"{request.name} holds its weights; leave --weights out")
+    return OnnxOptions(request.variant, request.patch_px, request.mpp, request.mean, request.std)
 
 
 def _adapt(encoder: Encoder, request: EncoderRequest) -> Encoder:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 from milpath.registry import ENCODERS
-from milpath.registry.installed import OWN_ENCODERS, list_keras_names, list_plugin_names
+from milpath.registry.installed import OWN_ENCODERS, list_keras_names
+from milpath.registry.plugins import list_plugins
 from milpath.slides.names import printable
 
 MAX_SUGGESTIONS = 6
@@ -14,9 +16,12 @@ MAX_SUGGESTIONS = 6
 
 def list_names() -> tuple[str, ...]:
     """Return the names of all encoders: published, milpath's own, Keras', and installed ones."""
-    return tuple(
-        dict.fromkeys([*ENCODERS, *OWN_ENCODERS, *list_keras_names(), *list_plugin_names()])
-    )
+    return tuple(dict.fromkeys([*ENCODERS, *OWN_ENCODERS, *list_keras_names(), *list_plugins()]))
+
+
+def is_onnx(name: str) -> bool:
+    """Return whether what is given as an encoder means an ONNX file."""
+    return Path(name).suffix.lower() == ".onnx"
 
 
 def match_name(name: str, known: Iterable[str]) -> str | None:

@@ -11,7 +11,7 @@ from milpath.nn.encoders import OWN_ENCODERS as OWN_BUILDERS
 from milpath.nn.encoders import build_encoder
 from milpath.nn.encoders.applications import list_applications
 from milpath.registry import ENCODERS
-from milpath.registry.installed import OWN_ENCODERS, list_keras_names, list_plugin_names
+from milpath.registry.installed import OWN_ENCODERS, list_keras_names
 from milpath.registry.names import (
     MAX_SUGGESTIONS,
     describe_unknown,
@@ -19,6 +19,7 @@ from milpath.registry.names import (
     match_name,
     suggest_names,
 )
+from milpath.registry.plugins import list_plugins
 
 
 def test_the_networks_of_keras_are_those_that_keras_has() -> None:
@@ -49,8 +50,8 @@ def test_entry_points_are_listed_once_and_not_loaded(
         )
     monkeypatch.syspath_prepend(str(folder))
     importlib.invalidate_caches()
-    assert list_plugin_names() == ("ours",)
-    assert "ours" in list_names()
+    assert list(list_plugins()) == ["p1:ours", "p2:ours"]
+    assert "p1:ours" in list_names()
     assert "not_importable" not in sys.modules
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.model_spec import EncoderSpec
+from milpath.nn.encoders.encoder import BATCH
 from milpath.nn.encoders.onnx_input import OnnxInput, OnnxOptions, find_input
 from milpath.nn.encoders.onnx_metadata import OnnxMetadata, pick_stated
 from milpath.nn.encoders.onnx_output import OnnxOutput, choose_output
@@ -23,9 +24,6 @@ from milpath.store.onnxtrial import try_onnx
 
 log = logging.getLogger(__name__)
 
-BATCH = 64
-"""Patches per run of a network that takes any number; fewer are padded, so that the sums of a
-patch do not depend on how many come with it."""
 PROVIDERS = (
     "CUDAExecutionProvider",
     "ROCMExecutionProvider",
@@ -61,6 +59,9 @@ class OnnxEncoder:
 
     def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features of patches.
+
+        The network runs on batches of one size, with the last one padded, so that the sums of a
+        patch do not depend on how many come with it.
 
         Parameters
         ----------

@@ -143,10 +143,13 @@ def _find_patch_px(
         raise UsageError(f"{fact}; expected square patches")
     if fixed:
         (side,) = fixed
-        others = {"--patch-size": options.patch_px, "milpath.patch_px": stated.patch_px}
-        for name, other in others.items():
-            if other not in (None, side):
-                raise UsageError(f"{fact}: it takes patches of {side} px only, {name} is {other:g}")
+        if options.patch_px not in (None, side):
+            raise UsageError(
+                f"{fact}: it takes patches of {side} px only, not {options.patch_px}; tile again "
+                f"with --patch-size {side}"
+            )
+        if stated.patch_px not in (None, side):
+            raise UsageError(f"{fact}, but its metadata say milpath.patch_px {stated.patch_px:g}")
     else:
         side = pick_stated(path, "patch size", options.patch_px, stated.patch_px)
     if side is None:
