@@ -15,13 +15,9 @@ from support.nn_tools import random_patches
 from support.plugins import DIGEST, MeanColour, offer
 
 from milpath.errors import StoredFileError, UsageError
-from milpath.nn.encoders.plugins import (
-    PluginEncoder,
-    find_plugin,
-    list_plugins,
-    load_plugin,
-    reload_plugin,
-)
+from milpath.nn.encoder_choice import EncoderRequest, choose_encoder
+from milpath.nn.encoders.plugins import PluginEncoder, load_plugin, reload_plugin
+from milpath.registry.plugins import find_plugin, list_plugins
 
 Install = Callable[[str, Mapping[str, Callable[[], Any]]], None]
 
@@ -59,17 +55,18 @@ def fail() -> Any:
 
 
 def test_encoders_are_listed_by_name_and_not_loaded(install: Install) -> None:
-    install("painters", {"one": fail, "resnet50": fail})
+    install("painters", {"one": fail, "resnet50": fail, "small": fail, "Virchow2": fail})
     install("others", {"two": fail})
-    assert list(list_plugins({"resnet50"})) == ["one", "painters:resnet50", "two"]
-    (one, *_) = list_plugins(()).values()
+    names = ["one", "painters:Virchow2", "painters:resnet50", "painters:small", "two"]
+    assert list(list_plugins()) == names
+    (one, *_) = list_plugins().values()
     assert (one.package, one.version, one.name) == ("painters", "1.5", "one")
 
 
 def test_a_name_that_two_packages_offer_is_chosen_with_the_package(install: Install) -> None:
     install("painters", {"mean-colour": MeanColour})
     install("others", {"mean-colour": MeanColour})
-    assert list(list_plugins(())) == ["others:mean-colour", "painters:mean-colour"]
+    assert list(list_plugins()) == ["others:mean-colour", "painters:mean-colour"]
     with pytest.raises(UsageError, match="choose one: others:mean-colour, painters:mean-colour"):
         find_plugin("mean-colour")
     assert load("others:mean-colour").spec.weights == "others 1.5"
@@ -82,6 +79,32 @@ def test_only_the_named_encoder_is_loaded(install: Install) -> None:
     assert (spec.patch_px, spec.mpp, spec.dim, spec.digest) == (32, 0.5, 3, DIGEST)
     assert find_plugin("missing") is None
     assert find_plugin("others:mean-colour") is None
+
+
+def test_milpaths_own_name_wins_and_the_packages_is_chosen_with_the_package(
+    install: Install,
+) -> None:
+    install("painters", {"mobilenetv2": lambda: MeanColour(name="mobilenetv2")})
+    own = choose_encoder(EncoderRequest("mobilenetv2", "random", patch_px=32))
+    assert (own.spec.kind, own.spec.dim) == ("keras", 1280)
+    theirs = choose_encoder(EncoderRequest("painters:mobilenetv2", patch_px=32))
+    assert (theirs.spec.kind, theirs.spec.dim) == ("plugin", 3)
+
+
+@pytest.mark.parametrize(
+    ("more", "fact"),
+    [
+        ({"patch_px": 64}, "the encoder needs 32"),
+        ({"weights": "w.h5"}, "leave --weights out"),
+        ({"variant": "cls"}, "leave --variant out"),
+    ],
+)
+def test_what_an_encoder_of_a_package_does_not_offer_is_refused(
+    install: Install, more: dict[str, Any], fact: str
+) -> None:
+    install("painters", {"mean-colour": MeanColour})
+    with pytest.raises(UsageError, match=fact):
+        choose_encoder(EncoderRequest("mean-colour", **more))
 
 
 # -- what it returns -------------------------------------------------------------------------------

@@ -154,14 +154,17 @@ def reload_onnx_encoder(path: Path, spec: EncoderSpec) -> OnnxEncoder:
     ------
     UsageError : as `open_onnx_encoder`; or it is another network
     """
+    if _digest_files(path, read_onnx(path)) != spec.digest:
+        raise UsageError(
+            f"{path.name}: not the network of the encoder {spec.name}; give the file "
+            f"{spec.weights} that made the features, whose sha256 begins with "
+            f"{(spec.digest or '')[:12]}"
+        )
     options = OnnxOptions(spec.variant, spec.patch_px, spec.mpp, spec.mean, spec.std)
     opened = open_onnx_encoder(path, options)
     differences = spec.compare(opened.spec.model_copy(update={"name": spec.name}))
     if differences:
-        raise UsageError(
-            f"{path.name}: not the network of the encoder {spec.name} ({'; '.join(differences)}); "
-            f"give the file {spec.weights} that made the features"
-        )
+        raise UsageError(f"{path.name}: {'; '.join(differences)}; compute the features again")
     opened.spec = spec
     return opened
 

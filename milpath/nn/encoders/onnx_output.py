@@ -74,7 +74,7 @@ def _list_outputs(
 
 
 def _list_token_outputs(name: str, count: int, dim: int, patch_px: int) -> list[OnnxOutput]:
-    """Return the vectors of tokens: those before a square grid of patches are others."""
+    """Return the vectors of tokens: a square grid of patches comes last, other tokens before."""
     if count == 1:
         return [OnnxOutput(name, "vector", dim)]
     side = math.isqrt(count)

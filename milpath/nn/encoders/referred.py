@@ -26,7 +26,7 @@ def find_referred(spec: EncoderSpec, weights: Path | None = None) -> Encoder:
     Raises
     ------
     UsageError : it cannot be found
-    StoredFileError : what was found is another one
+    StoredFileError : what was found is a different one
     """
     found = _LOADERS.get(spec.kind, _load_published)(spec, weights)
     require_same(spec, found.spec)
