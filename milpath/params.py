@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 MPP_RANGE = (0.05, 20.0)
 """µm per pixel that a scanned slide can have; anything outside is wrong metadata."""
@@ -168,24 +176,35 @@ class CodecParams(Params):
 
     codec: Literal["jpeg", "raw", "none"] = "jpeg"
     """Pixel storage format: jpeg (4:4:4), raw (lossless, about seven times larger), or none (no
-    pixels, only where the patches lie)."""
+    pixels are stored; a bag then says only where the patches lie)."""
     quality: int = Field(90, ge=50, le=100)
     """JPEG quality, 50 to 100; ignored by raw."""
 
 
+class StainParams(Params):
+    """Stain normalisation; see `milpath.patches.stain`."""
+
+    normalise: Literal["none", "macenko", "reinhard"] = "none"
+    """Bring the colours of each H&E slide to those of one reference: macenko (two stains unmixed),
+    reinhard (mean and spread of colour), or none."""
+
+
 class TileParams(Params):
-    """All parameters of a bag; they are part of its fingerprint."""
+    """All parameters of a bag, or of features of a slide; they are part of their fingerprint."""
 
     tissue: TissueParams = TissueParams()
     grid: GridParams = GridParams()
     artefacts: ArtefactParams = ArtefactParams()
+    stain: StainParams = StainParams()
     pixels: CodecParams = CodecParams()
 
-    @model_validator(mode="after")
-    def _check_blur(self) -> TileParams:
-        if self.pixels.codec == "none" and self.artefacts.max_blur is not None:
-            raise ValueError("blur is measured on pixels, and none are read; leave out max_blur")
-        return self
+    @model_serializer(mode="wrap")
+    def _omit_default_stain(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write no default, so that fingerprints and files are those of earlier versions."""
+        values: dict[str, Any] = serialise(self)
+        if self.stain == StainParams():
+            values.pop("stain", None)
+        return values
 
 
 class HeadParams(Params):

@@ -13,32 +13,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.cohort.cohort import SlideEntry
-from milpath.errors import AnnotationError, SlideReadError, StoredFileError
+from milpath.errors import (
+    AnnotationError,
+    SlideReadError,
+    StoredFileError,
+    UnsupportedSlideError,
+    UsageError,
+)
 from milpath.figures.canvas import encode_png
 from milpath.figures.qc import draw_qc
 from milpath.formats.bag import (
     Bag,
     BagHeader,
     Encoded,
-    bag_fingerprint,
+    Origin,
     encode_patch,
     estimate_bytes,
     write_bag,
 )
 from milpath.formats.existing import Existing
-from milpath.formats.geometry import compare_annotations, compare_slides
 from milpath.formats.layout import bag_path, qc_path
 from milpath.params import (
     LEVEL_TOLERANCE,
     MAX_UNREADABLE,
     MPP_WARN_DIFFERENCE,
     CodecParams,
+    StainParams,
     TileParams,
-    compare_params,
 )
 from milpath.patches.artefacts import ArtefactFilter, Scores, find_clean, measure_blur
 from milpath.patches.grid import PatchGrid, box_mean, plan_grid
 from milpath.patches.reader import stream_patches
+from milpath.patches.stain import WHITE, Normaliser, fit_normaliser
+from milpath.patches.stainsample import read_stain_sample
 from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
 from milpath.slides.facts import MppSource, SlideFacts
 from milpath.slides.slide import Slide
@@ -71,7 +78,7 @@ class Plan:
     @property
     def pen_mm2(self) -> float:
         """Area that was left out as marker pen."""
-        return float(self.tissue.pen.sum()) * self.thumbnail.mpp**2 / 1e6
+        return round(float(self.tissue.pen.sum()) * self.thumbnail.mpp**2 / 1e6, 4)
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,8 @@ class TileFacts(Facts):
     """Whether the slide has no colour."""
     left_out: int = 0
     """Patches left out as artefacts."""
+    stain: str = "none"
+    """How the stain was normalised."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +165,30 @@ def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None =
     return Plan(thumbnail, tissue, grid.select(rows), fold[rows], pen[rows], left_out)
 
 
+def fit_stain(slide: Slide, plan: Plan, params: TileParams) -> Normaliser | None:
+    """Fit the stain normaliser of a slide; None without patches, or if none is asked for.
+
+    Raises
+    ------
+    UnsupportedSlideError : the stain cannot be normalised; patches as scanned among normalised ones
+        would mislead a model, so that the slide fails
+    SlideReadError : the sampled patches cannot be read
+    """
+    method = params.stain.normalise
+    if method == "none" or not len(plan.grid):
+        return None
+    try:
+        if plan.tissue.background == "dark":
+            raise UnsupportedSlideError("it has a dark background, H&E is expected")
+        white = plan.tissue.background_rgb or WHITE
+        return fit_normaliser(method, read_stain_sample(slide, plan.grid), white)
+    except UnsupportedSlideError as error:
+        raise UnsupportedSlideError(
+            f"{slide.name}: its stain cannot be normalised ({error}); leave this slide out, or do "
+            "without stain normalisation for all slides"
+        ) from None
+
+
 def _cover(mask: NDArray[np.bool_] | None, tissue: TissueMask, grid: PatchGrid) -> Scores:
     """Return the fraction of each patch that a mask covers, (N,)."""
     if mask is None:
@@ -212,6 +245,18 @@ def _doubts_of_colour(tissue: TissueMask) -> Iterator[str]:
         )
 
 
+def require_pixels(params: TileParams) -> None:
+    """Raise `UsageError` where a bag is to hold no pixels, but parameters are about them."""
+    if params.pixels.codec != "none":
+        return
+    if params.artefacts.max_blur is not None:
+        raise UsageError("blur is measured on pixels, and none are read; leave out max_blur")
+    if params.stain != StainParams():
+        raise UsageError(
+            "stain normalisation changes pixels, and none are stored; leave out stain.normalise"
+        )
+
+
 def tile_slide(
     entry: SlideEntry, out: Path, params: TileParams, threads: int = 1, *, dry_run: bool = False
 ) -> Outcome:
@@ -230,8 +275,10 @@ def tile_slide(
     Raises
     ------
     SlideError : the slide cannot be tiled
+    UsageError : a limit of blur, or stain normalisation, for a bag without pixels
     OutputError : `out` cannot be written
     """
+    require_pixels(params)
     with entry.open() as slide:
         annotation = entry.read_annotation(slide.bounds_l0)
         drawn = annotation.fingerprint if annotation else None
@@ -247,7 +294,8 @@ def tile_slide(
         header = _write_results(slide, plan, out, params, drawn, threads)
         patches = len(plan.grid) + plan.left_out - header.unreadable - header.left_out
         facts = _collect_facts(slide.facts, plan.grid, header, patches)
-    message = ", ".join(filter(None, [_describe(facts), describe_redo("tiled", found)]))
+    said = [describe_header(header, patches), describe_redo("tiled", found)]
+    message = ", ".join(filter(None, said))
     return Outcome(entry.slide_id, header.status, message, facts)
 
 
@@ -256,8 +304,9 @@ def _write_results(
 ) -> BagHeader:
     path, qc = bag_path(out, slide.slide_id), qc_path(out, slide.slide_id)
     discard(qc)  # an older picture would show that all is done
+    stain = fit_stain(slide, plan, params)
     artefacts = ArtefactFilter(params.artefacts, plan.fold, plan.pen)
-    patches = artefacts.keep(_make_patches(slide, plan.grid, params.pixels, threads))
+    patches = artefacts.keep(_make_patches(slide, plan.grid, params.pixels, threads, stain))
     with ThreadPoolExecutor(1) as pool:  # draws while patches are read
         picture = pool.submit(_draw_png, plan, slide.slide_id)
         background = plan.tissue.background
@@ -271,8 +320,9 @@ def _write_results(
             annotation,
             artefacts=artefacts,
             left_out=plan.left_out,
-            pen_mm2=round(plan.pen_mm2, 4) if annotation is None else 0.0,
+            pen_mm2=plan.pen_mm2 if annotation is None else 0.0,
             grey=plan.tissue.is_grey,
+            stain=stain,
         )
     if artefacts.left_out:
         plan = replace(plan, grid=plan.grid.select(artefacts.rows))
@@ -283,12 +333,13 @@ def _write_results(
 
 
 def _make_patches(
-    slide: Slide, grid: PatchGrid, params: CodecParams, threads: int
+    slide: Slide, grid: PatchGrid, params: CodecParams, threads: int, stain: Normaliser | None
 ) -> Iterator[tuple[int, tuple[Encoded, float | None]]]:
     """Yield (row of the grid, (encoded, blur)); no pixels are read where none are kept."""
 
     def process(pixels: NDArray[np.uint8]) -> tuple[Encoded, float | None]:
-        return encode_patch(pixels, params), measure_blur(pixels)
+        shown = pixels if stain is None else stain.apply(pixels)
+        return encode_patch(shown, params), measure_blur(pixels)
 
     if params.codec == "none":
         return ((row, (b"", None)) for row in range(len(grid)))
@@ -316,18 +367,22 @@ def find_bag(
     try:
         with Bag(path) as bag:
             header, facts = bag.header, _collect_facts(bag.slide, bag.grid, bag.header, len(bag))
-            old = bag.slide
+            old = Origin.of_stored(bag.slide, header)
     except StoredFileError:
         return Existing.stale("the bag was damaged, or made by another version of milpath")
-    if header.fingerprint != bag_fingerprint(slide, params, annotation):
-        changes = _differences(old, slide, header.params, params)
-        changes += compare_annotations(header.annotation, annotation)
-        return Existing.stale(", ".join(changes) or "made by another version of milpath")
-    if header.unreadable:  # the slide may have been copied again, as the message advises
-        return Existing.stale(f"{header.unreadable} patches could not be read the last time")
+    new = Origin.of_slide(slide, params, annotation)
+    if old.fingerprint != new.fingerprint:
+        return Existing.stale(old.describe_change(new))
+    if header.unreadable:
+        return Existing.stale(describe_unreadable(header))
     if not qc_path(out, slide.slide_id).exists():
         return Existing.stale("its picture is missing")
     return Existing.current(facts)
+
+
+def describe_unreadable(header: BagHeader) -> str:
+    """Say why a slide is read again: it may have been copied again, as its message advised."""
+    return f"{header.unreadable} patches could not be read the last time"
 
 
 def _collect_facts(
@@ -344,31 +399,39 @@ def _collect_facts(
         pen_mm2=header.pen_mm2,
         grey=header.grey,
         left_out=header.left_out,
+        stain=header.params.stain.normalise,
     )
 
 
-def _differences(old: SlideFacts, new: SlideFacts, was: TileParams, now: TileParams) -> list[str]:
-    # the same value of mpp from another source is no difference
-    slide = compare_slides(replace(old, mpp_source=new.mpp_source), new)
-    changes = compare_params(was, now)
-    return [*slide, *(f"{name} changed from {one} to {two}" for name, one, two in changes)]
+def describe_header(header: BagHeader, patches: int, noun: str = "a bag") -> str:
+    """Describe in a line what tiling gave: the number of patches, and what is unusual.
 
-
-def _describe(facts: TileFacts) -> str:
-    none = "too little tissue in its annotation" if facts.annotated else "no tissue found"
-    if facts.left_out:
+    Parameters
+    ----------
+    header, patches : of the result
+    noun : what the result is called where it has no patches
+    """
+    annotated = header.annotation is not None
+    none = "too little tissue in its annotation" if annotated else "no tissue found"
+    if header.left_out:
         none = "no patch within the limits of artefacts"
-    parts = [f"{facts.patches} patches" if facts.patches else f"{none}: a bag of 0 patches"]
-    if facts.annotated and facts.patches:
+    parts = [f"{patches} patches" if patches else f"{none}: {noun} of 0 patches"]
+    if annotated and patches:
         parts.append("all in its annotation")
-    if facts.unreadable:
-        parts.append(f"{facts.unreadable} unreadable patches left out")
-    if facts.left_out:
-        parts.append(f"{facts.left_out} patches left out as artefacts")
-    if facts.background == "dark":
+    if header.unreadable:
+        parts.append(f"{header.unreadable} unreadable patches left out")
+    if header.left_out:
+        parts.append(f"{header.left_out} patches left out as artefacts")
+    if header.background == "dark":
         parts.append("dark background, treated as fluorescence")
-    if facts.pen_mm2:
-        parts.append(f"{facts.pen_mm2:.2g} mm² of marker pen excluded")
-    if facts.grey:
-        parts.append("no colour" if facts.annotated else "no colour, all that is dark is tissue")
-    return ", ".join(parts)
+    if header.pen_mm2:
+        parts.append(f"{header.pen_mm2:.2g} mm² of marker pen excluded")
+    return ", ".join([*parts, *_describe_colour(header)])
+
+
+def _describe_colour(header: BagHeader) -> Iterator[str]:
+    if header.grey:
+        drawn = header.annotation is not None
+        yield "no colour" if drawn else "no colour, all that is dark is tissue"
+    if header.stain is not None:
+        yield f"stain normalised ({header.params.stain.normalise})"

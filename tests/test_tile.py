@@ -20,6 +20,7 @@ from milpath.errors import (
     ResolutionError,
     SlideReadError,
     StoredFileError,
+    UsageError,
 )
 from milpath.formats.bag import Bag
 from milpath.formats.layout import bag_path
@@ -83,9 +84,10 @@ def test_coordinates_only_are_those_of_the_bag_with_pixels_and_read_none(
             few.read_patches(np.arange(1))
 
 
-def test_a_limit_of_blur_needs_pixels() -> None:
-    with pytest.raises(ValueError, match="blur is measured on pixels"):
-        TileParams(pixels=COORDS, artefacts=ArtefactParams(max_blur=0.5))
+def test_a_limit_of_blur_needs_pixels(tmp_path: Path) -> None:
+    params = TileParams(pixels=COORDS, artefacts=ArtefactParams(max_blur=0.5))
+    with pytest.raises(UsageError, match="blur is measured on pixels"):
+        tile_slide(SlideEntry(tmp_path / "s.tif", "s"), tmp_path, params)
 
 
 def test_a_dry_run_says_how_many_patches_and_about_how_many_bytes_would_come(

@@ -13,6 +13,7 @@ import typer
 from milpath.cli.console import (
     JsonOption,
     SlideMppOption,
+    VerboseOption,
     load_network,
     show_warnings,
 )
@@ -105,9 +106,7 @@ def classify(
     tissue: TissueOption = None,
     frame: FrameOption = Frame.qupath,
     ids_from_path: IdsFromPathOption = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show progress within each slide.")
-    ] = False,
+    verbose: VerboseOption = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:

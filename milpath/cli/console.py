@@ -36,6 +36,9 @@ SlideMppOption = Annotated[
         show_default="from the slide",
     ),
 ]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show progress within each slide.")
+]
 WorkersOption = Annotated[
     int,
     typer.Option("--workers", "-w", min=0, help="Number of processes; 0 = one per CPU."),

@@ -3,28 +3,66 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
-from milpath.cli.console import JsonOption, load_network, show_warnings
+from milpath.cli.console import (
+    JsonOption,
+    SlideMppOption,
+    VerboseOption,
+    describe_option,
+    load_network,
+    show_warnings,
+)
+from milpath.cli.embed_source import (
+    NO_PIXELS,
+    BagSource,
+    SlideSource,
+    Source,
+    Target,
+    check_tiling,
+    find_bag_folder,
+)
 from milpath.cli.machines import (
+    FrameOption,
+    IdsFromPathOption,
     NetworkWorkersOption,
     SchedulerOption,
     ShardOption,
     SlideTimeoutOption,
+    TissueOption,
     check_backend_options,
+    gather_entries,
     open_backend,
     take_shard,
 )
+from milpath.cli.params_file import GivenParams, ParamsOption, given_options
 from milpath.cli.runs import DryRunOption, open_run
+from milpath.cli.tiling import (
+    ARTEFACTS,
+    GRID,
+    MPP_HELP,
+    PATCH_SIZE_HELP,
+    STAIN,
+    TILING_NAMES,
+    TISSUE,
+    KeepPenOption,
+    MaxBlurOption,
+    MaxFoldOption,
+    MaxPenOption,
+    MinTissueOption,
+    OverlapOption,
+    SensitivityOption,
+    StainNormaliseOption,
+    given_tiling,
+)
 from milpath.errors import StoredFileError, UsageError
-
-if TYPE_CHECKING:
-    from milpath.cohort.workitem import WorkItem
+from milpath.params import TileParams
+from milpath.slides.frame import Frame
 
 
 class Precision(StrEnum):
@@ -36,13 +74,14 @@ class Precision(StrEnum):
 
 
 def embed(
-    bags: Annotated[
-        Path,
+    context: typer.Context,
+    inputs: Annotated[
+        list[Path],
         typer.Argument(
             exists=True,
-            file_okay=False,
-            help="Folder of bags, made by milpath tile.",
-            metavar="BAGS",
+            help="Slides, folders of slides, or cohort CSVs, as for milpath tile; or one folder of "
+            "bags, made by milpath tile.",
+            metavar="SLIDES|BAGS",
             show_default=False,
         ),
     ],
@@ -106,47 +145,97 @@ def embed(
     seed: Annotated[
         int, typer.Option(min=0, max=(1 << 32) - 1, help="Random seed, for random weights.")
     ] = 0,
+    mpp: Annotated[
+        float | None,
+        typer.Option(
+            help=MPP_HELP, show_default=f"the encoder's; {GRID.mpp:g} where it has none of its own"
+        ),
+    ] = None,
+    patch_size: Annotated[
+        int | None,
+        typer.Option(
+            help=PATCH_SIZE_HELP,
+            show_default=f"the encoder's; {GRID.patch_px} where it has none of its own",
+        ),
+    ] = None,
+    allow_mpp: Annotated[
+        bool,
+        typer.Option(
+            "--allow-mpp",
+            help="Apply the encoder to patches of another resolution than it was made for; also to "
+            "patches of another size, if it can take them.",
+        ),
+    ] = False,
+    overlap: OverlapOption = GRID.overlap_px,
+    min_tissue: MinTissueOption = GRID.min_tissue,
+    sensitivity: SensitivityOption = TISSUE.sensitivity,
+    keep_pen: KeepPenOption = not TISSUE.exclude_pen,
+    max_blur: MaxBlurOption = ARTEFACTS.max_blur,
+    max_fold: MaxFoldOption = ARTEFACTS.max_fold,
+    max_pen: MaxPenOption = ARTEFACTS.max_pen,
+    stain_normalise: StainNormaliseOption = STAIN.normalise,
+    params_file: ParamsOption = None,
+    slide_mpp: SlideMppOption = None,
+    tissue: TissueOption = None,
+    frame: FrameOption = Frame.qupath,
+    ids_from_path: IdsFromPathOption = False,
     workers: NetworkWorkersOption = 1,
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
     slide_timeout: SlideTimeoutOption = None,
+    verbose: VerboseOption = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute the features of the patches of bags with a frozen encoder.
+    """Compute the features of the patches of slides, or of bags, with a frozen encoder.
+
+    Slides are tiled and embedded in one pass: tissue, patches and features, without bags; no
+    pixels are stored. Size and resolution of the patches are those that the encoder was made for.
+    Tiling follows the same options as in milpath tile, and the group tile of --params (its
+    pixel storage does not matter here). Bags are embedded as they are, and not changed.
 
     OUT receives a folder for each encoder, with a file for each slide in the layout of TRIDENT, and
-    the encoder itself, so that a model can include it. The bags are not changed. Afterwards,
-    milpath train --features OUT/ENCODER trains an attention head on them.
+    the encoder itself, so that a model can include it. Afterwards, milpath train --features
+    OUT/ENCODER trains an attention head on them.
     """
-    from milpath.cohort.workitem import WorkItem
-    from milpath.formats.layout import encoder_folder, encoder_weights_path, list_bags
+    from milpath.formats.layout import encoder_folder, encoder_weights_path
     from milpath.runs import Inline
     from milpath.store import require_permission
 
-    items = [WorkItem(path, path.stem) for path in list_bags(bags)]
-    patch_px, mpp = _read_grid(bags, items)
+    show_warnings(verbose=verbose)
+    take_shard((), shard)  # a wrong one is said first
     colours = {"mean": _parse_colours("mean", mean), "std": _parse_colours("std", std)}
-    _check_encoder(encoder, weights)
     _check_colours(encoder, colours)
-    mine, _ = take_shard(items, shard)
     check_backend_options(workers, scheduler)
+    folder = find_bag_folder(inputs)
+    if folder is not None:
+        _refuse_slide_options(context)
+        source = cast("Source[Any]", BagSource.open(folder))
+    else:
+        given = GivenParams(TileParams, "tile", params_file, given_tiling(context) | NO_PIXELS)
+        check_tiling(given)
+        found = gather_entries(inputs, slide_mpp, tissue, frame, ids_from_path=ids_from_path)
+        slides = SlideSource(found, given, tissue is not None, str(frame))
+        source = cast("Source[Any]", slides)
+    _check_encoder(encoder, weights)
+    mine, _ = take_shard(source.items, shard)
     require_permission(out)
-    show_warnings()
     load_network()
     from milpath.nn.bundle import save_encoder
-    from milpath.nn.embed import Embedder, name_folder
+    from milpath.nn.embed import name_folder
     from milpath.nn.encoder_choice import EncoderRequest, choose_encoder
-    from milpath.nn.jobs import EmbedJob
 
+    wanted = source.patches()
     request = EncoderRequest(
         encoder,
         weights or "",
         variant,
-        patch_px,
-        mpp,
+        wanted.patch_px,
+        wanted.mpp,
         compute=precision.value,
         seed=seed,
+        in_bags=wanted.in_bags,
+        allow_other=allow_mpp,
         **colours,
     )
     try:
@@ -154,17 +243,15 @@ def embed(
     except StoredFileError as error:
         raise UsageError(str(error)) from None
     spec = chosen.spec
+    params = {"encoder": spec.model_dump(mode="json"), "seed": seed, **source.record(spec)}
     results = (out / name_folder(spec)).absolute()
-    here = Embedder(chosen, results, dry_run=dry_run)
-    folder = encoder_folder(results)
+    weights = encoder if spec.kind == "onnx" else weights
+    found_weights = Path(weights).absolute() if weights else None
+    target = Target(chosen, encoder_folder(results), found_weights, results)
     if not dry_run:
-        save_encoder(folder, chosen)
-    params = {"encoder": spec.model_dump(mode="json"), "seed": seed}
-    if spec.kind == "onnx":
-        weights = encoder
-    found = Path(weights).absolute() if weights else None
-    stored = {"keras": [encoder_weights_path(folder)], "onnx": [Path(encoder)]}.get(spec.kind, [])
-    files = [*stored, *(item.path for item in mine)]
+        save_encoder(target.stored, chosen)
+    stored = {"keras": [encoder_weights_path(target.stored)], "onnx": [Path(encoder)]}
+    files = [*stored.get(spec.kind, ()), *source.list_files(mine)]
     limit = None if dry_run else slide_timeout  # a dry run has no encoder that others could load
     with (
         open_backend(
@@ -172,28 +259,30 @@ def embed(
         ) as backend,
         open_run("embed", results, mine, params, as_json, dry_run=dry_run) as run,
     ):
-        # other processes load the network from its folder
-        away = EmbedJob(folder, spec.digest or "", results, found)
-        job = here if isinstance(backend, Inline) else away
+        if isinstance(backend, Inline):
+            job = source.job_here(target, backend.threads, dry_run=dry_run)
+        else:
+            job = source.job_elsewhere(target, backend.threads)
         run.do(job, backend)
     run.finish()
 
 
-def _read_grid(folder: Path, items: Sequence[WorkItem]) -> tuple[int, float]:
-    """Read the patch size and µm per pixel of the first readable bag; raise `UsageError`."""
-    from milpath.formats.bag import Bag
+_SLIDES_ONLY = {
+    **{name: describe_option(parameter) for name, parameter in TILING_NAMES.items()},
+    "keep_pen": "--keep-pen",
+    "params_file": "--params",
+    "slide_mpp": "--slide-mpp",
+    "tissue": "--tissue-annotations",
+    "frame": "--frame",
+    "ids_from_path": "--ids-from-path",
+}
+"""Options that have no effect on bags."""
 
-    reason: StoredFileError | None = None
-    for item in items:
-        try:
-            with Bag(item.path) as bag:
-                grid = bag.header.params.grid
-                return grid.patch_px, grid.mpp
-        except StoredFileError as error:
-            reason = error
-    if reason is not None:
-        raise UsageError(f"no readable bag: {reason}")
-    raise UsageError(f"{folder}: no bags (*.h5) in this folder; run milpath tile first")
+
+def _refuse_slide_options(context: typer.Context) -> None:
+    """Raise `UsageError` for options that have no effect on bags."""
+    for option in given_options(context, _SLIDES_ONLY):
+        raise UsageError(f"{option} is for slides; bags are tiled already, so leave it out")
 
 
 def _parse_colours(name: str, text: str | None) -> tuple[float, float, float] | None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -60,6 +61,14 @@ def given_options(context: typer.Context, names: Mapping[str, str]) -> dict[str,
 def merge_params(kind: type[_P], command: str, file: Path | None, given: Mapping[str, Any]) -> _P:
     """Build the parameters of a command: defaults, overridden by a file, overridden by options.
 
+    Raises as `GivenParams` does.
+    """
+    return GivenParams(kind, command, file, given).build()
+
+
+class GivenParams(Generic[_P]):
+    """The parameters that a user gave for a command, by a file and by options.
+
     Parameters
     ----------
     kind : of the parameters
@@ -69,23 +78,49 @@ def merge_params(kind: type[_P], command: str, file: Path | None, given: Mapping
 
     Raises
     ------
-    UsageError : the file cannot be read or has unknown names, or a value is not valid
+    UsageError : the file cannot be read or has unknown names
     """
-    data: dict[str, Any] = {}
-    if file is not None:
-        data = _select_group(file, _parse(file), command, kind)
-        _check_group(file, data, kind, "")
-    for name, value in given.items():
-        _set(data, name.split("."), value)
-    try:
-        return kind(**data)
-    except ValidationError as error:
-        name, rule = describe_violation(error)
-    if name not in set(_list_names(kind)):
-        raise UsageError(rule)  # about several parameters, which it names
-    if file is None or name in given:
-        raise UsageError(f"{describe_option(name)} {rule}")
-    raise UsageError(f"{file}: {name} {rule}")
+
+    def __init__(
+        self, kind: type[_P], command: str, file: Path | None, given: Mapping[str, Any]
+    ) -> None:
+        self._kind = kind
+        self._file = file
+        self._options = dict(given)
+        self._data: dict[str, Any] = {}
+        if file is not None:
+            self._data = _select_group(file, _parse(file), command, kind)
+            _check_group(file, self._data, kind, "")
+        for name, value in given.items():
+            _set(self._data, name.split("."), value)
+
+    def get(self, name: str) -> Any:
+        """Return the value of a dotted name; None where it was not given."""
+        value: Any = self._data
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+    def build(self, defaults: Mapping[str, Any] | None = None) -> _P:
+        """Build all parameters; raise `UsageError` where a value is not valid.
+
+        Parameters
+        ----------
+        defaults : in place of those of the kind, by their dotted names
+        """
+        data = deepcopy(self._data)
+        for name, value in (defaults or {}).items():
+            if self.get(name) is None:
+                _set(data, name.split("."), value)
+        try:
+            return self._kind(**data)
+        except ValidationError as error:
+            name, rule = describe_violation(error)
+        if name not in set(_list_names(self._kind)):
+            raise UsageError(rule)  # about several parameters, which it names
+        if self._file is None or name in self._options:
+            raise UsageError(f"{describe_option(name)} {rule}")
+        raise UsageError(f"{self._file}: {name} {rule}")
 
 
 def _set(data: dict[str, Any], name: Sequence[str], value: Any) -> None:

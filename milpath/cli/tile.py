@@ -29,30 +29,34 @@ from milpath.cli.machines import (
 )
 from milpath.cli.params_file import ParamsOption, given_options, merge_params
 from milpath.cli.runs import DryRunOption, open_run
+from milpath.cli.tiling import (
+    ARTEFACTS,
+    GRID,
+    MPP_HELP,
+    PATCH_SIZE_HELP,
+    STAIN,
+    TILING_NAMES,
+    TISSUE,
+    KeepPenOption,
+    MaxBlurOption,
+    MaxFoldOption,
+    MaxPenOption,
+    MinTissueOption,
+    OverlapOption,
+    SensitivityOption,
+    StainNormaliseOption,
+    given_tiling,
+)
 from milpath.errors import UsageError
-from milpath.params import ArtefactParams, CodecParams, GridParams, TileParams, TissueParams
+from milpath.params import CodecParams, TileParams
 from milpath.slides.frame import Frame
 
 if TYPE_CHECKING:
     from milpath.runs import Outcome
 
-_GRID = GridParams()
 _PIXELS = CodecParams()
-_TISSUE = TissueParams()
-_ARTEFACTS = ArtefactParams()
-_NAMES = {
-    "mpp": "grid.mpp",
-    "patch_size": "grid.patch_px",
-    "overlap": "grid.overlap_px",
-    "min_tissue": "grid.min_tissue",
-    "sensitivity": "tissue.sensitivity",
-    "keep_pen": "tissue.exclude_pen",
-    "max_blur": "artefacts.max_blur",
-    "max_fold": "artefacts.max_fold",
-    "max_pen": "artefacts.max_pen",
-    "codec": "pixels.codec",
-    "quality": "pixels.quality",
-}
+_PIXEL_NAMES = {"codec": "pixels.codec", "quality": "pixels.quality"}
+_NAMES = TILING_NAMES | _PIXEL_NAMES
 """Parameter of each option."""
 
 
@@ -69,51 +73,16 @@ def tile(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.", show_default=False)],
-    mpp: Annotated[
-        float, typer.Option(help="Resolution of the patches, in µm per pixel.")
-    ] = _GRID.mpp,
-    patch_size: Annotated[int, typer.Option(help="Patch side length, in pixels.")] = _GRID.patch_px,
-    overlap: Annotated[
-        int, typer.Option(help="Overlap of neighbouring patches, in pixels.")
-    ] = _GRID.overlap_px,
-    min_tissue: Annotated[
-        float, typer.Option(help="Minimum fraction of a patch that must be tissue, 0 to 1.")
-    ] = _GRID.min_tissue,
-    sensitivity: Annotated[
-        float,
-        typer.Option(
-            help="Sensitivity to pale tissue, 0.2 to 5; 1 is normal, above 1 keeps paler tissue."
-        ),
-    ] = _TISSUE.sensitivity,
-    keep_pen: Annotated[
-        bool,
-        typer.Option(
-            "--keep-pen",
-            help="Do not remove regions that look like marker pen, as some green or blue stains "
-            "do.",
-        ),
-    ] = not _TISSUE.exclude_pen,
-    max_blur: Annotated[
-        float | None,
-        typer.Option(
-            help="Leave out patches with more blur, 0 (sharp) to 1. See the scores of your own "
-            "slides before you choose: [dim]milpath info BAG[/].",
-            show_default="no limit",
-        ),
-    ] = _ARTEFACTS.max_blur,
-    max_fold: Annotated[
-        float | None,
-        typer.Option(
-            help="Leave out patches of which more is folded tissue, 0 to 1.",
-            show_default="no limit",
-        ),
-    ] = _ARTEFACTS.max_fold,
-    max_pen: Annotated[
-        float | None,
-        typer.Option(
-            help="Leave out patches of which more is marker pen, 0 to 1.", show_default="no limit"
-        ),
-    ] = _ARTEFACTS.max_pen,
+    mpp: Annotated[float, typer.Option(help=MPP_HELP)] = GRID.mpp,
+    patch_size: Annotated[int, typer.Option(help=PATCH_SIZE_HELP)] = GRID.patch_px,
+    overlap: OverlapOption = GRID.overlap_px,
+    min_tissue: MinTissueOption = GRID.min_tissue,
+    sensitivity: SensitivityOption = TISSUE.sensitivity,
+    keep_pen: KeepPenOption = not TISSUE.exclude_pen,
+    max_blur: MaxBlurOption = ARTEFACTS.max_blur,
+    max_fold: MaxFoldOption = ARTEFACTS.max_fold,
+    max_pen: MaxPenOption = ARTEFACTS.max_pen,
+    stain_normalise: StainNormaliseOption = STAIN.normalise,
     codec: Annotated[
         str,
         typer.Option(help="Pixel storage format: jpeg, or raw (lossless, about 7 times larger)."),
@@ -143,16 +112,15 @@ def tile(
     OUT/qc receives a picture of each slide with its tissue and patches. A slide that is already
     done with the same parameters is skipped; if they differ, it is re-tiled.
     """
-    given = given_options(context, _NAMES)
-    if "tissue.exclude_pen" in given:
-        given["tissue.exclude_pen"] = not keep_pen
+    given = given_tiling(context) | given_options(context, _PIXEL_NAMES)
     if coords_only and {"pixels.codec", "pixels.quality"} & set(given):
         raise UsageError("--codec and --quality are for pixels, --coords-only stores none")
     if coords_only:
         given["pixels.codec"] = "none"
     params = merge_params(TileParams, "tile", params_file, given)
-    from milpath.tile import tile_slide
+    from milpath.tile import require_pixels, tile_slide
 
+    require_pixels(params)
     show_warnings()
     gathered = gather_entries(slides, slide_mpp, tissue, frame, ids_from_path=ids_from_path)
     entries, _ = take_shard(gathered, shard)

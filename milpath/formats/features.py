@@ -7,19 +7,22 @@ int64 with its attributes; beside them those of the bag, and a record of the enc
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from milpath.errors import StoredFileError
-from milpath.formats.bag import Bag, write_header
+from milpath.formats.bag import BagHeader, Origin, read_header, write_header
 from milpath.formats.existing import Existing
-from milpath.formats.geometry import write_geometry
+from milpath.formats.geometry import read_geometry, write_geometry
 from milpath.formats.model_spec import EncoderSpec
 from milpath.params import describe_violation
+from milpath.patches.grid import PatchGrid
+from milpath.slides.facts import SlideFacts
 from milpath.store import fingerprint, open_h5, publish_h5
 from milpath.store.datasets import StoredH5
 
@@ -27,10 +30,35 @@ _MAX_LOSS = 1e-3  # of the spread of features over patches, by rounding to float
 _MIN_SPREAD = 1e-6  # standard deviation of features over patches
 
 
+class Tiled(Protocol):
+    """What patches are of: a bag, or a `Tiling`."""
+
+    @property
+    def slide(self) -> SlideFacts:
+        """Record of the slide."""
+
+    @property
+    def grid(self) -> PatchGrid:
+        """Where its patches lie."""
+
+    @property
+    def header(self) -> BagHeader:
+        """How they were cut; the codec of its parameters is that of the pixels, "none" without."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tiling:
+    """A slide and its patches, of which no bag needs to exist; see `Tiled`."""
+
+    slide: SlideFacts
+    grid: PatchGrid
+    header: BagHeader
+
+
 def write_features(
-    path: Path, bag: Bag, batches: Iterable[NDArray[Any]], encoder: EncoderSpec
+    path: Path, tiled: Tiled, batches: Iterable[NDArray[Any]], encoder: EncoderSpec
 ) -> None:
-    """Write the features of a bag's patches, complete or not at all.
+    """Write the features of a slide's patches, complete or not at all.
 
     They are stored as float16, or as float32 where float16 loses more than `_MAX_LOSS` of their
     spread over the patches.
@@ -38,7 +66,7 @@ def write_features(
     Parameters
     ----------
     path : final path of the file
-    bag : open bag with N patches
+    tiled : N patches and their slide, such as an open bag
     batches : arrays (n, D) in the order of the patches, N rows in all
     encoder : that made them
 
@@ -50,36 +78,60 @@ def write_features(
     """
     parts = [np.asarray(each, np.float32) for each in batches]
     features = np.concatenate([np.zeros((0, encoder.dim), np.float32), *parts])
-    if len(features) != len(bag):
-        raise ValueError(f"{len(features)} rows of features for {len(bag)} patches")
-    stored = _choose_dtype(features, f"{bag.path.name}: {encoder.name}")
+    slide_id = tiled.slide.slide_id
+    if len(features) != len(tiled.grid):
+        raise ValueError(f"{len(features)} rows of features for {len(tiled.grid)} patches")
+    stored = _choose_dtype(features, f"{slide_id}: {encoder.name}")
     with publish_h5(path, "features") as h5:
-        write_geometry(h5, bag.slide, bag.grid)
-        write_header(h5, bag.header)
+        write_geometry(h5, tiled.slide, tiled.grid)
+        write_header(h5, tiled.header)
         h5.attrs["encoder"] = encoder.model_dump_json()
-        h5.attrs["made_by"] = features_fingerprint(bag, encoder)
+        h5.attrs["made_by"] = features_fingerprint(tiled.header.fingerprint, encoder)
         dataset = h5.create_dataset("features", data=stored)
-        dataset.attrs["encoder"], dataset.attrs["name"] = encoder.name, bag.slide.slide_id
+        dataset.attrs["encoder"], dataset.attrs["name"] = encoder.name, slide_id
 
 
-def features_fingerprint(bag: Bag, encoder: EncoderSpec) -> str:
-    """Return a fingerprint of a bag and an encoder: of the features that they give."""
-    return fingerprint("features", bag.header.fingerprint, encoder.model_dump(mode="json"))
+def features_fingerprint(bag: str, encoder: EncoderSpec) -> str:
+    """Return a fingerprint of the features that an encoder gives.
+
+    Parameters
+    ----------
+    bag : fingerprint of the slide and its tiling, see `bag_fingerprint`
+    encoder : that made them
+    """
+    return fingerprint("features", bag, encoder.model_dump(mode="json"))
 
 
-def find_features(path: Path, bag: Bag, encoder: EncoderSpec) -> Existing[None]:
-    """Find the features of a bag by an encoder at a path."""
+def find_features(path: Path, origin: Origin, encoder: EncoderSpec) -> Existing[Tiling]:
+    """Find the features of a slide by an encoder at a path.
+
+    Parameters
+    ----------
+    path : where they would be
+    origin : of the slide's patches
+    encoder : that would make them
+
+    Returns
+    -------
+    What they are of, where they are current.
+    """
     if not path.exists():
         return Existing()
     try:
         with open_h5(path, "features") as h5:
+            slide, grid = read_geometry(h5)
+            tiling = Tiling(slide, grid, read_header(h5, len(grid)))
             found, made_by = read_encoder(h5), h5.require_attr("made_by")
     except StoredFileError:
         return Existing.stale("the features were damaged, or made by another version of milpath")
-    if made_by == features_fingerprint(bag, encoder):
-        return Existing("current")
-    same = found.model_dump() == encoder.model_dump()
-    return Existing.stale("the bag differs" if same else "the encoder differs")
+    if made_by == features_fingerprint(origin.fingerprint, encoder):
+        return Existing.current(tiling)
+    if found.model_dump() == encoder.model_dump():
+        old = Origin.of_stored(tiling.slide, tiling.header)
+        return Existing.stale(old.describe_change(origin))
+    without_digest = found.model_copy(update={"digest": None})  # 32 digits say nothing to people
+    differences = "; ".join(without_digest.compare(encoder))
+    return Existing.stale("the encoder differs" + (f" ({differences})" if differences else ""))
 
 
 def read_encoder(h5: StoredH5[Any]) -> EncoderSpec:

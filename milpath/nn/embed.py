@@ -1,4 +1,4 @@
-"""Embed: run an encoder over the patches of bags, and store their features."""
+"""Embed bags: run an encoder over the patches of bags, and store their features."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ from numpy.typing import NDArray
 
 from milpath.cohort.workitem import WorkItem
 from milpath.errors import StoredFileError
-from milpath.formats.bag import Bag
+from milpath.formats.bag import Bag, BagHeader, Origin
 from milpath.formats.features import find_features, write_features
 from milpath.formats.layout import features_path, list_bags
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.encoders.encoder import BATCH, Encoder
 from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
+from milpath.tile import describe_header
 
 
 @dataclass(frozen=True)
 class EmbedFacts(Facts):
-    """Facts about the features of a bag."""
+    """Facts about the features of a slide."""
 
     patches: int
     dim: int
     """Numbers per patch."""
     encoder: str
     """Its name."""
+    unreadable: int = 0
+    """Patches left out because the slide's file is damaged there."""
+    left_out: int = 0
+    """Patches left out as artefacts."""
 
 
 class Embedder:
@@ -58,17 +63,23 @@ class Embedder:
         spec, path = self.encoder.spec, features_path(self.out, item.slide_id)
         with Bag(item.path) as bag:
             _require_patches(bag, spec)
-            facts = EmbedFacts(len(bag), spec.dim, spec.name)
-            found = find_features(path, bag, spec)
+            header = bag.header
+            facts = EmbedFacts(len(bag), spec.dim, spec.name, header.unreadable, header.left_out)
+            found = find_features(path, Origin.of_stored(bag.slide, header), spec)
             if found.state == "current":
                 message = f"{len(bag)} patches, already done with this encoder"
                 return skipped_outcome(item, message, facts, dry_run=self.dry_run)
             if self.dry_run:
                 return planned_outcome(item, "embedded", found)
             write_features(path, bag, embed_patches(self.encoder, bag), spec)
-        message = f"{facts.patches} patches, {facts.dim} features each"
-        message = ", ".join(filter(None, [message, describe_redo("embedded", found)]))
-        return Outcome(item.slide_id, "ok", message, facts)
+        said = [describe_features(header, facts.patches, spec), describe_redo("embedded", found)]
+        return Outcome(item.slide_id, header.status, ", ".join(filter(None, said)), facts)
+
+
+def describe_features(header: BagHeader, patches: int, spec: EncoderSpec) -> str:
+    """Describe in a line the features of a slide with a number of patches."""
+    said = describe_header(header, patches, "features")
+    return f"{said}, {spec.dim} features each" if patches else said
 
 
 def _require_patches(bag: Bag, spec: EncoderSpec) -> None:

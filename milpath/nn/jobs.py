@@ -16,6 +16,7 @@ from milpath.errors import StoredFileError, UsageError
 from milpath.formats.foreign.values import FeatureHints, Layout
 from milpath.formats.model_spec import BundleSpec, read_bundle_spec
 from milpath.nn import import_keras
+from milpath.params import TileParams
 from milpath.runs import Outcome
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from milpath.nn.classify import Classifier
     from milpath.nn.classify_features import FeatureClassifier, FeatureItem
     from milpath.nn.embed import Embedder
+    from milpath.nn.embed_slide import SlideEmbedder
+    from milpath.nn.encoders.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,28 @@ class EmbedJob:
         return _load_embedder(self)(item)
 
 
+@dataclass(frozen=True)
+class EmbedSlideJob:
+    """Embeds a slide; see `milpath.nn.embed_slide.SlideEmbedder`.
+
+    Attributes
+    ----------
+    folder, digest, out, weights : as in `EmbedJob`
+    params : how slides are tiled
+    threads : that read the slide while the network works
+    """
+
+    folder: Path
+    digest: str
+    out: Path
+    params: TileParams
+    weights: Path | None = None
+    threads: int = 2
+
+    def __call__(self, entry: SlideEntry) -> Outcome:
+        return _load_slide_embedder(self)(entry)
+
+
 @lru_cache(maxsize=1)
 def _load_spec(model: Path, fingerprint: str) -> BundleSpec:
     try:
@@ -149,16 +174,30 @@ def _load_bundle(model: Path, fingerprint: str) -> Bundle:
 
 @lru_cache(maxsize=1)
 def _load_embedder(job: EmbedJob) -> Embedder:
-    import_keras()
-    from milpath.nn.bundle import load_encoder
+    encoder = _load_encoder(job.folder, job.weights, job.digest)
     from milpath.nn.embed import Embedder
 
+    return Embedder(encoder, job.out)
+
+
+@lru_cache(maxsize=1)
+def _load_slide_embedder(job: EmbedSlideJob) -> SlideEmbedder:
+    encoder = _load_encoder(job.folder, job.weights, job.digest)
+    from milpath.nn.embed_slide import SlideEmbedder
+
+    return SlideEmbedder(encoder, job.out, job.params, job.threads)
+
+
+def _load_encoder(folder: Path, weights: Path | None, digest: str) -> Encoder:
+    import_keras()
+    from milpath.nn.bundle import load_encoder
+
     try:
-        encoder = load_encoder(job.folder, job.weights)
+        encoder = load_encoder(folder, weights)
     except StoredFileError as error:
         raise UsageError(str(error)) from None
-    _require_same(job.folder, encoder.spec.digest or "", job.digest)
-    return Embedder(encoder, job.out)
+    _require_same(folder, encoder.spec.digest or "", digest)
+    return encoder
 
 
 def _require_same(folder: Path, found: str, expected: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.errors import UnsupportedSlideError, UsageError
-from milpath.formats.bag import Bag, as_kept
+from milpath.formats.bag import Bag
 from milpath.formats.model_spec import BundleSpec, check_resolution, require_encoder
 from milpath.formats.prediction import Prediction
 from milpath.formats.scores import BagScores
@@ -23,10 +23,9 @@ from milpath.nn.encoders.referred import find_referred
 from milpath.nn.engine import keras
 from milpath.nn.mil import build_evidence
 from milpath.nn.scoring import regroup, score_bag, stack_bias
-from milpath.params import compare_params
-from milpath.patches.artefacts import ArtefactFilter, measure_blur
+from milpath.params import TileParams, compare_params
 from milpath.patches.grid import PatchGrid
-from milpath.patches.reader import Patch, stream_patches
+from milpath.patchstream import PatchStream
 from milpath.slides.facts import SlideFacts
 from milpath.slides.slide import Slide
 from milpath.tile import plan_slide
@@ -160,16 +159,28 @@ def predict_bag(model: Model, bag: Bag) -> Prediction:
     UsageError : the bag was tiled with other parameters
     StoredFileError : the bag is damaged
     """
-    changes = compare_params(model.spec.tile.grid, bag.header.params.grid)
+    changes = find_tile_changes(model.spec, bag.header.params)
     if changes:
-        name, expected, found = changes[0]
-        raise UsageError(
-            f"{bag.path.name}: was tiled with grid.{name} {found}, the model needs {expected}; "
-            "tile the slide again"
-        )
+        raise UsageError(f"{bag.path.name}: was tiled with {changes[0]}; tile the slide again")
     check_background(bag.slide.slide_id, bag.header.background, len(bag), model.spec)
     scored = model.score(bag.iter_patches(BATCH))
-    return model.assemble(scored, bag.slide, bag.grid, bag.header.unreadable, bag.header.annotation)
+    prediction = model.assemble(
+        scored, bag.slide, bag.grid, bag.header.unreadable, bag.header.annotation
+    )
+    return replace(prediction, stain=bag.header.stain)
+
+
+def find_tile_changes(spec: BundleSpec, params: TileParams) -> list[str]:
+    """Find where patches of some parameters are not what a model needs, one phrase each."""
+    needed = spec.tile
+    return [
+        f"{group}.{name} {found}, the model needs {expected}"
+        for group, one, two in (
+            ("grid", needed.grid, params.grid),
+            ("stain", needed.stain, params.stain),
+        )
+        for name, expected, found in compare_params(one, two)
+    ]
 
 
 def predict_slide(
@@ -186,27 +197,23 @@ def predict_slide(
 
     Raises
     ------
-    SlideError : the slide cannot be tiled, or has another kind of background than the model's
+    SlideError : the slide cannot be tiled or its stain not be normalised, or it has another kind of
+        background than the model's
     """
     spec = model.spec
     check_resolution(slide, spec)
     plan = plan_slide(slide, spec.tile, annotation)
     check_background(slide.name, plan.tissue.background, len(plan.grid), spec)
-    artefacts = ArtefactFilter(spec.tile.artefacts, plan.fold, plan.pen)
-
-    def process(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-        # the model was trained on patches as bags store them (JPEG), so they are encoded here too
-        return as_kept(pixels, spec.tile.pixels), measure_blur(pixels)
-
-    patches = artefacts.keep(stream_patches(slide, plan.grid, process, threads))
-    scored = model.score(_count(patches, slide, plan.grid))
-    grid = plan.grid.select(artefacts.rows)
-    unreadable = len(plan.grid) - len(grid) - artefacts.left_out
-    left_out = plan.left_out + artefacts.left_out
-    if left_out:
-        log.warning("%s: %d patches left out as artefacts", slide.slide_id, left_out)
-    annotated = annotation.fingerprint if annotation else None
-    return model.assemble(scored, slide.facts, grid, unreadable, annotated)
+    drawn = annotation.fingerprint if annotation else None
+    # the model was trained on patches as bags store them (JPEG), so they are encoded here too
+    stream = PatchStream(slide, plan, spec.tile, drawn, threads)
+    scored = model.score(pixels[None] for pixels in stream)
+    tiling = stream.summarize()
+    header = tiling.header
+    if header.left_out:
+        log.warning("%s: %d patches left out as artefacts", slide.slide_id, header.left_out)
+    prediction = model.assemble(scored, slide.facts, tiling.grid, header.unreadable, drawn)
+    return replace(prediction, stain=header.stain)
 
 
 def check_background(name: str, background: str, patches: int, spec: BundleSpec) -> None:
@@ -216,11 +223,3 @@ def check_background(name: str, background: str, patches: int, spec: BundleSpec)
             f"{name}: has a {background} background, the model was trained on slides with a "
             f"{spec.background} one (fluorescence is dark, H&E bright)"
         )
-
-
-def _count(patches: Iterator[Patch], slide: Slide, grid: PatchGrid) -> Iterator[NDArray[np.uint8]]:
-    """Yield patches as (1, P, P, 3), and log the progress."""
-    for number, (_, pixels) in enumerate(patches, start=1):
-        yield pixels[None]
-        if number % BATCH == 0:
-            log.info("%s: %d of %d patches", slide.slide_id, number, len(grid))

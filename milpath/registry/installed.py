@@ -1,7 +1,4 @@
-"""Encoders that are there without a registry: milpath's own, and those of Keras.
-
-Only their names are read: Keras is not imported.
-"""
+"""Names of milpath's own encoders and of those of Keras, which is not imported."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ MAX_SUGGESTIONS = 6
 
 def list_names() -> tuple[str, ...]:
     """Return the names of all encoders: published, milpath's own, Keras', and installed ones."""
-    return tuple(dict.fromkeys([*ENCODERS, *OWN_ENCODERS, *list_keras_names(), *list_plugins()]))
+    own = (*ENCODERS, *OWN_ENCODERS, *list_keras_names())
+    return (*own, *list_plugins(own))
 
 
 def is_onnx(name: str) -> bool:

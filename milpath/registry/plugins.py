@@ -1,18 +1,13 @@
-"""Encoders that installed packages offer under the entry point `milpath.encoders`.
-
-An entry point names a function without arguments that returns an encoder. Only names are read here:
-no package is imported.
-"""
+"""Encoders that packages offer under the entry point `milpath.encoders`; none is loaded here."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from milpath.errors import UsageError
-from milpath.registry import ENCODERS
-from milpath.registry.installed import OWN_ENCODERS, list_keras_names
 
 GROUP = "milpath.encoders"
 
@@ -39,14 +34,16 @@ class EncoderPlugin:
         return f"{self.package}:{self.name}"
 
 
-def list_plugins() -> dict[str, EncoderPlugin]:
+def list_plugins(taken: Collection[str]) -> dict[str, EncoderPlugin]:
     """List the encoders of all installed packages by the name that chooses each; none is loaded.
 
-    Whose name is also that of a published encoder, of milpath's own, of one of Keras, or of one of
-    a second package, is listed as "package:name".
+    Parameters
+    ----------
+    taken : names of milpath's own encoders; one of these, or one that two packages offer, is listed
+        as "package:name"
     """
     found = _find_plugins()
-    taken = {name.casefold() for name in (*ENCODERS, *OWN_ENCODERS, *list_keras_names())}
+    taken = {name.casefold() for name in taken}  # whatever the case of a name, it means milpath's
     counts = Counter(each.name for each in found)
     listed = {}
     for each in found:

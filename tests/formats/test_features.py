@@ -12,7 +12,7 @@ from support.nn_tools import features_spec, make_bag, random_patches
 from support.untrusted.tamper import edited
 
 from milpath.errors import StoredFileError
-from milpath.formats.bag import Bag
+from milpath.formats.bag import Bag, Origin
 from milpath.formats.features import find_features, write_features
 from milpath.formats.foreign.milpath import MilpathLayout
 from milpath.formats.foreign.values import FeatureHints, SlideFeatures
@@ -130,14 +130,23 @@ def test_features_are_kept_while_bag_and_encoder_are_the_same(
 ) -> None:
     path = tmp_path / "s.h5"
     with Bag(bag_file) as bag:
-        assert find_features(path, bag, NET).state == "absent"
+        origin = Origin.of_stored(bag.slide, bag.header)
+        assert find_features(path, origin, NET).state == "absent"
         embed(bag_file, path, [normal()])
-        assert find_features(path, bag, NET).state == "current"
-        assert find_features(path, bag, features_spec(5, "net", "new")).reason == (
-            "the encoder differs"
+        found = find_features(path, origin, NET)
+        assert (found.state, found.value and found.value.header) == ("current", bag.header)
+        other = find_features(path, origin, features_spec(5, "net", "new"))
+        assert other.reason == "the encoder differs"
+        coarse = NET.model_copy(update={"mpp": 2.0})
+        assert find_features(path, origin, coarse).reason == (
+            "the encoder differs (µm per pixel 1.0 and 2.0)"
         )
+        grid = bag.header.params.grid.model_copy(update={"min_tissue": 0.5})
+        params = bag.header.params.model_copy(update={"grid": grid})
+        other = find_features(path, Origin.of_slide(bag.slide, params), NET)
+        assert other.reason.endswith("grid.min_tissue changed from 0.25 to 0.5")
         path.write_bytes(b"damaged")
-        assert find_features(path, bag, NET).reason.startswith("the features were damaged")
+        assert find_features(path, origin, NET).reason.startswith("the features were damaged")
 
 
 # -- what is refused -------------------------------------------------------------------------------

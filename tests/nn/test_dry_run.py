@@ -117,7 +117,9 @@ def test_a_dry_run_of_embed_says_what_happens_to_each_bag(tmp_path: Path) -> Non
     assert done.exit_code == 3
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert [one["status"] for one in said] == ["planned", "planned", "failed"]
-    assert said[1]["message"] == "would be re-embedded: the encoder differs"
+    assert said[1]["message"] == (
+        "would be re-embedded: the encoder differs (encoder made and small; dimension 4 and 128)"
+    )
     assert times(tmp_path) == before
 
 

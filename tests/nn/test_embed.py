@@ -77,7 +77,9 @@ def test_another_encoder_replaces_the_features(tmp_path: Path) -> None:
 def test_a_bag_without_tissue_has_no_features_but_an_encoder(tmp_path: Path) -> None:
     item = item_of(make_bag(tmp_path, "s", random_patches(0)))
     job = small_embedder(tmp_path / "out")
-    assert job(item).status == "ok"
+    outcome = job(item)
+    assert outcome.status == "no_tissue"
+    assert outcome.message == "no tissue found: features of 0 patches"
     assert read_stored(tmp_path / "out" / "s.h5").shape == (0, 128)
     assert job(item).status == "skipped"
 

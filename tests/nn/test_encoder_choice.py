@@ -51,7 +51,7 @@ def test_a_model_folder_of_another_patch_size_raises(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "model")
     px = bundle.spec.encoder.patch_px + 16
     with pytest.raises(UsageError, match="tile again with --patch-size"):
-        choose_encoder(EncoderRequest(str(tmp_path / "model"), patch_px=px))
+        choose_encoder(EncoderRequest(str(tmp_path / "model"), patch_px=px, in_bags=True))
 
 
 def test_the_name_of_the_small_cnn_raises() -> None:

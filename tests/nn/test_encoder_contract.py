@@ -20,21 +20,23 @@ PX = 32
 
 
 def build_onnx(folder: Path) -> Encoder:
-    return choose_encoder(EncoderRequest(str(save_encoder(folder / "a.onnx"))))
+    return choose_encoder(EncoderRequest(str(save_encoder(folder / "a.onnx")), mpp=1.0))
 
 
 def build_onnx_of_fixed_batch(folder: Path) -> Encoder:
     path = save_encoder(folder / "a.onnx", shape=(7, PX, PX, 3), dtype="uint8", metadata={})
-    return choose_encoder(EncoderRequest(str(path)))
+    return choose_encoder(EncoderRequest(str(path), mpp=1.0))
 
 
 def build_onnx_of_tokens(folder: Path) -> Encoder:
-    return choose_encoder(EncoderRequest(str(save_tokens(folder / "a.onnx")), variant="mean"))
+    return choose_encoder(
+        EncoderRequest(str(save_tokens(folder / "a.onnx")), variant="mean", mpp=1.0)
+    )
 
 
 def build_onnx_of_float16(folder: Path) -> Encoder:
     path = save_encoder(folder / "a.onnx", dtype="float16", metadata=IMAGENET)
-    return choose_encoder(EncoderRequest(str(path)))
+    return choose_encoder(EncoderRequest(str(path), mpp=1.0))
 
 
 def build_plugin(folder: Path) -> Encoder:

@@ -17,6 +17,7 @@ from support.plugins import DIGEST, MeanColour, offer
 from milpath.errors import StoredFileError, UsageError
 from milpath.nn.encoder_choice import EncoderRequest, choose_encoder
 from milpath.nn.encoders.plugins import PluginEncoder, load_plugin, reload_plugin
+from milpath.registry.names import list_names
 from milpath.registry.plugins import find_plugin, list_plugins
 
 Install = Callable[[str, Mapping[str, Callable[[], Any]]], None]
@@ -57,16 +58,18 @@ def fail() -> Any:
 def test_encoders_are_listed_by_name_and_not_loaded(install: Install) -> None:
     install("painters", {"one": fail, "resnet50": fail, "small": fail, "Virchow2": fail})
     install("others", {"two": fail})
+    taken = ("resnet50", "virchow2", "small")
     names = ["one", "painters:Virchow2", "painters:resnet50", "painters:small", "two"]
-    assert list(list_plugins()) == names
-    (one, *_) = list_plugins().values()
+    assert list(list_plugins(taken)) == names
+    assert set(names) <= set(list_names())
+    (one, *_) = list_plugins(taken).values()
     assert (one.package, one.version, one.name) == ("painters", "1.5", "one")
 
 
 def test_a_name_that_two_packages_offer_is_chosen_with_the_package(install: Install) -> None:
     install("painters", {"mean-colour": MeanColour})
     install("others", {"mean-colour": MeanColour})
-    assert list(list_plugins()) == ["others:mean-colour", "painters:mean-colour"]
+    assert list(list_plugins(())) == ["others:mean-colour", "painters:mean-colour"]
     with pytest.raises(UsageError, match="choose one: others:mean-colour, painters:mean-colour"):
         find_plugin("mean-colour")
     assert load("others:mean-colour").spec.weights == "others 1.5"
@@ -94,7 +97,9 @@ def test_milpaths_own_name_wins_and_the_packages_is_chosen_with_the_package(
 @pytest.mark.parametrize(
     ("more", "fact"),
     [
-        ({"patch_px": 64}, "the encoder needs 32"),
+        ({"patch_px": 64}, "made for patches of 32 px"),
+        ({"patch_px": 64, "allow_other": True}, "cannot be applied to other patches"),
+        ({"mpp": 1.0}, "made for patches of 32 px at 0.5 µm"),
         ({"weights": "w.h5"}, "leave --weights out"),
         ({"variant": "cls"}, "leave --variant out"),
     ],
@@ -235,5 +240,7 @@ def test_it_is_loaded_again_by_its_spec_and_another_digest_is_refused(install: I
     assert reload_plugin(spec).spec == spec
     with pytest.raises(UsageError, match=r"is not that of the features: weights 0{32} and 0123"):
         reload_plugin(spec.model_copy(update={"digest": "0" * 32}))
+    other = spec.model_copy(update={"mpp": 2.0})  # with --allow-mpp
+    assert reload_plugin(other).spec == other
     with pytest.raises(UsageError, match="made by the package others 2"):
         reload_plugin(spec.model_copy(update={"weights": "others 2.0"}))

@@ -8,6 +8,7 @@ end with `/patch_offsets` (N+1,) int64, or raw (N, P, P, 3) uint8; and their art
 from milpath.formats.bag.header import (
     BagHeader,
     BagStatus,
+    Origin,
     bag_fingerprint,
     read_header,
     write_header,
@@ -20,6 +21,7 @@ __all__ = [
     "BagHeader",
     "BagStatus",
     "Encoded",
+    "Origin",
     "as_kept",
     "bag_fingerprint",
     "encode_patch",

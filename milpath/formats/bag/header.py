@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import h5py
 from pydantic import TypeAdapter
 
 from milpath.errors import StoredFileError
-from milpath.params import ArtefactParams, TileParams
+from milpath.formats.geometry import compare_annotations, compare_slides
+from milpath.params import ArtefactParams, TileParams, compare_params
+from milpath.patches.stain import read_normaliser
 from milpath.slides.facts import SlideFacts
 from milpath.store import fingerprint
 from milpath.store.datasets import StoredH5
@@ -32,6 +34,8 @@ class BagHeader:
     pen_mm2 : area that was left out as marker pen
     grey : whether the slide has no colour
     left_out : number of patches left out as artefacts
+    stain : what normalised the stain, as `milpath.patches.stain.write_normaliser` writes it; None
+        if the patches are as scanned
     """
 
     status: BagStatus
@@ -43,9 +47,10 @@ class BagHeader:
     pen_mm2: float = 0.0
     grey: bool = False
     left_out: int = 0
+    stain: str | None = None
 
 
-_OPTIONAL = ("annotation", "pen_mm2", "grey", "left_out")
+_OPTIONAL = ("annotation", "pen_mm2", "grey", "left_out", "stain")
 """Fields that files of earlier versions may lack."""
 
 _HEADER = TypeAdapter(BagHeader)
@@ -73,6 +78,8 @@ def read_header(h5: StoredH5[Any], patches: int) -> BagHeader:
         given = {name: h5.attr(name) for name in _OPTIONAL}
         values |= {name: value for name, value in given.items() if value is not None}
         header = _HEADER.validate_python(values)
+        if header.stain is not None:
+            read_normaliser(header.stain)
     except ValueError:
         raise StoredFileError(
             f"{h5.name}: its parameters are not those of this milpath version; tile it again"
@@ -92,3 +99,43 @@ def bag_fingerprint(slide: SlideFacts, params: TileParams, annotation: str | Non
     values = params.model_dump(exclude=unlimited)
     source = (slide.quickhash, slide.mpp_x, slide.mpp_y, values, *more)
     return fingerprint("bag", *source)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What decides which patches a slide has, and what they show.
+
+    Attributes
+    ----------
+    slide : its record
+    params : how it is tiled
+    annotation : fingerprint of its tissue annotation; None if the tissue is detected
+    fingerprint : of these, see `bag_fingerprint`
+    """
+
+    slide: SlideFacts
+    params: TileParams
+    annotation: str | None
+    fingerprint: str
+
+    @classmethod
+    def of_slide(
+        cls, slide: SlideFacts, params: TileParams, annotation: str | None = None
+    ) -> Origin:
+        """Of a slide that is to be tiled."""
+        return cls(slide, params, annotation, bag_fingerprint(slide, params, annotation))
+
+    @classmethod
+    def of_stored(cls, slide: SlideFacts, header: BagHeader) -> Origin:
+        """Of a slide that was tiled, by what a file says of it."""
+        return cls(slide, header.params, header.annotation, header.fingerprint)
+
+    def describe_change(self, new: Origin) -> str:
+        """Say what differs in another origin, in short phrases."""
+        # the same value of mpp from another source is no difference
+        old_slide = replace(self.slide, mpp_source=new.slide.mpp_source)
+        found = compare_slides(old_slide, new.slide)
+        changes = compare_params(self.params, new.params)
+        found += [f"{name} changed from {one} to {two}" for name, one, two in changes]
+        found += compare_annotations(self.annotation, new.annotation)
+        return ", ".join(found) or "made by another version of milpath"

@@ -9,6 +9,7 @@ from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.encoders.applications import build_application, list_applications
 from milpath.nn.encoders.own import CENTRED, OWN_ENCODERS, SMALL
 from milpath.nn.engine import keras
+from milpath.registry.names import describe_unknown
 
 __all__ = [
     "CENTRED",
@@ -17,6 +18,7 @@ __all__ = [
     "build_encoder",
     "fingerprint_weights",
     "rebuild_encoder",
+    "resize_encoder",
 ]
 
 
@@ -36,10 +38,7 @@ def build_encoder(name: str, patch_px: int, weights: str | None = None) -> keras
     if name in OWN_ENCODERS:
         return OWN_ENCODERS[name]((patch_px, patch_px, 3))
     if name.lower() not in list_applications():
-        raise UsageError(
-            f"there is no encoder {name!r}; give a model folder, or one of: "
-            + ", ".join([*OWN_ENCODERS, *sorted(list_applications())])
-        )
+        raise UsageError(describe_unknown(name))
     return build_application(name.lower(), patch_px, weights)
 
 
@@ -69,3 +68,21 @@ def rebuild_encoder(spec: EncoderSpec) -> keras.Model:
             f"model.json says {spec.dim}"
         )
     return encoder
+
+
+def resize_encoder(encoder: keras.Model, spec: EncoderSpec) -> keras.Model:
+    """Build the network of a spec, of another patch size, with the weights of an encoder.
+
+    Raises
+    ------
+    UsageError : the encoder cannot take patches of this size
+    """
+    try:
+        resized = build_encoder(spec.name, spec.patch_px)
+        resized.set_weights(encoder.get_weights())
+    except (UsageError, ValueError):  # of another kind, or its weights depend on the size
+        raise UsageError(
+            f"{spec.name} cannot take patches of {spec.patch_px} px, only those that it was made "
+            "for; leave out --patch-size"
+        ) from None
+    return resized

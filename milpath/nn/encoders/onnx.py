@@ -15,7 +15,7 @@ from milpath.errors import StoredFileError, UsageError
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.encoders.encoder import BATCH
 from milpath.nn.encoders.onnx_input import OnnxInput, OnnxOptions, find_input
-from milpath.nn.encoders.onnx_metadata import OnnxMetadata, pick_stated
+from milpath.nn.encoders.onnx_metadata import OnnxMetadata
 from milpath.nn.encoders.onnx_output import OnnxOutput, choose_output
 from milpath.params import describe_violation
 from milpath.store.onnxfile import OnnxDescription, read_onnx
@@ -135,7 +135,7 @@ def open_onnx_encoder(path: Path, options: OnnxOptions) -> OnnxEncoder:
             weights=path.name,
             patch_px=given.patch_px,
             dim=output.dim,
-            mpp=pick_stated(path, "mpp", options.mpp, stated.mpp),
+            mpp=stated.mpp,
             variant=output.variant,
             digest=_digest_files(path, found),
             mean=mean,
@@ -160,9 +160,9 @@ def reload_onnx_encoder(path: Path, spec: EncoderSpec) -> OnnxEncoder:
             f"{spec.weights} that made the features, whose sha256 begins with "
             f"{(spec.digest or '')[:12]}"
         )
-    options = OnnxOptions(spec.variant, spec.patch_px, spec.mpp, spec.mean, spec.std)
+    options = OnnxOptions(spec.variant, spec.patch_px, spec.mean, spec.std, allow_other=True)
     opened = open_onnx_encoder(path, options)
-    differences = spec.compare(opened.spec.model_copy(update={"name": spec.name}))
+    differences = spec.compare(opened.spec.model_copy(update={"name": spec.name, "mpp": spec.mpp}))
     if differences:
         raise UsageError(f"{path.name}: {'; '.join(differences)}; compute the features again")
     opened.spec = spec

@@ -59,7 +59,7 @@ def reload_plugin(spec: EncoderSpec) -> PluginEncoder:
             f"here; install it with pip install {package}"
         )
     loaded = load_plugin(plugin)
-    differences = spec.compare(loaded.spec)
+    differences = spec.compare(loaded.spec.model_copy(update={"mpp": spec.mpp}))
     if differences:
         fact = f"is not that of the features: {'; '.join(differences)}"
         raise UsageError(f"{_tell(plugin, fact)}; install {spec.weights}")
