@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -88,8 +89,9 @@ def embed(
         str,
         typer.Option(
             help="Encoder: the name of a published one (uni2-h, virchow2, ...), of a "
-            "keras.applications network (resnet50, efficientnetv2b0, ...), or a model folder made "
-            "by milpath train, to use its encoder.",
+            "keras.applications network (resnet50, efficientnetv2b0, ...), or of one that an "
+            "installed package offers; an ONNX file (.onnx); or a model folder made by milpath "
+            "train, to use its encoder.",
             show_default=False,
         ),
     ],
@@ -114,8 +116,26 @@ def embed(
     variant: Annotated[
         str | None,
         typer.Option(
-            help="Which vector of a published encoder, such as cls or cls+mean.",
+            help="Which vector of a published encoder, such as cls or cls+mean, or which output of "
+            "an ONNX file.",
             show_default=False,
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R,G,B",
+            help="Of an ONNX file that does not state it: what is subtracted from patches, on the "
+            "scale 0..1.",
+            show_default="from the file",
+        ),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R,G,B",
+            help="By which the patches of an ONNX file are divided after that.",
+            show_default="from the file",
         ),
     ] = None,
     precision: Annotated[
@@ -184,6 +204,8 @@ def embed(
 
     show_warnings(verbose=verbose)
     take_shard((), shard)  # a wrong one is said first
+    colours = {"mean": _parse_colours("mean", mean), "std": _parse_colours("std", std)}
+    _check_colours(encoder, colours)
     check_backend_options(workers, scheduler)
     folder = find_bag_folder(inputs)
     if folder is not None:
@@ -214,6 +236,7 @@ def embed(
         seed=seed,
         in_bags=wanted.in_bags,
         allow_other=allow_mpp,
+        **colours,
     )
     try:
         chosen = choose_encoder(request)
@@ -222,12 +245,13 @@ def embed(
     spec = chosen.spec
     params = {"encoder": spec.model_dump(mode="json"), "seed": seed, **source.record(spec)}
     results = (out / name_folder(spec)).absolute()
-    found_weights = Path(weights) if weights else None
+    weights = encoder if spec.kind == "onnx" else weights
+    found_weights = Path(weights).absolute() if weights else None
     target = Target(chosen, encoder_folder(results), found_weights, results)
     if not dry_run:
         save_encoder(target.stored, chosen)
-    stored = [encoder_weights_path(target.stored)] if spec.kind == "keras" else []
-    files = [*stored, *source.list_files(mine)]
+    stored = {"keras": [encoder_weights_path(target.stored)], "onnx": [Path(encoder)]}
+    files = [*stored.get(spec.kind, ()), *source.list_files(mine)]
     limit = None if dry_run else slide_timeout  # a dry run has no encoder that others could load
     with (
         open_backend(
@@ -261,15 +285,40 @@ def _refuse_slide_options(context: typer.Context) -> None:
         raise UsageError(f"{option} is for slides; bags are tiled already, so leave it out")
 
 
+def _parse_colours(name: str, text: str | None) -> tuple[float, float, float] | None:
+    """Return the three numbers of an option; raise `UsageError` if it has no such."""
+    if text is None:
+        return None
+    try:
+        red, green, blue = (float(each) for each in text.split(","))
+    except ValueError:
+        raise UsageError(f"--{name} {text}: expected three numbers, such as 0.5,0.5,0.5") from None
+    return red, green, blue
+
+
+def _check_colours(encoder: str, given: Mapping[str, object]) -> None:
+    from milpath.registry.names import is_onnx
+
+    named = [f"--{name}" for name, value in given.items() if value is not None]
+    if named and not is_onnx(encoder):
+        raise UsageError(
+            f"{' and '.join(named)}: only for ONNX files; other encoders bring their own"
+        )
+
+
 def _check_encoder(encoder: str, weights: str | None) -> None:
     """Raise `UsageError` for missing files, before Keras is loaded."""
     from milpath.formats.layout import encoder_spec_path
     from milpath.formats.model_spec import read_bundle_spec
     from milpath.registry import ENCODERS
-    from milpath.registry.names import match_name
+    from milpath.registry.names import is_onnx, match_name
     from milpath.registry.weights import locate_weights
+    from milpath.store.onnxfile import read_onnx
 
     folder = Path(encoder)
+    if is_onnx(encoder):
+        read_onnx(folder)
+        return
     if folder.is_dir():
         try:
             if not encoder_spec_path(folder).is_file():
@@ -279,8 +328,8 @@ def _check_encoder(encoder: str, weights: str | None) -> None:
         return
     if os.sep in encoder or "/" in encoder:
         raise UsageError(
-            f"--encoder {encoder}: no such folder; expected a model folder, or the name of an "
-            "encoder"
+            f"--encoder {encoder}: no such folder; expected a model folder, an ONNX file "
+            "(.onnx), or the name of an encoder"
         )
     if name := match_name(encoder, ENCODERS):
         locate_weights(ENCODERS[name], Path(weights) if weights else None, download=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -112,6 +113,7 @@ def embed_patches(encoder: Encoder, bag: Bag) -> Iterator[NDArray[np.float32]]:
 def name_folder(spec: EncoderSpec) -> str:
     """Return the name of the folder of an encoder's features, one for each set of weights."""
     name = "-".join(filter(None, (spec.name, spec.variant)))
+    name = re.sub(r"[^\w.+-]+", "-", name)  # a variant may be any text in a file
     if spec.weights == "imagenet" or spec.revision is not None or spec.digest is None:
         return name
     return f"{name}-{spec.digest[:8]}"

@@ -17,12 +17,17 @@ from milpath.nn.encoders import (
     resize_encoder,
 )
 from milpath.nn.encoders.encoder import Encoder, NetworkEncoder
+from milpath.nn.encoders.onnx import OnnxEncoder, open_onnx_encoder
+from milpath.nn.encoders.onnx_input import OnnxOptions
+from milpath.nn.encoders.plugins import PluginEncoder, load_plugin
 from milpath.nn.encoders.published import describe_published, load_published
 from milpath.nn.engine import keras
 from milpath.nn.fitting import Patches, fit_encoder
 from milpath.params import GridParams
 from milpath.registry import ENCODERS
-from milpath.registry.names import match_name
+from milpath.registry.installed import list_keras_names
+from milpath.registry.names import is_onnx, match_name
+from milpath.registry.plugins import EncoderPlugin, find_plugin
 from milpath.registry.published import PublishedEncoder
 from milpath.registry.weights import locate_weights
 
@@ -35,15 +40,17 @@ class EncoderRequest:
 
     Attributes
     ----------
-    name : of a published encoder, of a network of `keras.applications`, or a model folder
+    name : of a published encoder, of a network of `keras.applications`, of an encoder of another
+        package, an ONNX file (.onnx), or a model folder
     weights : "imagenet", "random", a file or a folder; "" for the encoder's own choice. Not used
         for a model folder that holds its encoder
-    variant : of a published encoder
+    variant : of a published encoder or an ONNX file
     patch_px, mpp : of the patches; None for those that the encoder was made for
     compute : precision of the arithmetic, of a published encoder
     seed : for random weights
     in_bags : whether the patches are cut already
     allow_other : apply it to patches that it was not made for, and log that
+    mean, std : of R, G, B on the scale 0..1, of an ONNX file that does not state them
     """
 
     name: str
@@ -55,6 +62,8 @@ class EncoderRequest:
     seed: int = 0
     in_bags: bool = False
     allow_other: bool = False
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
 
     @property
     def patches(self) -> Patches:
@@ -73,13 +82,43 @@ def choose_encoder(request: EncoderRequest) -> Encoder:
     weights = Path(request.weights) if request.weights else None
     if Path(request.name).is_dir():
         return _adapt(load_encoder(Path(request.name), weights), request)
+    if is_onnx(request.name):
+        return _open_onnx(request)
     if request.name in OWN_ENCODERS:
         raise UsageError(
             f"the {request.name} CNN is trained with its model; give the model's folder instead"
         )
     if name := match_name(request.name, ENCODERS):
         return _load_published(ENCODERS[name], request)
-    return _build_application(request)
+    plugin = None if match_name(request.name, list_keras_names()) else find_plugin(request.name)
+    return _build_application(request) if plugin is None else _load_plugin(plugin, request)
+
+
+def _open_onnx(request: EncoderRequest) -> Encoder:
+    if request.weights:
+        raise UsageError(f"{request.name} holds its weights; leave --weights out")
+    encoder = open_onnx_encoder(
+        Path(request.name),
+        OnnxOptions(
+            request.variant, request.patch_px, request.mean, request.std, request.allow_other
+        ),
+    )
+    fitted = _adapt(encoder, request)
+    if fitted.spec.mpp is None:
+        raise UsageError(
+            f"{fitted.spec.weights}: does not say for which µm per pixel it was made; give --mpp"
+        )
+    return fitted
+
+
+def _load_plugin(plugin: EncoderPlugin, request: EncoderRequest) -> Encoder:
+    for option, value in (("weights", request.weights), ("variant", request.variant)):
+        if value:
+            raise UsageError(
+                f"the encoder {plugin.name} of the package {plugin.package} has no choice of "
+                f"{option}; leave --{option} out"
+            )
+    return _adapt(load_plugin(plugin), request)
 
 
 def _load_published(encoder: PublishedEncoder, request: EncoderRequest) -> Encoder:
@@ -107,6 +146,9 @@ def _adapt(encoder: Encoder, request: EncoderRequest) -> Encoder:
         if fitted.patch_px != spec.patch_px:
             network = resize_encoder(network, fitted)
         return NetworkEncoder(network, fitted)
+    if isinstance(encoder, OnnxEncoder | PluginEncoder) and fitted.patch_px == spec.patch_px:
+        encoder.spec = fitted
+        return encoder
     raise UsageError(f"{spec.name} cannot be applied to other patches; leave out --allow-mpp")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 from milpath.registry import ENCODERS
 from milpath.registry.installed import OWN_ENCODERS, list_keras_names
@@ -17,6 +18,11 @@ def list_names() -> tuple[str, ...]:
     """Return the names of all encoders: published, milpath's own, Keras', and installed ones."""
     own = (*ENCODERS, *OWN_ENCODERS, *list_keras_names())
     return (*own, *list_plugins(own))
+
+
+def is_onnx(name: str) -> bool:
+    """Return whether what is given as an encoder means an ONNX file."""
+    return Path(name).suffix.lower() == ".onnx"
 
 
 def match_name(name: str, known: Iterable[str]) -> str | None:

@@ -43,10 +43,11 @@ def list_plugins(taken: Collection[str]) -> dict[str, EncoderPlugin]:
         as "package:name"
     """
     found = _find_plugins()
+    taken = {name.casefold() for name in taken}  # whatever the case of a name, it means milpath's
     counts = Counter(each.name for each in found)
     listed = {}
     for each in found:
-        free = counts[each.name] == 1 and each.name not in taken
+        free = counts[each.name] == 1 and each.name.casefold() not in taken
         listed[each.name if free else each.full_name] = each
     return dict(sorted(listed.items()))
 

@@ -12,37 +12,40 @@ from support.nn_tools import random_patches
 from support.onnx_files import IMAGENET, save_encoder, save_tokens
 from support.plugins import MeanColour, offer
 
-from milpath.nn.encoders.onnx import OnnxEncoder, OnnxOptions, open_onnx_encoder
-from milpath.nn.encoders.plugins import PluginEncoder, find_plugin, load_plugin
+from milpath.nn.encoder_choice import EncoderRequest, choose_encoder
+from milpath.nn.encoders.encoder import Encoder
 
-Encoder = OnnxEncoder | PluginEncoder
 Build = Callable[[Path], Encoder]
 PX = 32
 
 
 def build_onnx(folder: Path) -> Encoder:
-    return open_onnx_encoder(save_encoder(folder / "a.onnx"), OnnxOptions())
+    return choose_encoder(EncoderRequest(str(save_encoder(folder / "a.onnx")), mpp=1.0))
 
 
 def build_onnx_of_fixed_batch(folder: Path) -> Encoder:
     path = save_encoder(folder / "a.onnx", shape=(7, PX, PX, 3), dtype="uint8", metadata={})
-    return open_onnx_encoder(path, OnnxOptions())
+    return choose_encoder(EncoderRequest(str(path), mpp=1.0))
 
 
 def build_onnx_of_tokens(folder: Path) -> Encoder:
-    return open_onnx_encoder(save_tokens(folder / "a.onnx"), OnnxOptions(variant="mean"))
+    return choose_encoder(
+        EncoderRequest(str(save_tokens(folder / "a.onnx")), variant="mean", mpp=1.0)
+    )
 
 
 def build_onnx_of_float16(folder: Path) -> Encoder:
     path = save_encoder(folder / "a.onnx", dtype="float16", metadata=IMAGENET)
-    return open_onnx_encoder(path, OnnxOptions())
+    return choose_encoder(EncoderRequest(str(path), mpp=1.0))
 
 
 def build_plugin(folder: Path) -> Encoder:
     offer(folder, "painters", {"mean-colour": MeanColour})
-    plugin = find_plugin("mean-colour")
-    assert plugin is not None
-    return load_plugin(plugin)
+    return choose_encoder(EncoderRequest("mean-colour"))
+
+
+def build_application(folder: Path) -> Encoder:
+    return choose_encoder(EncoderRequest("mobilenetv2", "random", patch_px=PX))
 
 
 KINDS: dict[str, Build] = {
@@ -51,6 +54,7 @@ KINDS: dict[str, Build] = {
     "an ONNX file that gives tokens": build_onnx_of_tokens,
     "an ONNX file that takes float16": build_onnx_of_float16,
     "a package": build_plugin,
+    "a network of keras.applications": build_application,
 }
 """One line per kind; each builds an encoder of patches of 32 px."""
 

@@ -15,13 +15,10 @@ from support.nn_tools import random_patches
 from support.plugins import DIGEST, MeanColour, offer
 
 from milpath.errors import StoredFileError, UsageError
-from milpath.nn.encoders.plugins import (
-    PluginEncoder,
-    find_plugin,
-    list_plugins,
-    load_plugin,
-    reload_plugin,
-)
+from milpath.nn.encoder_choice import EncoderRequest, choose_encoder
+from milpath.nn.encoders.plugins import PluginEncoder, load_plugin, reload_plugin
+from milpath.registry.names import list_names
+from milpath.registry.plugins import find_plugin, list_plugins
 
 Install = Callable[[str, Mapping[str, Callable[[], Any]]], None]
 
@@ -59,10 +56,13 @@ def fail() -> Any:
 
 
 def test_encoders_are_listed_by_name_and_not_loaded(install: Install) -> None:
-    install("painters", {"one": fail, "resnet50": fail})
+    install("painters", {"one": fail, "resnet50": fail, "small": fail, "Virchow2": fail})
     install("others", {"two": fail})
-    assert list(list_plugins({"resnet50"})) == ["one", "painters:resnet50", "two"]
-    (one, *_) = list_plugins(()).values()
+    taken = ("resnet50", "virchow2", "small")
+    names = ["one", "painters:Virchow2", "painters:resnet50", "painters:small", "two"]
+    assert list(list_plugins(taken)) == names
+    assert set(names) <= set(list_names())
+    (one, *_) = list_plugins(taken).values()
     assert (one.package, one.version, one.name) == ("painters", "1.5", "one")
 
 
@@ -82,6 +82,34 @@ def test_only_the_named_encoder_is_loaded(install: Install) -> None:
     assert (spec.patch_px, spec.mpp, spec.dim, spec.digest) == (32, 0.5, 3, DIGEST)
     assert find_plugin("missing") is None
     assert find_plugin("others:mean-colour") is None
+
+
+def test_milpaths_own_name_wins_and_the_packages_is_chosen_with_the_package(
+    install: Install,
+) -> None:
+    install("painters", {"mobilenetv2": lambda: MeanColour(name="mobilenetv2")})
+    own = choose_encoder(EncoderRequest("mobilenetv2", "random", patch_px=32))
+    assert (own.spec.kind, own.spec.dim) == ("keras", 1280)
+    theirs = choose_encoder(EncoderRequest("painters:mobilenetv2", patch_px=32))
+    assert (theirs.spec.kind, theirs.spec.dim) == ("plugin", 3)
+
+
+@pytest.mark.parametrize(
+    ("more", "fact"),
+    [
+        ({"patch_px": 64}, "made for patches of 32 px"),
+        ({"patch_px": 64, "allow_other": True}, "cannot be applied to other patches"),
+        ({"mpp": 1.0}, "made for patches of 32 px at 0.5 µm"),
+        ({"weights": "w.h5"}, "leave --weights out"),
+        ({"variant": "cls"}, "leave --variant out"),
+    ],
+)
+def test_what_an_encoder_of_a_package_does_not_offer_is_refused(
+    install: Install, more: dict[str, Any], fact: str
+) -> None:
+    install("painters", {"mean-colour": MeanColour})
+    with pytest.raises(UsageError, match=fact):
+        choose_encoder(EncoderRequest("mean-colour", **more))
 
 
 # -- what it returns -------------------------------------------------------------------------------
@@ -212,5 +240,7 @@ def test_it_is_loaded_again_by_its_spec_and_another_digest_is_refused(install: I
     assert reload_plugin(spec).spec == spec
     with pytest.raises(UsageError, match=r"is not that of the features: weights 0{32} and 0123"):
         reload_plugin(spec.model_copy(update={"digest": "0" * 32}))
+    other = spec.model_copy(update={"mpp": 2.0})  # with --allow-mpp
+    assert reload_plugin(other).spec == other
     with pytest.raises(UsageError, match="made by the package others 2"):
         reload_plugin(spec.model_copy(update={"weights": "others 2.0"}))

@@ -27,9 +27,11 @@ from support.onnx_files import (
 )
 
 from milpath.errors import StoredFileError, UsageError
+from milpath.nn.encoder_choice import EncoderRequest, choose_encoder
 from milpath.nn.encoders import onnx as encoders
 from milpath.nn.encoders.onnx import open_onnx_encoder, reload_onnx_encoder
 from milpath.nn.encoders.onnx_input import OnnxOptions
+from milpath.nn.encoders.referred import find_referred
 
 PX = 32
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -140,6 +142,27 @@ def test_the_patch_size_is_asked_for_where_any_is_taken(tmp_path: Path) -> None:
     stated = IMAGENET | {"milpath.patch_px": "16"}
     path = save_encoder(path, shape=("n", 3, "h", "w"), metadata=stated)
     assert open_onnx_encoder(path, NONE).spec.patch_px == 16
+    assert "was made for patches of 16 px, not of 32 px" in refusal(path, OnnxOptions(patch_px=PX))
+    other = OnnxOptions(patch_px=PX, allow_other=True)
+    assert open_onnx_encoder(path, other).spec.patch_px == PX
+
+
+def test_the_resolution_is_that_of_the_file_or_is_asked_for(tmp_path: Path) -> None:
+    path = str(save_encoder(tmp_path / "a.onnx"))
+    with pytest.raises(UsageError, match="give --mpp"):
+        choose_encoder(EncoderRequest(path))
+    assert choose_encoder(EncoderRequest(path, mpp=0.7)).spec.mpp == 0.7
+    save_encoder(tmp_path / "a.onnx", metadata=IMAGENET | {"milpath.mpp": "0.5"})
+    assert choose_encoder(EncoderRequest(path)).spec.mpp == 0.5
+    with pytest.raises(UsageError, match=r"made for patches of 32 px at 0.5 .* not of 32 px at 1"):
+        choose_encoder(EncoderRequest(path, mpp=1.0))
+    other = choose_encoder(EncoderRequest(path, mpp=1.0, allow_other=True))
+    assert other.spec.mpp == 1.0
+    assert find_referred(other.spec, tmp_path).spec == other.spec
+    with pytest.raises(UsageError, match=r"is the ONNX file a.onnx, .* give it with --weights"):
+        find_referred(other.spec)
+    with pytest.raises(UsageError, match="leave --weights out"):
+        choose_encoder(EncoderRequest(path, weights="w.h5"))
 
 
 @pytest.mark.parametrize("metadata", [{}, {"milpath.patch_px": "48"}])
@@ -148,7 +171,7 @@ def test_another_patch_size_than_the_network_takes_is_refused(
 ) -> None:
     path = save_encoder(tmp_path / "a.onnx", metadata=IMAGENET | metadata)
     options = NONE if metadata else OnnxOptions(patch_px=48)
-    assert "takes patches of 32 px only" in refusal(path, options)
+    assert ("metadata say" if metadata else "leave --patch-size out") in refusal(path, options)
 
 
 def test_the_metadata_say_where_colours_are_that_the_shape_does_not(tmp_path: Path) -> None:
@@ -346,14 +369,14 @@ def test_its_name_is_stated_or_that_of_its_file(
 def test_it_is_opened_again_by_its_spec_under_another_name(tmp_path: Path) -> None:
     path = save_tokens(tmp_path / "a.onnx", pooled=True)
     half = (0.5, 0.5, 0.5)
-    options = OnnxOptions(variant="mean", mpp=0.5, mean=half, std=half)
+    options = OnnxOptions(variant="mean", mean=half, std=half)
     encoder = open_onnx_encoder(path, options)
     again = reload_onnx_encoder(path.rename(tmp_path / "b.onnx"), encoder.spec)
     assert again.spec == encoder.spec
     patches = random_patches(2, PX)
     assert again.embed(patches).tobytes() == encoder.embed(patches).tobytes()
     other = save_tokens(tmp_path / "a.onnx", pooled=True, side=8)
-    with pytest.raises(UsageError, match=r"not the network of the encoder a \(weights"):
+    with pytest.raises(UsageError, match="not the network of the encoder a; give the file a"):
         reload_onnx_encoder(other, encoder.spec)
 
 

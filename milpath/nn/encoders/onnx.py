@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.model_spec import EncoderSpec
+from milpath.nn.encoders.encoder import BATCH
 from milpath.nn.encoders.onnx_input import OnnxInput, OnnxOptions, find_input
-from milpath.nn.encoders.onnx_metadata import OnnxMetadata, pick_stated
+from milpath.nn.encoders.onnx_metadata import OnnxMetadata
 from milpath.nn.encoders.onnx_output import OnnxOutput, choose_output
 from milpath.params import describe_violation
 from milpath.store.onnxfile import OnnxDescription, read_onnx
@@ -23,9 +24,6 @@ from milpath.store.onnxtrial import try_onnx
 
 log = logging.getLogger(__name__)
 
-BATCH = 64
-"""Patches per run of a network that takes any number; fewer are padded, so that the sums of a
-patch do not depend on how many come with it."""
 PROVIDERS = (
     "CUDAExecutionProvider",
     "ROCMExecutionProvider",
@@ -61,6 +59,9 @@ class OnnxEncoder:
 
     def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features of patches.
+
+        The network runs on batches of one size, with the last one padded, so that the sums of a
+        patch do not depend on how many come with it.
 
         Parameters
         ----------
@@ -134,7 +135,7 @@ def open_onnx_encoder(path: Path, options: OnnxOptions) -> OnnxEncoder:
             weights=path.name,
             patch_px=given.patch_px,
             dim=output.dim,
-            mpp=pick_stated(path, "mpp", options.mpp, stated.mpp),
+            mpp=stated.mpp,
             variant=output.variant,
             digest=_digest_files(path, found),
             mean=mean,
@@ -153,14 +154,17 @@ def reload_onnx_encoder(path: Path, spec: EncoderSpec) -> OnnxEncoder:
     ------
     UsageError : as `open_onnx_encoder`; or it is another network
     """
-    options = OnnxOptions(spec.variant, spec.patch_px, spec.mpp, spec.mean, spec.std)
-    opened = open_onnx_encoder(path, options)
-    differences = spec.compare(opened.spec.model_copy(update={"name": spec.name}))
-    if differences:
+    if _digest_files(path, read_onnx(path)) != spec.digest:
         raise UsageError(
-            f"{path.name}: not the network of the encoder {spec.name} ({'; '.join(differences)}); "
-            f"give the file {spec.weights} that made the features"
+            f"{path.name}: not the network of the encoder {spec.name}; give the file "
+            f"{spec.weights} that made the features, whose sha256 begins with "
+            f"{(spec.digest or '')[:12]}"
         )
+    options = OnnxOptions(spec.variant, spec.patch_px, spec.mean, spec.std, allow_other=True)
+    opened = open_onnx_encoder(path, options)
+    differences = spec.compare(opened.spec.model_copy(update={"name": spec.name, "mpp": spec.mpp}))
+    if differences:
+        raise UsageError(f"{path.name}: {'; '.join(differences)}; compute the features again")
     opened.spec = spec
     return opened
 

@@ -35,15 +35,15 @@ class OnnxOptions:
         tokens, "NAME:cls" (the first token, where it is a class token) or "NAME:mean" (the mean of
         the patches' tokens)
     patch_px : patch side length, pixels; needed where the network takes any
-    mpp : µm per pixel that it was made for
     mean, std : of R, G, B on the scale 0..1; a patch becomes (patch / 255 - mean) / std
+    allow_other : take patches of another size than the file states
     """
 
     variant: str | None = None
     patch_px: int | None = None
-    mpp: float | None = None
     mean: Colours | None = None
     std: Colours | None = None
+    allow_other: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,12 +143,21 @@ def _find_patch_px(
         raise UsageError(f"{fact}; expected square patches")
     if fixed:
         (side,) = fixed
-        others = {"--patch-size": options.patch_px, "milpath.patch_px": stated.patch_px}
-        for name, other in others.items():
-            if other not in (None, side):
-                raise UsageError(f"{fact}: it takes patches of {side} px only, {name} is {other:g}")
+        if options.patch_px not in (None, side):
+            raise UsageError(
+                f"{fact}: it takes patches of {side} px only, not {options.patch_px}; leave "
+                f"--patch-size out, or tile again with --patch-size {side}"
+            )
+        if stated.patch_px not in (None, side):
+            raise UsageError(f"{fact}, but its metadata say milpath.patch_px {stated.patch_px:g}")
     else:
         side = pick_stated(path, "patch size", options.patch_px, stated.patch_px)
+        if stated.patch_px not in (None, side) and not options.allow_other:
+            raise UsageError(
+                f"{path.name}: was made for patches of {stated.patch_px:g} px, not of "
+                f"{side:g} px; tile again with --patch-size {stated.patch_px:g}, or apply it to "
+                "them all the same with --allow-mpp"
+            )
     if side is None:
         raise UsageError(
             f"{fact}, which takes patches of any size; give --patch-size, the size in pixels that "

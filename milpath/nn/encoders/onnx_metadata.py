@@ -34,6 +34,8 @@ class OnnxMetadata:
         self._texts = texts
         self.mpp = self._read_number("milpath.mpp")
         self.patch_px = self._read_number("milpath.patch_px")
+        if self.patch_px is not None and self.patch_px != int(self.patch_px):
+            raise self._refuse("milpath.patch_px", "a whole number of pixels")
         self.mean = self._read_colours("milpath.mean")
         self.std = self._read_colours("milpath.std")
         self.layout = self._read_layout()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,16 +28,23 @@ class OnnxOutput:
     kind : "vector" (n, D), also with axes of length 1; "cls" or "mean" of tokens (n, T, D)
     dim : D
     tokens : of "mean": how many there are in the end that belong to patches
+    alone : whether it is the only vector, which needs no variant
     """
 
     name: str
     kind: Literal["vector", "cls", "mean"]
     dim: int
     tokens: int = 0
+    alone: bool = False
 
     @property
-    def variant(self) -> str:
-        """What chooses it: NAME, NAME:cls or NAME:mean."""
+    def variant(self) -> str | None:
+        """What tells it from the network's other vectors; None if it is the only one, as it is."""
+        return None if self.alone and self.kind == "vector" else self.title
+
+    @property
+    def title(self) -> str:
+        """What chooses it among several: NAME, NAME:cls or NAME:mean."""
         return self.name if self.kind == "vector" else f"{self.name}:{self.kind}"
 
     def pick(self, found: NDArray[Any]) -> NDArray[np.float32]:
@@ -63,11 +70,11 @@ def _list_outputs(
             found.append(OnnxOutput(name, "vector", math.prod(shape[1:])))
         elif len(shape) == 3:
             found += _list_token_outputs(name, shape[1], shape[2], patch_px)
-    return {each.variant: each for each in found if 1 <= each.dim <= _MAX_DIM}
+    return {each.title: each for each in found if 1 <= each.dim <= _MAX_DIM}
 
 
 def _list_token_outputs(name: str, count: int, dim: int, patch_px: int) -> list[OnnxOutput]:
-    """Return the vectors of tokens: those before a square grid of patches are others."""
+    """Return the vectors of tokens: a square grid of patches comes last, other tokens before."""
     if count == 1:
         return [OnnxOutput(name, "vector", dim)]
     side = math.isqrt(count)
@@ -90,7 +97,7 @@ def choose_output(
     ----------
     path : for messages
     tried : all outputs, from a trial with `batch` patches of `patch_px` px
-    variant : what chooses one of several, see `OnnxOutput.variant`
+    variant : what chooses one of several, see `OnnxOutput.title`
 
     Raises
     ------
@@ -108,7 +115,7 @@ def choose_output(
         )
     output = _find_variant(path, outputs, variant)
     _require_sound(path, output.name, tried[output.name])
-    return output
+    return replace(output, alone=len(outputs) == 1)
 
 
 def _find_variant(path: Path, outputs: dict[str, OnnxOutput], variant: str | None) -> OnnxOutput:

@@ -1,8 +1,7 @@
 """Encoders of other packages, which they offer under the entry point `milpath.encoders`.
 
-An entry point names a function without arguments that returns an encoder: an object with `spec`,
-whose fields are name, patch_px, mpp, dim and digest, and `embed(patches)`. It is loaded only when
-it is named, and what it returns is checked.
+The function that an entry point names returns an encoder: an object with `spec`, whose fields are
+name, patch_px, mpp, dim and digest, and `embed(patches)`. What they return is checked, each time.
 """
 
 from __future__ import annotations
@@ -16,12 +15,11 @@ from pydantic import ValidationError
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.model_spec import EncoderSpec
+from milpath.nn.encoders.encoder import BATCH
 from milpath.params import describe_violation
 from milpath.registry.plugins import EncoderPlugin, find_plugin
 from milpath.slides.names import is_file_name
 
-BATCH = 64
-"""Patches that a package's encoder receives at a time, at most."""
 _FIELDS = ("name", "patch_px", "mpp", "dim", "digest")
 _SAME = 1e-3
 """Largest difference of the numbers of one patch in two runs, of their range."""
@@ -61,7 +59,7 @@ def reload_plugin(spec: EncoderSpec) -> PluginEncoder:
             f"here; install it with pip install {package}"
         )
     loaded = load_plugin(plugin)
-    differences = spec.compare(loaded.spec)
+    differences = spec.compare(loaded.spec.model_copy(update={"mpp": spec.mpp}))
     if differences:
         fact = f"is not that of the features: {'; '.join(differences)}"
         raise UsageError(f"{_tell(plugin, fact)}; install {spec.weights}")
@@ -85,7 +83,7 @@ class PluginEncoder:
         self._plugin = plugin
 
     def embed(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the features of patches.
+        """Return the features of patches, which the package receives in batches of up to `BATCH`.
 
         Parameters
         ----------

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.encoders.encoder import Encoder
+from milpath.nn.encoders.onnx import reload_onnx_encoder
+from milpath.nn.encoders.plugins import reload_plugin
 from milpath.nn.encoders.published import load_published
 from milpath.registry import ENCODERS
 from milpath.registry.weights import locate_weights
@@ -23,15 +26,21 @@ def find_referred(spec: EncoderSpec, weights: Path | None = None) -> Encoder:
     Raises
     ------
     UsageError : it cannot be found
-    StoredFileError : what was found is another one
+    StoredFileError : what was found is a different one
     """
-    if spec.kind != "published" or spec.name not in ENCODERS:
+    found = _LOADERS.get(spec.kind, _load_published)(spec, weights)
+    require_same(spec, found.spec)
+    return found
+
+
+def _load_published(spec: EncoderSpec, weights: Path | None) -> Encoder:
+    if spec.name not in ENCODERS:
         raise UsageError(
             f"the encoder {spec.name} is not known to this version of milpath; compute features "
             "with the program that has it, and give them with --features"
         )
     encoder = ENCODERS[spec.name]
-    found = load_published(
+    return load_published(
         encoder,
         locate_weights(encoder, weights, download=True),
         variant=spec.variant,
@@ -39,8 +48,31 @@ def find_referred(spec: EncoderSpec, weights: Path | None = None) -> Encoder:
         mpp=spec.mpp,
         compute=spec.compute,
     )
-    require_same(spec, found.spec)
-    return found
+
+
+def _load_onnx(spec: EncoderSpec, weights: Path | None) -> Encoder:
+    path = weights / spec.weights if weights is not None and weights.is_dir() else weights
+    if path is None:
+        raise UsageError(
+            f"the encoder {spec.name} is the ONNX file {spec.weights}, which is not stored with "
+            "features and models; give it with --weights"
+        )
+    return reload_onnx_encoder(path, spec)
+
+
+def _load_plugin(spec: EncoderSpec, weights: Path | None) -> Encoder:
+    if weights is not None:
+        raise UsageError(
+            f"the encoder {spec.name} is loaded by the package {spec.weights}; leave --weights out"
+        )
+    return reload_plugin(spec)
+
+
+_LOADERS: dict[str, Callable[[EncoderSpec, Path | None], Encoder]] = {
+    "onnx": _load_onnx,
+    "plugin": _load_plugin,
+}
+"""How encoders that are not of the registry are found again, by their kind."""
 
 
 def require_same(spec: EncoderSpec, found: EncoderSpec) -> None:
