@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 MPP_RANGE = (0.05, 20.0)
 """µm per pixel that a scanned slide can have; anything outside is wrong metadata."""
@@ -173,13 +181,30 @@ class CodecParams(Params):
     """JPEG quality, 50 to 100; ignored by raw."""
 
 
+class StainParams(Params):
+    """Stain normalisation; see `milpath.patches.stain`."""
+
+    normalise: Literal["none", "macenko", "reinhard"] = "none"
+    """Bring the colours of each H&E slide to those of one reference: macenko (two stains unmixed),
+    reinhard (mean and spread of colour), or none."""
+
+
 class TileParams(Params):
     """All parameters of a bag, or of features of a slide; they are part of their fingerprint."""
 
     tissue: TissueParams = TissueParams()
     grid: GridParams = GridParams()
     artefacts: ArtefactParams = ArtefactParams()
+    stain: StainParams = StainParams()
     pixels: CodecParams = CodecParams()
+
+    @model_serializer(mode="wrap")
+    def _omit_default_stain(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write no default, so that fingerprints and files are those of earlier versions."""
+        values: dict[str, Any] = serialise(self)
+        if self.stain == StainParams():
+            values.pop("stain", None)
+        return values
 
 
 class HeadParams(Params):

@@ -13,8 +13,9 @@ from milpath.formats.features import Tiling
 from milpath.params import TileParams
 from milpath.patches.artefacts import ArtefactFilter, measure_blur
 from milpath.patches.reader import stream_patches
+from milpath.patches.stain import write_normaliser
 from milpath.slides.slide import Slide
-from milpath.tile import Plan
+from milpath.tile import Plan, fit_stain
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,11 @@ class PatchStream:
     params : how it is tiled; patches are encoded and decoded by its codec
     annotation : fingerprint of the annotation that the plan follows; None without one
     threads : that read the slide
+
+    Raises
+    ------
+    UnsupportedSlideError : its stain cannot be normalised, but is to be
+    SlideReadError : what the normaliser is fitted to cannot be read
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class PatchStream:
         self._params = params
         self._annotation = annotation
         self._threads = threads
+        self._stain = fit_stain(slide, plan, params)
         self._artefacts = ArtefactFilter(params.artefacts, plan.fold, plan.pen)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
@@ -58,7 +65,8 @@ class PatchStream:
         grid = self._plan.grid
 
         def process(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-            return as_kept(pixels, self._params.pixels), measure_blur(pixels)
+            shown = pixels if self._stain is None else self._stain.apply(pixels)
+            return as_kept(shown, self._params.pixels), measure_blur(pixels)
 
         read = stream_patches(self._slide, grid, process, self._threads)
         for number, (_, pixels) in enumerate(self._artefacts.keep(read), start=1):
@@ -81,5 +89,6 @@ class PatchStream:
             pen_mm2=plan.pen_mm2 if self._annotation is None else 0.0,
             grey=plan.tissue.is_grey,
             left_out=plan.left_out + blurred,
+            stain=None if self._stain is None else write_normaliser(self._stain),
         )
         return Tiling(slide.facts, kept, header)

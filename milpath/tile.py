@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.cohort.cohort import SlideEntry
-from milpath.errors import AnnotationError, SlideReadError, StoredFileError, UsageError
+from milpath.errors import (
+    AnnotationError,
+    SlideReadError,
+    StoredFileError,
+    UnsupportedSlideError,
+    UsageError,
+)
 from milpath.figures.canvas import encode_png
 from milpath.figures.qc import draw_qc
 from milpath.formats.bag import (
@@ -32,11 +38,14 @@ from milpath.params import (
     MAX_UNREADABLE,
     MPP_WARN_DIFFERENCE,
     CodecParams,
+    StainParams,
     TileParams,
 )
 from milpath.patches.artefacts import ArtefactFilter, Scores, find_clean, measure_blur
 from milpath.patches.grid import PatchGrid, box_mean, plan_grid
 from milpath.patches.reader import stream_patches
+from milpath.patches.stain import WHITE, Normaliser, fit_normaliser
+from milpath.patches.stainsample import read_stain_sample
 from milpath.runs import Facts, Outcome, describe_redo, planned_outcome, skipped_outcome
 from milpath.slides.facts import MppSource, SlideFacts
 from milpath.slides.slide import Slide
@@ -92,6 +101,8 @@ class TileFacts(Facts):
     """Whether the slide has no colour."""
     left_out: int = 0
     """Patches left out as artefacts."""
+    stain: str = "none"
+    """How the stain was normalised."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +165,30 @@ def plan_slide(slide: Slide, params: TileParams, annotation: Annotation | None =
     return Plan(thumbnail, tissue, grid.select(rows), fold[rows], pen[rows], left_out)
 
 
+def fit_stain(slide: Slide, plan: Plan, params: TileParams) -> Normaliser | None:
+    """Fit the stain normaliser of a slide; None without patches, or if none is asked for.
+
+    Raises
+    ------
+    UnsupportedSlideError : the stain cannot be normalised; patches as scanned among normalised ones
+        would mislead a model, so that the slide fails
+    SlideReadError : the sampled patches cannot be read
+    """
+    method = params.stain.normalise
+    if method == "none" or not len(plan.grid):
+        return None
+    try:
+        if plan.tissue.background == "dark":
+            raise UnsupportedSlideError("it has a dark background, H&E is expected")
+        white = plan.tissue.background_rgb or WHITE
+        return fit_normaliser(method, read_stain_sample(slide, plan.grid), white)
+    except UnsupportedSlideError as error:
+        raise UnsupportedSlideError(
+            f"{slide.name}: its stain cannot be normalised ({error}); leave this slide out, or do "
+            "without stain normalisation for all slides"
+        ) from None
+
+
 def _cover(mask: NDArray[np.bool_] | None, tissue: TissueMask, grid: PatchGrid) -> Scores:
     """Return the fraction of each patch that a mask covers, (N,)."""
     if mask is None:
@@ -210,10 +245,16 @@ def _doubts_of_colour(tissue: TissueMask) -> Iterator[str]:
         )
 
 
-def require_pixels_for_blur(params: TileParams) -> None:
-    """Raise `UsageError` where a bag is to hold no pixels, but their blur is limited."""
-    if params.pixels.codec == "none" and params.artefacts.max_blur is not None:
+def require_pixels(params: TileParams) -> None:
+    """Raise `UsageError` where a bag is to hold no pixels, but parameters are about them."""
+    if params.pixels.codec != "none":
+        return
+    if params.artefacts.max_blur is not None:
         raise UsageError("blur is measured on pixels, and none are read; leave out max_blur")
+    if params.stain != StainParams():
+        raise UsageError(
+            "stain normalisation changes pixels, and none are stored; leave out stain.normalise"
+        )
 
 
 def tile_slide(
@@ -234,10 +275,10 @@ def tile_slide(
     Raises
     ------
     SlideError : the slide cannot be tiled
-    UsageError : a limit of blur for a bag without pixels
+    UsageError : a limit of blur, or stain normalisation, for a bag without pixels
     OutputError : `out` cannot be written
     """
-    require_pixels_for_blur(params)
+    require_pixels(params)
     with entry.open() as slide:
         annotation = entry.read_annotation(slide.bounds_l0)
         drawn = annotation.fingerprint if annotation else None
@@ -263,8 +304,9 @@ def _write_results(
 ) -> BagHeader:
     path, qc = bag_path(out, slide.slide_id), qc_path(out, slide.slide_id)
     discard(qc)  # an older picture would show that all is done
+    stain = fit_stain(slide, plan, params)
     artefacts = ArtefactFilter(params.artefacts, plan.fold, plan.pen)
-    patches = artefacts.keep(_make_patches(slide, plan.grid, params.pixels, threads))
+    patches = artefacts.keep(_make_patches(slide, plan.grid, params.pixels, threads, stain))
     with ThreadPoolExecutor(1) as pool:  # draws while patches are read
         picture = pool.submit(_draw_png, plan, slide.slide_id)
         background = plan.tissue.background
@@ -280,6 +322,7 @@ def _write_results(
             left_out=plan.left_out,
             pen_mm2=plan.pen_mm2 if annotation is None else 0.0,
             grey=plan.tissue.is_grey,
+            stain=stain,
         )
     if artefacts.left_out:
         plan = replace(plan, grid=plan.grid.select(artefacts.rows))
@@ -290,12 +333,13 @@ def _write_results(
 
 
 def _make_patches(
-    slide: Slide, grid: PatchGrid, params: CodecParams, threads: int
+    slide: Slide, grid: PatchGrid, params: CodecParams, threads: int, stain: Normaliser | None
 ) -> Iterator[tuple[int, tuple[Encoded, float | None]]]:
     """Yield (row of the grid, (encoded, blur)); no pixels are read where none are kept."""
 
     def process(pixels: NDArray[np.uint8]) -> tuple[Encoded, float | None]:
-        return encode_patch(pixels, params), measure_blur(pixels)
+        shown = pixels if stain is None else stain.apply(pixels)
+        return encode_patch(shown, params), measure_blur(pixels)
 
     if params.codec == "none":
         return ((row, (b"", None)) for row in range(len(grid)))
@@ -355,6 +399,7 @@ def _collect_facts(
         pen_mm2=header.pen_mm2,
         grey=header.grey,
         left_out=header.left_out,
+        stain=header.params.stain.normalise,
     )
 
 
@@ -381,6 +426,12 @@ def describe_header(header: BagHeader, patches: int, noun: str = "a bag") -> str
         parts.append("dark background, treated as fluorescence")
     if header.pen_mm2:
         parts.append(f"{header.pen_mm2:.2g} mm² of marker pen excluded")
+    return ", ".join([*parts, *_describe_colour(header)])
+
+
+def _describe_colour(header: BagHeader) -> Iterator[str]:
     if header.grey:
-        parts.append("no colour" if annotated else "no colour, all that is dark is tissue")
-    return ", ".join(parts)
+        drawn = header.annotation is not None
+        yield "no colour" if drawn else "no colour, all that is dark is tissue"
+    if header.stain is not None:
+        yield f"stain normalised ({header.params.stain.normalise})"

@@ -46,6 +46,7 @@ from milpath.cli.tiling import (
     GRID,
     MPP_HELP,
     PATCH_SIZE_HELP,
+    STAIN,
     TILING_NAMES,
     TISSUE,
     KeepPenOption,
@@ -55,6 +56,7 @@ from milpath.cli.tiling import (
     MinTissueOption,
     OverlapOption,
     SensitivityOption,
+    StainNormaliseOption,
     given_tiling,
 )
 from milpath.errors import StoredFileError, UsageError
@@ -151,6 +153,7 @@ def embed(
     max_blur: MaxBlurOption = ARTEFACTS.max_blur,
     max_fold: MaxFoldOption = ARTEFACTS.max_fold,
     max_pen: MaxPenOption = ARTEFACTS.max_pen,
+    stain_normalise: StainNormaliseOption = STAIN.normalise,
     params_file: ParamsOption = None,
     slide_mpp: SlideMppOption = None,
     tissue: TissueOption = None,

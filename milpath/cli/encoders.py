@@ -72,7 +72,9 @@ def _collect(name: str | None) -> list[dict[str, Any]]:
     from milpath.registry import ENCODERS
     from milpath.registry.names import describe_unknown, match_name
 
-    found = [collect_facts(each) for each in ENCODERS.values()] + list(_collect_installed())
+    found = [collect_facts(each) for each in ENCODERS.values()] + list(
+        _collect_installed(tuple(ENCODERS))
+    )
     if name is None:
         return found
     meant = match_name(name, (each["name"] for each in found))
@@ -99,15 +101,22 @@ def collect_facts(encoder: PublishedEncoder) -> dict[str, Any]:
     }
 
 
-def _collect_installed() -> Iterator[dict[str, Any]]:
-    from milpath.registry.installed import OWN_ENCODERS, list_keras_names, list_plugin_names
+def _collect_installed(published: Sequence[str]) -> Iterator[dict[str, Any]]:
+    from milpath.registry.installed import OWN_ENCODERS, list_keras_names
+    from milpath.registry.plugins import list_plugins
 
+    of_keras = list_keras_names()
     for name, dim in OWN_ENCODERS.items():
         yield {"name": name, "kind": "own", "publisher": "milpath", "dims": {"cls": dim}}
-    for name in list_keras_names():
+    for name in of_keras:
         yield {"name": name, "kind": "keras", "publisher": "Keras"}
-    for name in list_plugin_names():
-        yield {"name": name, "kind": "plugin"}
+    for name, plugin in list_plugins((*published, *OWN_ENCODERS, *of_keras)).items():
+        yield {
+            "name": name,
+            "kind": "plugin",
+            "publisher": plugin.package,
+            "version": plugin.version,
+        }
 
 
 def _print_all(facts: Sequence[dict[str, Any]]) -> None:
@@ -251,7 +260,7 @@ def _describe_keras(facts: dict[str, Any]) -> dict[str, str]:
 def _describe_plugin(facts: dict[str, Any]) -> dict[str, str]:
     return {
         "encoder": facts["name"],
-        "publisher": "an installed package, by its entry point milpath.encoders",
+        "publisher": f"the installed package {facts['publisher']} {facts['version']}".strip(),
         "use": f"milpath embed SLIDES --encoder {facts['name']} --out FEATURES",
     }
 

@@ -15,6 +15,7 @@ from milpath.errors import ResolutionError, StoredFileError, UsageError
 if TYPE_CHECKING:
     from milpath.formats.bag import Bag
     from milpath.formats.foreign.values import FeatureHints
+    from milpath.formats.model_spec import BaselineMetrics, Metrics
 
 _OPTIONS = {
     "encoder": "--encoder-name",
@@ -247,6 +248,7 @@ def _describe_bag(path: Path) -> dict[str, Any]:
             **_describe_geometry(bag.slide, bag.grid),
             "pixels": bag.header.params.pixels.model_dump(),
             "background": bag.header.background,
+            "stain": _describe_stain(bag.header.stain),
             "tissue": _tissue_source(bag.header.annotation),
             "fingerprint": bag.header.fingerprint,
         }
@@ -271,6 +273,9 @@ def _describe_prediction(path: Path) -> dict[str, Any]:
         "effective number of patches": round(found.effective_patches, 1),
         **_describe_geometry(found.slide, found.grid),
         "tissue": "as in the features" if found.features else _tissue_source(found.annotation),
+        "stain": "as in the features"
+        if found.features and found.stain is None
+        else _describe_stain(found.stain),
         "made from": "pixels" if found.features is None else "features",
         "model": found.model,
     }
@@ -278,6 +283,10 @@ def _describe_prediction(path: Path) -> dict[str, Any]:
 
 def _tissue_source(annotation: str | None) -> str:
     return "auto-detected" if annotation is None else "from an annotation"
+
+
+def _describe_stain(stain: str | None) -> Any:
+    return "as scanned" if stain is None else {"normalised": json.loads(stain)}
 
 
 _PLACES = {
@@ -322,12 +331,17 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "attention": "gated" if spec.head.gated else "tanh only",
         "patches": f"{spec.encoder.patch_px} px at {spec.tile.grid.mpp:g} µm per pixel",
         "slides": f"with {spec.background} background",
-        "held-out metrics": {name: each.value for name, each in held_out.metrics.items()}
-        if held_out
-        else None,
+        "held-out metrics": _values(held_out),
+        "baseline metrics": _values(held_out and held_out.baseline),
         "milpath version": spec.milpath_version,
         "fingerprint": spec.fingerprint,
     }
+
+
+def _values(held_out: Metrics | BaselineMetrics | None) -> dict[str, float | None] | None:
+    if held_out is None:
+        return None
+    return {name: each.value for name, each in held_out.metrics.items()}
 
 
 def _words(value: Any) -> str:

@@ -34,6 +34,7 @@ from milpath.cli.tiling import (
     GRID,
     MPP_HELP,
     PATCH_SIZE_HELP,
+    STAIN,
     TILING_NAMES,
     TISSUE,
     KeepPenOption,
@@ -43,6 +44,7 @@ from milpath.cli.tiling import (
     MinTissueOption,
     OverlapOption,
     SensitivityOption,
+    StainNormaliseOption,
     given_tiling,
 )
 from milpath.errors import UsageError
@@ -80,6 +82,7 @@ def tile(
     max_blur: MaxBlurOption = ARTEFACTS.max_blur,
     max_fold: MaxFoldOption = ARTEFACTS.max_fold,
     max_pen: MaxPenOption = ARTEFACTS.max_pen,
+    stain_normalise: StainNormaliseOption = STAIN.normalise,
     codec: Annotated[
         str,
         typer.Option(help="Pixel storage format: jpeg, or raw (lossless, about 7 times larger)."),
@@ -115,9 +118,9 @@ def tile(
     if coords_only:
         given["pixels.codec"] = "none"
     params = merge_params(TileParams, "tile", params_file, given)
-    from milpath.tile import require_pixels_for_blur, tile_slide
+    from milpath.tile import require_pixels, tile_slide
 
-    require_pixels_for_blur(params)
+    require_pixels(params)
     show_warnings()
     gathered = gather_entries(slides, slide_mpp, tissue, frame, ids_from_path=ids_from_path)
     entries, _ = take_shard(gathered, shard)

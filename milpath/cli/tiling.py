@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from milpath.cli.params_file import given_options
-from milpath.params import ArtefactParams, GridParams, TissueParams
+from milpath.params import ArtefactParams, GridParams, StainParams, TissueParams
 
 GRID = GridParams()
 TISSUE = TissueParams()
 ARTEFACTS = ArtefactParams()
+STAIN = StainParams()
 
 MPP_HELP = "Resolution of the patches, in µm per pixel."
 PATCH_SIZE_HELP = "Patch side length, in pixels."
@@ -53,6 +54,13 @@ MaxPenOption = Annotated[
         help="Leave out patches of which more is marker pen, 0 to 1.", show_default="no limit"
     ),
 ]
+StainNormaliseOption = Annotated[
+    str,
+    typer.Option(
+        help="Bring the colours of each H&E slide to those of one reference: macenko, "
+        "reinhard or none.",
+    ),
+]
 
 TILING_NAMES = {
     "mpp": "grid.mpp",
@@ -64,6 +72,7 @@ TILING_NAMES = {
     "max_blur": "artefacts.max_blur",
     "max_fold": "artefacts.max_fold",
     "max_pen": "artefacts.max_pen",
+    "stain_normalise": "stain.normalise",
 }
 """Parameter of each option."""
 

@@ -25,7 +25,7 @@ from milpath.errors import UsageError
 from milpath.params import HeadParams, TrainParams
 
 if TYPE_CHECKING:
-    from milpath.metrics import Figure, FoldFigure
+    from milpath.nn.evaluation import Evaluation
     from milpath.nn.train import TrainReport
     from milpath.nn.trainingset import TrainingPlan
 
@@ -260,23 +260,32 @@ def _show_plan(plan: TrainingPlan, models: int, as_json: bool) -> None:
 
 
 def _show(report: TrainReport, out: Path, as_json: bool) -> None:
+    from milpath.nn.baseline import BASELINE
+
     if as_json:
         found = report.evaluation.as_json()
+        if report.baseline is not None:
+            found["baseline"] = report.baseline.as_json()
         print(json.dumps({"model": str(out), "held_out": found["held_out_slides"], **found}))
         return
     for slide_id in report.excluded:
         print(f"{slide_id}: no tissue, left out of training", file=sys.stderr)
     members, names = _count(report.spec.members, "member"), ", ".join(report.spec.class_names)
     print(f"{out}: a model with {members} (classes {names})")
-    evaluation = report.evaluation
+    evaluation, baseline = report.evaluation, report.baseline
     print(f"on {_count(len(evaluation.slides), 'held-out slide')}, with 95 % intervals:")
-    for name, figure in evaluation.pooled.items():
-        over = None if evaluation.folds is None else evaluation.folds[name]
-        print(f"  {name.replace('_', ' ')}: {_describe(figure, over)}")
+    for name in evaluation.pooled:
+        print(f"  {name.replace('_', ' ')}: {_describe(evaluation, name)}")
+        if baseline is not None:
+            print(f"    baseline: {_describe(baseline, name)}")
+    if baseline is not None:
+        print(f"the baseline is {BASELINE}")
 
 
-def _describe(figure: Figure, over: FoldFigure | None) -> str:
+def _describe(evaluation: Evaluation, name: str) -> str:
     """A metric in words: over the folds first, since their models are calibrated apart."""
+    figure = evaluation.pooled[name]
+    over = None if evaluation.folds is None else evaluation.folds[name]
     if figure.value is None:
         return "not defined, a class is missing"
     interval = ""

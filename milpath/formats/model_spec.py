@@ -162,12 +162,20 @@ class Measured(BaseModel):
     high: float | None
 
 
+class BaselineMetrics(BaseModel):
+    """The baseline's part of `metrics.json`."""
+
+    metrics: dict[str, Measured]
+
+
 class Metrics(BaseModel):
     """The part of `metrics.json` that `milpath info` prints."""
 
     model: str
     """Fingerprint of the evaluated model."""
     metrics: dict[str, Measured]
+    baseline: BaselineMetrics | None = None
+    """Of a model trained on features."""
 
 
 def read_bundle_spec(folder: Path) -> BundleSpec:

@@ -23,6 +23,7 @@ from milpath.formats.geometry import (
 )
 from milpath.formats.scores import BagScores
 from milpath.patches.grid import PatchGrid
+from milpath.patches.stain import read_normaliser, write_normaliser
 from milpath.slides.facts import SlideFacts
 from milpath.slides.names import is_printable
 from milpath.store import SafeH5, open_h5, publish_h5
@@ -59,6 +60,8 @@ class Prediction(BagScores):
     in_training : whether the model was trained on this slide, so that it says nothing about others
     distance : of its patches to the training set, 1 = the largest of the training cohort's slides;
         None without patches, or where the model does not record its training set
+    stain : what normalised the stain of its patches, as `milpath.patches.stain.write_normaliser`
+        writes it; None if they are as scanned, or that is not known
     """
 
     slide: SlideFacts
@@ -71,6 +74,7 @@ class Prediction(BagScores):
     features: str | None = None
     in_training: bool = False
     distance: float | None = None
+    stain: str | None = None
 
     @property
     def predicted(self) -> str | None:
@@ -120,6 +124,8 @@ def write_prediction(path: Path, prediction: Prediction) -> None:
             h5.attrs["in_training"] = True
         if prediction.distance is not None:
             h5.attrs["distance"] = prediction.distance
+        if prediction.stain is not None:
+            h5.attrs["stain"] = prediction.stain
         h5.create_dataset("member_attention", data=prediction.member_attention)
         h5.create_dataset("member_contributions", data=prediction.member_contributions)
         h5.create_dataset("member_bias", data=prediction.member_bias)
@@ -158,6 +164,7 @@ def read_prediction(path: Path) -> Prediction:
             features=_read_text(h5, "features"),
             in_training=bool(h5.attr("in_training")),
             distance=_read_distance(h5),
+            stain=_read_stain(h5),
         )
         valid = bias.size and _all_finite(prediction)
         if not valid or (len(grid) and not _sums_to_one(prediction.member_attention)):
@@ -281,6 +288,14 @@ def _read_text(h5: SafeH5, name: str) -> str | None:
     if value is not None and not (isinstance(value, str) and is_printable(value)):
         raise h5.refuse(f"attribute {name!r} is not text")
     return value
+
+
+def _read_stain(h5: SafeH5) -> str | None:
+    value = h5.attr("stain")
+    try:
+        return None if value is None else write_normaliser(read_normaliser(value))
+    except ValueError:
+        raise h5.refuse("attribute 'stain' is not a stain normaliser") from None
 
 
 def _sums_to_one(attention: Floats) -> bool:

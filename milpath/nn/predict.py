@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from milpath.nn.encoders.referred import find_referred
 from milpath.nn.engine import keras
 from milpath.nn.mil import build_evidence
 from milpath.nn.scoring import FEATURES_BATCH, regroup, score_bag, stack_bias
-from milpath.params import compare_params
+from milpath.params import TileParams, compare_params
 from milpath.patches.grid import PatchGrid
 from milpath.patchstream import PatchStream
 from milpath.slides.facts import SlideFacts
@@ -157,16 +157,28 @@ def predict_bag(model: Model, bag: Bag) -> Prediction:
     UsageError : the bag was tiled with other parameters
     StoredFileError : the bag is damaged
     """
-    changes = compare_params(model.spec.tile.grid, bag.header.params.grid)
+    changes = find_tile_changes(model.spec, bag.header.params)
     if changes:
-        name, expected, found = changes[0]
-        raise UsageError(
-            f"{bag.path.name}: was tiled with grid.{name} {found}, the model needs {expected}; "
-            "tile the slide again"
-        )
+        raise UsageError(f"{bag.path.name}: was tiled with {changes[0]}; tile the slide again")
     check_background(bag.slide.slide_id, bag.header.background, len(bag), model.spec)
     scored = model.score(bag.iter_patches(BATCH))
-    return model.assemble(scored, bag.slide, bag.grid, bag.header.unreadable, bag.header.annotation)
+    prediction = model.assemble(
+        scored, bag.slide, bag.grid, bag.header.unreadable, bag.header.annotation
+    )
+    return replace(prediction, stain=bag.header.stain)
+
+
+def find_tile_changes(spec: BundleSpec, params: TileParams) -> list[str]:
+    """Find where patches of some parameters are not what a model needs, one phrase each."""
+    needed = spec.tile
+    return [
+        f"{group}.{name} {found}, the model needs {expected}"
+        for group, one, two in (
+            ("grid", needed.grid, params.grid),
+            ("stain", needed.stain, params.stain),
+        )
+        for name, expected, found in compare_params(one, two)
+    ]
 
 
 def predict_slide(
@@ -183,7 +195,8 @@ def predict_slide(
 
     Raises
     ------
-    SlideError : the slide cannot be tiled, or has another kind of background than the model's
+    SlideError : the slide cannot be tiled or its stain not be normalised, or it has another kind of
+        background than the model's
     """
     spec = model.spec
     check_resolution(slide, spec)
@@ -197,7 +210,8 @@ def predict_slide(
     header = tiling.header
     if header.left_out:
         log.warning("%s: %d patches left out as artefacts", slide.slide_id, header.left_out)
-    return model.assemble(scored, slide.facts, tiling.grid, header.unreadable, drawn)
+    prediction = model.assemble(scored, slide.facts, tiling.grid, header.unreadable, drawn)
+    return replace(prediction, stain=header.stain)
 
 
 def check_background(name: str, background: str, patches: int, spec: BundleSpec) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from milpath.errors import StoredFileError
 from milpath.formats.foreign.identity import mark_features
 from milpath.formats.foreign.locate import locate_features
 from milpath.formats.foreign.values import SlideFeatures
@@ -18,6 +20,7 @@ from milpath.nn.bundle import Bundle, load_bundle
 from milpath.nn.mil import build_evidence
 from milpath.nn.predict import Model, check_background
 from milpath.nn.scoring import FEATURES_BATCH, stack_bias
+from milpath.params import compare_params
 from milpath.slides.facts import SlideFacts
 
 
@@ -66,8 +69,14 @@ def predict_features(
     record, grid = locate_features(path, features, slide)
     made = features.made
     if made is not None:
+        changes = compare_params(model.spec.tile.stain, made.header.params.stain)
+        for name, expected, found in changes:
+            raise StoredFileError(
+                f"{path.name}: its patches were tiled with stain.{name} {found}, the model needs "
+                f"{expected}; tile and embed the slide again"
+            )
         check_background(record.slide_id, made.header.background, len(features), model.spec)
-    return model.assemble(
+    prediction = model.assemble(
         model.score(_iterate(features)),
         record,
         grid,
@@ -75,6 +84,7 @@ def predict_features(
         None if made is None else made.header.annotation,
         mark_features(features),
     )
+    return prediction if made is None else replace(prediction, stain=made.header.stain)
 
 
 def _iterate(features: SlideFeatures) -> Iterator[NDArray[Any]]:

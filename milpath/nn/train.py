@@ -21,6 +21,7 @@ from milpath.formats.model_spec import BundleSpec, EncoderSpec
 from milpath.formats.space import FeatureSpace, fit_space
 from milpath.nn.augment import augment_tissue
 from milpath.nn.bags import LabelledBag, TrainingSet
+from milpath.nn.baseline import BASELINE, Baseline, pool_mean
 from milpath.nn.bundle import assemble_bundle, load_encoder, save_bundle
 from milpath.nn.data import Augment
 from milpath.nn.encoders import OWN_ENCODERS
@@ -52,11 +53,13 @@ class TrainReport:
     ----------
     spec : record of the model
     evaluation : on slides held out of training and early stopping
+    baseline : of `milpath.nn.baseline` on the same slides; None for a model trained from pixels
     excluded : ids of slides without tissue
     """
 
     spec: BundleSpec
     evaluation: Evaluation
+    baseline: Evaluation | None
     excluded: tuple[str, ...]
 
 
@@ -195,6 +198,7 @@ def run_training(
     evaluation = evaluate_held_out(held_out, len(plan.splits))
     for warning in evaluation.warnings():
         log.warning("%s", warning)
+    baseline = _evaluate_baseline(plan)
     bundle = assemble_bundle(
         {
             "class_names": cohort.class_names,
@@ -218,10 +222,10 @@ def run_training(
         _fit_space(data.bags, members[0].encoder),
     )
     seconds = time.perf_counter() - start
-    _write_results(out, bundle.spec, plan, evaluation, histories, seconds)
+    _write_results(out, bundle.spec, plan, (evaluation, baseline), histories, seconds)
     save_bundle(out, bundle)  # last: a folder that holds a model holds everything else too
     unfinished.discard()
-    return TrainReport(bundle.spec, evaluation, data.excluded)
+    return TrainReport(bundle.spec, evaluation, baseline, data.excluded)
 
 
 def _fit_space(bags: Sequence[LabelledBag], encoder: keras.Model | None) -> FeatureSpace:
@@ -272,14 +276,33 @@ def _score_held_out(
     return scored
 
 
+def _evaluate_baseline(plan: TrainingPlan) -> Evaluation | None:
+    """Fit the baseline to what each fold's models learned from, test it on what they held out."""
+    if plan.params.mode != "features":
+        return None
+    bags = plan.data.bags
+    means = np.stack([pool_mean(bag.source.iterate(FEATURES_BATCH)) for bag in bags])
+    labels = np.array([bag.label for bag in bags])
+    classes, balanced = len(plan.cohort.class_names), plan.params.class_weight == "balanced"
+    held_out = []
+    for fold, split in enumerate(plan.splits):
+        learn, test = [*split.train, *split.val], list(split.test)
+        cases = [bags[row].case for row in learn]
+        fitted = Baseline(means[learn], labels[learn], cases, classes, balanced=balanced)
+        for row, probs in zip(test, fitted.predict(means[test]), strict=True):
+            held_out.append(HeldOut(bags[row], fold, probs))
+    return evaluate_held_out(held_out, len(plan.splits))
+
+
 def _write_results(
     out: Path,
     spec: BundleSpec,
     plan: TrainingPlan,
-    evaluation: Evaluation,
+    evaluations: tuple[Evaluation, Evaluation | None],
     histories: Sequence[dict[str, list[float]]],
     seconds: float,
 ) -> None:
+    evaluation, baseline = evaluations
     ids = [bag.slide_id for bag in plan.data.bags]
     folds = [
         {side: [ids[row] for row in getattr(split, side)] for side in SPLITS}
@@ -290,6 +313,7 @@ def _write_results(
         {
             "model": spec.fingerprint,
             **evaluation.as_json(),
+            "baseline": None if baseline is None else {"is": BASELINE, **baseline.as_json()},
             "folds": folds,
             "no_tissue": list(plan.data.excluded),
             "skipped": {f"no_{lacks}": list(ids) for lacks, ids in plan.data.skipped.items()},

@@ -14,6 +14,28 @@ from milpath.registry.published import PublishedEncoder
 _log = logging.getLogger(__name__)
 
 
+_POINTER = b"version https://git-lfs.github.com/"
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse what `git clone` leaves in place of weights where Git LFS is not installed.
+
+    Raises
+    ------
+    StoredFileError : the file is such a pointer, or cannot be read
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_POINTER))
+    except OSError as error:
+        raise StoredFileError(f"{path}: cannot be read ({error.strerror})") from error
+    if start == _POINTER:
+        raise StoredFileError(
+            f"{path}: a pointer of Git LFS, not the weights; run git lfs pull in its folder, or "
+            "download the file with hf download"
+        )
+
+
 def check_weights(encoder: PublishedEncoder, path: Path, stated: str | None = None) -> None:
     """Compare the sha256 of a weights file with the registry's, or else with what the hub says.
 

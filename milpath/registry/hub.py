@@ -108,6 +108,7 @@ def _import_hub(encoder: PublishedEncoder) -> Any:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read when it is imported
     try:
         import huggingface_hub
+        import huggingface_hub.errors
     except ImportError:
         raise UsageError(
             f"{encoder.name}: its weights are not in the cache {locate_cache()}, and downloading "
@@ -178,20 +179,21 @@ def _explained(hub: Any, encoder: PublishedEncoder) -> Iterator[None]:
 
 
 def _explain(hub: Any, encoder: PublishedEncoder, error: Exception) -> MilpathError:
-    if isinstance(error, hub.errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-        return _explain(hub, encoder, error.__cause__)
+    cause = error.__cause__
+    if isinstance(error, hub.errors.LocalEntryNotFoundError) and isinstance(cause, Exception):
+        return _explain(hub, encoder, cause)
     if _is_disk_full(error):
         return OutputError(
             f"{encoder.name}: no space left in the cache {locate_cache()}; free some, or set "
             "HF_HOME to a folder on a larger disk"
         )
     for kind, explain in _EXPLANATIONS.items():
-        if isinstance(error, getattr(hub.errors, kind)):
+        if isinstance(error, getattr(hub.errors, kind, ())):
             return StoredFileError(f"{encoder.name}: {explain(hub, encoder, error)}")
     if isinstance(error, OSError) and error.filename:
         return OutputError(
-            f"{encoder.name}: the cache {locate_cache()} cannot be written ({error.strerror}); set "
-            "HF_HOME to a folder of yours"
+            f"{encoder.name}: {error.filename}: {error.strerror}; the cache of the hub must be "
+            "readable and writable; set HF_HOME to a folder of yours"
         )
     return StoredFileError(f"{encoder.name}: {_explain_network(hub, encoder, error)}")
 
@@ -262,6 +264,7 @@ def _explain_status(hub: Any, encoder: PublishedEncoder, error: Any) -> str:
     if status == 401:
         return _explain_token(encoder)
     remedy = {
+        404: "check HF_ENDPOINT",
         403: f"see {describe_page(encoder)}, and whether your token may read it",
         429: "too many requests; wait some minutes, and log in with hf auth login",
     }.get(status, "try again later")
@@ -282,13 +285,17 @@ _EXPLANATIONS: dict[str, Callable[[Any, PublishedEncoder, Any], str]] = {
 
 
 def _explain_network(hub: Any, encoder: PublishedEncoder, error: BaseException) -> str:
-    reason = printable(" ".join(str(error).split())) or type(error).__name__
+    reason = " ".join(str(error).split()) or type(error).__name__
+    token = hub.get_token()
+    if isinstance(error, UnicodeError) or (token and token in reason):  # it cannot be sent
+        return _explain_token(encoder)
     return (
-        f"downloading from {_name_endpoint(hub)} failed ({reason}); check the network and its "
-        f"proxy and try again, or run this on a machine with network, and give the file with "
-        f"--weights FILE: {describe_download(encoder)}"
+        f"downloading from {_name_endpoint(hub)} failed ({printable(reason)}); check the network "
+        "and its proxy and try again, or run this on a machine with network, and give the file "
+        f"with --weights FILE: {describe_download(encoder)}"
     )
 
 
 def _name_endpoint(hub: Any) -> str:
-    return urlsplit(str(hub.hf_hub_url("a/b", "c"))).netloc
+    url = str(hub.hf_hub_url("a/b", "c"))
+    return urlsplit(url).netloc or url.partition("/")[0]

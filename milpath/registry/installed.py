@@ -1,17 +1,10 @@
-"""Encoders that are there without a registry: milpath's own, those of Keras and of other packages.
-
-Only their names are read: neither Keras nor any of these packages is imported.
-"""
+"""Names of milpath's own encoders and of those of Keras, which is not imported."""
 
 from __future__ import annotations
 
 import ast
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-
-PLUGIN_GROUP = "milpath.encoders"
-"""Entry points by which other packages offer encoders."""
 
 OWN_ENCODERS = {"small": 128, "centred": 128}
 """milpath's own CNNs and how many features they give."""
@@ -31,8 +24,3 @@ def list_keras_names() -> tuple[str, ...]:
         for name in node.names
     ]
     return tuple(sorted(name.lower() for name in imported if name[0].isupper()))
-
-
-def list_plugin_names() -> tuple[str, ...]:
-    """Return the names of the encoders that installed packages offer, see `PLUGIN_GROUP`."""
-    return tuple(sorted({point.name for point in entry_points(group=PLUGIN_GROUP)}))

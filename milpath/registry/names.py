@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Iterable
 
 from milpath.registry import ENCODERS
-from milpath.registry.installed import OWN_ENCODERS, list_keras_names, list_plugin_names
+from milpath.registry.installed import OWN_ENCODERS, list_keras_names
+from milpath.registry.plugins import list_plugins
 from milpath.slides.names import printable
 
 MAX_SUGGESTIONS = 6
@@ -14,9 +15,8 @@ MAX_SUGGESTIONS = 6
 
 def list_names() -> tuple[str, ...]:
     """Return the names of all encoders: published, milpath's own, Keras', and installed ones."""
-    return tuple(
-        dict.fromkeys([*ENCODERS, *OWN_ENCODERS, *list_keras_names(), *list_plugin_names()])
-    )
+    own = (*ENCODERS, *OWN_ENCODERS, *list_keras_names())
+    return (*own, *list_plugins(own))
 
 
 def match_name(name: str, known: Iterable[str]) -> str | None:

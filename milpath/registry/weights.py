@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from milpath.errors import StoredFileError, UsageError
-from milpath.registry.checksums import check_weights
+from milpath.registry.checksums import check_weights, refuse_pointer
 from milpath.registry.hub import fetch_weights, find_cached, locate_cache
 from milpath.registry.instructions import describe_download
 from milpath.registry.published import PublishedEncoder
@@ -34,6 +34,7 @@ def locate_weights(encoder: PublishedEncoder, weights: Path | None, *, download:
     """
     if weights is not None:
         path = _find_given(encoder, weights)
+        refuse_pointer(path)
         if encoder.sha256 and path.suffix == PurePosixPath(encoder.file).suffix:
             check_weights(encoder, path)
         return path

@@ -5,7 +5,8 @@ for as long as they go. So a network first runs here, in a process that may end.
 of noise, and then the same two in the other order: a network that gives others then mixes its
 patches, or is not the same each time.
 
-The process reads one JSON object from stdin, see `milpath.store.onnxtrial`, and writes one:
+The process reads one JSON object from stdin, see `milpath.store.onnxtrial`. It writes a line when
+it is ready, and then one JSON object:
 `{"outputs": {name: {"dtype", "shape", "finite", "same"}}}`, or `{"problem": text}`.
 """
 
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 
 from milpath.store.probe import limit_memory, limit_time
 
+READY = "ready"
+"""The line that says that the process works; what fails after it is the network's fault."""
 _SAME = 1e-3
 """Largest difference of the numbers of one patch in two runs, of their range: float16 rounds."""
 
@@ -99,6 +102,7 @@ def main() -> None:
     request = json.loads(sys.stdin.readline())
     import onnxruntime  # noqa: F401 - the limits are for what comes after it
 
+    print(READY, flush=True)
     limit_memory(request["memory"])
     limit_time(request["seconds"])
     answer: dict[str, Any]

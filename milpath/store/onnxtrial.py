@@ -14,9 +14,11 @@ from typing import Any
 
 from milpath.errors import UsageError
 from milpath.store.onnxfile import OnnxDescription
+from milpath.store.onnxprobe import READY
 from milpath.store.probe import MEMORY_BYTES
 
 _WAITING = 20  # times the processor time that a trial may take: disks can be slow
+_START_SECONDS = 60  # to wait for the process, which imports onnxruntime
 _SECONDS = 0.6  # of processor time, for a network of no weights
 _SECONDS_PER_PIXEL = 0.2 / 224**2  # of a batch
 _SECONDS_PER_BYTE = 20 / (1 << 30)  # of weights
@@ -93,7 +95,7 @@ def try_onnx(
         "seconds": seconds,
         "memory": max(MEMORY_BYTES, activations) + _COPIES * found.weight_bytes,
     }
-    answer = _ask(json.dumps(request) + "\n", _WAITING * seconds)
+    answer = _ask(json.dumps(request) + "\n", _START_SECONDS + _WAITING * seconds)
     if "problem" in answer:
         raise UsageError(f"{path.name}: {_explain(answer['problem'], path)}")
     return {
@@ -109,14 +111,23 @@ def _ask(request: str, timeout: float) -> dict[str, Any]:
         ended = subprocess.run(
             [sys.executable, "-P", "-m", "milpath.store.onnxprobe"],
             input=request.encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
             env=os.environ | more,
             timeout=timeout,
             check=False,
         )
-        return json.loads(ended.stdout)
-    except (subprocess.TimeoutExpired, ValueError):  # it ended without an answer
+    except subprocess.TimeoutExpired:
+        return {"problem": ""}
+    ready, _, answer = ended.stdout.decode(errors="replace").partition("\n")
+    if ready.strip() != READY:
+        reason = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise UsageError(
+            f"onnxruntime cannot be started in a process of its own ({reason[:200]}); "
+            "pip install 'milpath[onnx]' again"
+        )
+    try:
+        return json.loads(answer)
+    except ValueError:  # it ended without an answer
         return {"problem": ""}
 
 

@@ -6,16 +6,16 @@ be read at all: files of any size, and untrusted ones, take no more memory than 
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-MAX_FIELDS = 400_000
+MAX_FIELDS = 200_000
 """Fields of all messages of a file; the largest networks have some ten thousand."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
+_WINDOW_BYTES = 1 << 16
 
 
 class ProtobufError(ValueError):
@@ -62,6 +62,8 @@ class ProtobufFile:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._left = MAX_FIELDS
+        self._window = b""
+        self._window_start = 0
         self.whole = Message(0, os.fstat(file.fileno()).st_size)
 
     def iter_fields(self, message: Message) -> Iterator[Field]:
@@ -95,45 +97,57 @@ class ProtobufFile:
 
     def read_varints(self, body: Message, most: int) -> list[int]:
         """Return packed integers, signed 64-bit, of at most `most` bytes."""
-        data = io.BytesIO(self.read(body, most))
-        found = []
-        while data.tell() < body.nbytes:
-            found.append(_to_signed(_decode_varint(data, body.nbytes)))
+        data, at, found = self.read(body, most), 0, []
+        while at < len(data):
+            value, at = _decode_varint(data, at)
+            found.append(_to_signed(value))
         return found
 
     def _read_field(self, at: int, end: int) -> tuple[Field, int]:
-        self._file.seek(at)
-        key = _decode_varint(self._file, end)
+        """Return the field at a place, and the place after it."""
+        (key, kind), at = self._read_key(at)
+        value, body = 0, None
+        if kind == _VARINT:
+            value, at = self._read_varint(at)
+        elif kind == _BYTES:
+            length, start = self._read_varint(at)
+            at = start + length
+            body = Message(start, at)
+        elif kind in (_FIXED64, _FIXED32):
+            at += 8 if kind == _FIXED64 else 4
+        else:
+            raise ProtobufError("it has a field of an unknown type")
+        if at > end:
+            raise ProtobufError("it is cut short, or damaged")
+        return Field(key, _to_signed(value), body), at
+
+    def _read_key(self, at: int) -> tuple[tuple[int, int], int]:
+        key, at = self._read_varint(at)
         number, kind = key >> 3, key & 7
         if not 1 <= number < 1 << 29:
             raise ProtobufError("it has a field of an impossible number")
-        value, body = 0, None
-        if kind == _VARINT:
-            value = _to_signed(_decode_varint(self._file, end))
-            after = self._file.tell()
-        elif kind == _BYTES:
-            length = _decode_varint(self._file, end)
-            start = self._file.tell()
-            after = start + length
-            body = Message(start, after)
-        elif kind in (_FIXED64, _FIXED32):
-            after = self._file.tell() + (8 if kind == _FIXED64 else 4)
-        else:
-            raise ProtobufError("it has a field of an unknown type")
-        if after > end:
-            raise ProtobufError("it is cut short, or damaged")
-        return Field(number, value, body), after
+        return (number, kind), at
+
+    def _read_varint(self, at: int) -> tuple[int, int]:
+        place = at - self._window_start
+        if place < 0 or place + _MAX_VARINT_BYTES > len(self._window):
+            self._file.seek(at)
+            self._window, self._window_start, place = self._file.read(_WINDOW_BYTES), at, 0
+        value, after = _decode_varint(self._window, place)
+        return value, self._window_start + after
 
 
-def _decode_varint(file: IO[bytes], end: int) -> int:
+def _decode_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return the number at a place, and the place after it."""
     value = 0
-    for place in range(_MAX_VARINT_BYTES):
-        byte = file.read(1)
-        if not byte or file.tell() > end:
+    for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
+        if at >= len(data):
             raise ProtobufError("it is cut short")
-        value |= (byte[0] & 0x7F) << (7 * place)
-        if byte[0] < 0x80:
-            return value & ((1 << 64) - 1)
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & ((1 << 64) - 1), at
     raise ProtobufError("it has a number of more than 64 bits")
 
 

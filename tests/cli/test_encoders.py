@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ def milpath(
     """Run `milpath encoders` in a process whose hub's cache is in `home`."""
     return subprocess.run(
         [sys.executable, "-m", "milpath", "encoders", *arguments],
-        env=make_environment(home, "", COLUMNS=str(columns), PYTHONUTF8="1", **variables),
+        env=make_environment(home, "") | {"COLUMNS": str(columns), "PYTHONUTF8": "1"} | variables,
         capture_output=True,
         encoding="utf-8",
         timeout=120,
@@ -110,6 +111,21 @@ def test_encoders_that_are_not_published_are_described_too(name: str, home: Path
     assert done.stdout.splitlines()[0].split() == ["encoder", name]
     (one,) = milpath(home, name, "--json").stdout.splitlines()
     assert json.loads(one)["name"] == name
+
+
+def test_the_encoder_of_a_package_is_listed_without_loading_it(home: Path, tmp_path: Path) -> None:
+    info = tmp_path / "other_package-2.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-package\nVersion: 2.1\n")
+    (info / "entry_points.txt").write_text("[milpath.encoders]\ntheirs = not_importable:make\n")
+    paths = f"{tmp_path}{os.pathsep}{make_environment(home, '')['PYTHONPATH']}"
+    assert "Of installed packages: theirs." in milpath(home, PYTHONPATH=paths).stdout
+    done = milpath(home, "theirs", PYTHONPATH=paths)
+    assert "the installed package other-package 2.1" in done.stdout
+    (one,) = milpath(home, "theirs", "--json", PYTHONPATH=paths).stdout.splitlines()
+    assert json.loads(one) == {
+        "name": "theirs", "kind": "plugin", "publisher": "other-package", "version": "2.1",
+    }  # fmt: skip
 
 
 def test_an_unknown_name_is_wrong_usage_and_names_the_nearest(home: Path) -> None:

@@ -298,6 +298,7 @@ def test_the_figures_have_intervals_and_their_slides_are_named(run: Run) -> None
     for figure in record["metrics"].values():
         assert figure["low"] <= figure["value"] <= figure["high"]
     assert record["held_out_slides"] == record["held_out_cases"] == 12
+    assert record["baseline"] is None  # there are no features to pool
     assert [set(fold["test"]) for fold in record["folds"]] == run.tested
     assert [set(fold["val"]) for fold in record["folds"]] == run.stopped[::2]
     rows = read_csv(run.out / "held_out.csv")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,9 @@ from support.hub import (
     serve,
 )
 
+from milpath.registry import ENCODERS
 from milpath.registry.checksums import digest_weights
+from milpath.registry.instructions import describe_download
 
 CACHED = Path("hub", "models--publisher--encoder", "snapshots", REVISION, "model.safetensors")
 HOW = f"hf download publisher/encoder model.safetensors --revision {REVISION}"
@@ -214,6 +218,7 @@ REFUSALS = {
     "disabled": ((403, "", "Access to this resource is disabled."), "", "the hub has disabled"),
     "forbidden": ((403, "", "x"), "", "answers with the error 403"),
     "too many requests": ((429, "", "x"), "", "answers with the error 429; too many requests"),
+    "nothing there": ((404, "", "x"), "", "answers with the error 404; check HF_ENDPOINT"),
     "hub down": ((503, "", "x"), "", "answers with the error 503; try again later"),
 }
 
@@ -228,6 +233,48 @@ def test_each_refusal_of_the_hub_is_one_line(
     assert text in found
     assert "\n" not in found
     assert not token or token not in found
+
+
+@pytest.mark.parametrize("token", ["hf_\x01secret", "hf_sécret", "hf_secret\x7f"])
+def test_a_token_that_cannot_be_sent_is_said_and_not_shown(
+    token: str, hub: Hub, tmp_path: Path
+) -> None:
+    found = locate_in_child(make_environment(tmp_path, hub.endpoint, HF_TOKEN=token))
+    assert "the hub does not accept your token" in found or found == str(tmp_path / CACHED)
+    assert "cret" not in found
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["huggingface.invalid", "http://huggingface.invalid", "ftp://a"]
+)
+def test_an_endpoint_that_is_no_address_is_one_line(endpoint: str, tmp_path: Path) -> None:
+    found = locate_in_child(make_environment(tmp_path, endpoint))
+    assert found.startswith("StoredFileError: encoder-1: downloading from ")
+    assert "downloading from  failed" not in found
+    assert "\n" not in found
+
+
+def test_the_commands_that_milpath_prints_are_those_of_hf(hub: Hub, tmp_path: Path) -> None:
+    environment = make_environment(tmp_path, hub.endpoint)
+
+    def run_hf(command: str) -> None:
+        program, *arguments = shlex.split(command)
+        code = "import sys\nfrom huggingface_hub.cli.hf import main\nmain()"
+        assert program == "hf"
+        done = run_child(code, environment, *arguments)
+        assert done.returncode == 0, done.stderr
+
+    encoder = replace(
+        ENCODERS["virchow"], repository=hub.repository, file=hub.file, revision=REVISION
+    )
+    run_hf(describe_download(encoder))
+    path = Path(locate_in_child(environment | {"HF_HUB_OFFLINE": "1"}))
+    path.write_bytes(b"damaged")
+    remedy = locate_in_child(environment).rpartition("download it again: ")[2]
+    assert remedy == f"{HOW} --force-download"
+    run_hf(remedy)
+    assert locate_in_child(environment) == str(path)
+    assert path.read_bytes() == CONTENT
 
 
 def test_a_server_that_is_not_the_hub_is_said(hub: Hub, tmp_path: Path) -> None:
@@ -267,7 +314,7 @@ def test_a_disk_that_fills_up_during_the_download_is_said(
 def test_a_cache_that_cannot_be_written_is_said(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "hub").write_text("a file, where a folder should be", encoding="utf-8")
     found = locate_in_child(make_environment(tmp_path, hub.endpoint))
-    assert found.startswith(f"OutputError: encoder-1: the cache {tmp_path / 'hub'} cannot be")
+    assert found.startswith(f"OutputError: encoder-1: {tmp_path / 'hub'}")
     assert found.endswith("set HF_HOME to a folder of yours")
 
 

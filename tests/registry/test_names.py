@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +11,7 @@ from milpath.nn.encoders import OWN_ENCODERS as OWN_BUILDERS
 from milpath.nn.encoders import build_encoder
 from milpath.nn.encoders.applications import list_applications
 from milpath.registry import ENCODERS
-from milpath.registry.installed import OWN_ENCODERS, list_keras_names, list_plugin_names
+from milpath.registry.installed import OWN_ENCODERS, list_keras_names
 from milpath.registry.names import (
     MAX_SUGGESTIONS,
     describe_unknown,
@@ -36,21 +36,19 @@ def test_no_two_encoders_have_one_name() -> None:
     assert len({name.casefold() for name in names}) == len(names)
 
 
-def test_entry_points_are_listed_once_and_not_loaded(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+def test_encoders_of_packages_are_listed_by_the_name_that_chooses_them_and_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path_factory.mktemp("site")
-    for version in ("1", "2"):
-        info = folder / f"plugin_{version}-{version}.dist-info"
+    for package, names in {"one": ("ours", "uni"), "two": ("ours", "theirs")}.items():
+        info = tmp_path / f"{package}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: p{version}\nVersion: 1\n")
-        (info / "entry_points.txt").write_text(
-            "[milpath.encoders]\nours = not_importable:make\n[other]\nelse = a:b\n"
-        )
-    monkeypatch.syspath_prepend(str(folder))
-    importlib.invalidate_caches()
-    assert list_plugin_names() == ("ours",)
-    assert "ours" in list_names()
+        lines = "".join(f"{name} = not_importable:make\n" for name in names)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[milpath.encoders]\n{lines}[other]\nno = a:b\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert {"one:ours", "one:uni", "two:ours", "theirs"} <= set(list_names())
+    assert not {"ours", "no"} & set(list_names())
+    assert suggest_names("ours")[:2] == ("one:ours", "two:ours")
     assert "not_importable" not in sys.modules
 
 

@@ -71,6 +71,14 @@ def test_a_converted_file_and_an_encoder_without_checksum_are_taken_as_they_are(
     assert locate_weights(make_encoder(sha256=None), path, download=False) == path
 
 
+@pytest.mark.parametrize("sha256", [DIGEST, None])
+def test_a_pointer_of_git_lfs_is_said(sha256: str | None, tmp_path: Path) -> None:
+    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{DIGEST}\nsize 7\n"
+    path = put(tmp_path / "model.safetensors", text.encode())
+    with pytest.raises(StoredFileError, match=r"a pointer of Git LFS, not the weights"):
+        locate_weights(make_encoder(sha256=sha256), path, download=False)
+
+
 def test_what_does_not_exist_is_said_with_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file or folder"):
         locate_weights(make_encoder(), tmp_path / "missing", download=True)

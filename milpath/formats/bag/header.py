@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from milpath.errors import StoredFileError
 from milpath.formats.geometry import compare_annotations, compare_slides
 from milpath.params import ArtefactParams, TileParams, compare_params
+from milpath.patches.stain import read_normaliser
 from milpath.slides.facts import SlideFacts
 from milpath.store import fingerprint
 from milpath.store.datasets import StoredH5
@@ -33,6 +34,8 @@ class BagHeader:
     pen_mm2 : area that was left out as marker pen
     grey : whether the slide has no colour
     left_out : number of patches left out as artefacts
+    stain : what normalised the stain, as `milpath.patches.stain.write_normaliser` writes it; None
+        if the patches are as scanned
     """
 
     status: BagStatus
@@ -44,9 +47,10 @@ class BagHeader:
     pen_mm2: float = 0.0
     grey: bool = False
     left_out: int = 0
+    stain: str | None = None
 
 
-_OPTIONAL = ("annotation", "pen_mm2", "grey", "left_out")
+_OPTIONAL = ("annotation", "pen_mm2", "grey", "left_out", "stain")
 """Fields that files of earlier versions may lack."""
 
 _HEADER = TypeAdapter(BagHeader)
@@ -74,6 +78,8 @@ def read_header(h5: StoredH5[Any], patches: int) -> BagHeader:
         given = {name: h5.attr(name) for name in _OPTIONAL}
         values |= {name: value for name, value in given.items() if value is not None}
         header = _HEADER.validate_python(values)
+        if header.stain is not None:
+            read_normaliser(header.stain)
     except ValueError:
         raise StoredFileError(
             f"{h5.name}: its parameters are not those of this milpath version; tile it again"

@@ -17,6 +17,7 @@ from milpath.formats.geometry import write_geometry
 from milpath.params import CodecParams, TileParams
 from milpath.patches.artefacts import ArtefactFilter
 from milpath.patches.grid import PatchGrid
+from milpath.patches.stain import Normaliser, write_normaliser
 from milpath.slides.facts import SlideFacts
 from milpath.store import publish_h5
 
@@ -42,6 +43,7 @@ def write_bag(  # noqa: PLR0913 (each keyword is one thing that is stored)
     left_out: int = 0,
     pen_mm2: float = 0.0,
     grey: bool = False,
+    stain: Normaliser | None = None,
 ) -> BagHeader:
     """Write a bag, complete or not at all.
 
@@ -58,6 +60,7 @@ def write_bag(  # noqa: PLR0913 (each keyword is one thing that is stored)
     artefacts : what `patches` went through; their scores are stored
     left_out : number of patches that the grid lacks already because of artefacts
     pen_mm2, grey : see `BagHeader`
+    stain : that was applied to the patches
 
     Returns
     -------
@@ -87,6 +90,7 @@ def write_bag(  # noqa: PLR0913 (each keyword is one thing that is stored)
             pen_mm2=pen_mm2,
             grey=grey,
             left_out=left_out + blurred,
+            stain=None if stain is None else write_normaliser(stain),
         )
         write_header(h5, header)
     return header

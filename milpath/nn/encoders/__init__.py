@@ -9,6 +9,7 @@ from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.encoders.applications import build_application, list_applications
 from milpath.nn.encoders.own import CENTRED, OWN_ENCODERS, SMALL
 from milpath.nn.engine import keras
+from milpath.registry.names import describe_unknown
 
 __all__ = [
     "CENTRED",
@@ -37,10 +38,7 @@ def build_encoder(name: str, patch_px: int, weights: str | None = None) -> keras
     if name in OWN_ENCODERS:
         return OWN_ENCODERS[name]((patch_px, patch_px, 3))
     if name.lower() not in list_applications():
-        raise UsageError(
-            f"there is no encoder {name!r}; give a model folder, or one of: "
-            + ", ".join([*OWN_ENCODERS, *sorted(list_applications())])
-        )
+        raise UsageError(describe_unknown(name))
     return build_application(name.lower(), patch_px, weights)
 
 

@@ -108,12 +108,12 @@ def read_checkpoint(name: str, weights: Weights, encoder: PublishedEncoder) -> C
         network = _settle_network(encoder.network, found)
     except (KeyError, IndexError, ValueError):
         network, found = encoder.network, dict.fromkeys(sources, ())
-    problems = _compare(list_weights(network), found)
-    problems += _compare_networks(encoder.network, network)
+    problems = [
+        *_compare_networks(encoder.network, network),
+        *_compare(list_weights(network), found),
+    ]
     if problems:
-        more = len(problems) - _MAX_SHOWN
-        listed = "; ".join(problems[:_MAX_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-        raise StoredFileError(f"{name}: not the weights of {encoder.title}: {listed}")
+        raise StoredFileError(f"{name}: not the weights of {encoder.title}: {'; '.join(problems)}")
     prefixed = {
         key: tuple(encoder.prefix + each for each in names) for key, names in sources.items()
     }
@@ -233,14 +233,21 @@ def _find_grid(count: int, registers: int, published: VisionTransformer) -> tupl
 
 
 def _compare(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> list[str]:
-    problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{_quote(name)} is left over" for name in found if name not in expected]
-    problems += [
-        f"{name} has the shape {found[name]}, expected {shape}"
+    """Describe what is missing, left over, or of another shape, one phrase each."""
+    missing = [name for name in expected if name not in found]
+    left = [_quote(name) for name in found if name not in expected]
+    wrong = [
+        f"{name} {found[name]}, expected {shape}"
         for name, shape in expected.items()
         if found.get(name) not in (None, (), shape)
     ]
-    return problems
+    kinds = (("missing", missing), ("left over", left), ("of another shape", wrong))
+    return [f"{what} {_list_some(names)}" for what, names in kinds if names]
+
+
+def _list_some(names: list[str]) -> str:
+    more = len(names) - _MAX_SHOWN
+    return ", ".join(names[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _compare_networks(published: VisionTransformer, found: VisionTransformer) -> list[str]:

@@ -146,6 +146,25 @@ def open_onnx_encoder(path: Path, options: OnnxOptions) -> OnnxEncoder:
     return OnnxEncoder(_open_with_provider(path), spec, given, output)
 
 
+def reload_onnx_encoder(path: Path, spec: EncoderSpec) -> OnnxEncoder:
+    """Open the ONNX file that made features, by their spec; the file may have another name now.
+
+    Raises
+    ------
+    UsageError : as `open_onnx_encoder`; or it is another network
+    """
+    options = OnnxOptions(spec.variant, spec.patch_px, spec.mpp, spec.mean, spec.std)
+    opened = open_onnx_encoder(path, options)
+    differences = spec.compare(opened.spec.model_copy(update={"name": spec.name}))
+    if differences:
+        raise UsageError(
+            f"{path.name}: not the network of the encoder {spec.name} ({'; '.join(differences)}); "
+            f"give the file {spec.weights} that made the features"
+        )
+    opened.spec = spec
+    return opened
+
+
 def _digest_files(path: Path, found: OnnxDescription) -> str:
     """Return 32 hexadecimal digits of the SHA-256 of the file and its external data, in order."""
     digest = hashlib.sha256()

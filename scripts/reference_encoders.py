@@ -1,0 +1,215 @@
+"""Build vision transformers by timm and transformers, for `check_encoders.py`.
+
+    python scripts/reference_encoders.py FOLDER
+
+Needs torch, timm, transformers, safetensors and NumPy, and nothing of milpath. Reads
+FOLDER/jobs.json, writes FOLDER/results.json, weights and features.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+Job = dict[str, Any]
+
+
+def build_timm(network: dict[str, Any]) -> torch.nn.Module:
+    from functools import partial
+
+    from timm.layers import SwiGLUPacked
+    from timm.models.vision_transformer import VisionTransformer
+
+    gated = {"mlp_layer": SwiGLUPacked, "act_layer": torch.nn.SiLU} if network["gated"] else {}
+    wide = network["hidden"] * (2 if network["gated"] else 1)
+    return VisionTransformer(
+        img_size=network["grid"] * network["token_px"],
+        patch_size=network["token_px"],
+        embed_dim=network["dim"],
+        depth=network["depth"],
+        num_heads=network["heads"],
+        mlp_ratio=wide / network["dim"] + 1e-9,
+        init_values=1e-5 if network["layer_scale"] else None,
+        reg_tokens=network["registers"],
+        no_embed_class=network["positions"] == "patches",
+        num_classes=0,
+        dynamic_img_size=True,
+        norm_layer=partial(torch.nn.LayerNorm, eps=network["epsilon"]),
+        **gated,
+    )
+
+
+def build_vit(network: dict[str, Any]) -> torch.nn.Module:
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(
+        hidden_size=network["dim"],
+        num_hidden_layers=network["depth"],
+        num_attention_heads=network["heads"],
+        intermediate_size=network["hidden"],
+        image_size=network["grid"] * network["token_px"],
+        patch_size=network["token_px"],
+        layer_norm_eps=network["epsilon"],
+    )
+    return ViTModel(config, add_pooling_layer=False)
+
+
+def build_dinov2(network: dict[str, Any]) -> torch.nn.Module:
+    from transformers import (
+        Dinov2Config,
+        Dinov2Model,
+        Dinov2WithRegistersConfig,
+        Dinov2WithRegistersModel,
+    )
+
+    # transformers' own rule for the width of SwiGLU: two thirds, rounded up to 8
+    ratio = network["hidden"] * (1.5 if network["gated"] else 1) / network["dim"]
+    given = {
+        "hidden_size": network["dim"],
+        "num_hidden_layers": network["depth"],
+        "num_attention_heads": network["heads"],
+        "mlp_ratio": int(ratio) if ratio == int(ratio) else ratio,
+        "image_size": network["grid"] * network["token_px"],
+        "patch_size": network["token_px"],
+        "layer_norm_eps": network["epsilon"],
+        "use_swiglu_ffn": network["gated"],
+    }
+    if network["registers"]:
+        config = Dinov2WithRegistersConfig(num_register_tokens=network["registers"], **given)
+        return Dinov2WithRegistersModel(config)
+    return Dinov2Model(Dinov2Config(**given))
+
+
+def teacher_names(state: dict[str, torch.Tensor], network: dict[str, Any]) -> dict[str, Any]:
+    """Rename timm's weights as DINOv2's authors name those of a teacher, in chunks of blocks."""
+    renamed = {}
+    dim = network["dim"]
+    for name, value in state.items():
+        if name.startswith("blocks."):
+            _, block, rest = name.split(".", 2)
+            if network["gated"]:
+                rest = rest.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3")
+            name = f"blocks.{int(block) // 10}.{block}.{rest}"
+        renamed["register_tokens" if name == "reg_token" else name] = value
+    assert renamed["cls_token"].shape[-1] == dim
+    return {**renamed, "mask_token": torch.zeros(1, dim)}
+
+
+BUILDERS = {"timm": build_timm, "vit": build_vit, "dinov2": build_dinov2, "teacher": build_timm}
+
+
+def build(job: Job) -> torch.nn.Module:
+    network = dict(job["network"])
+    if job["layout"] == "teacher":  # the class token has a position, the registers have none
+        network["positions"] = "prefix"
+    return BUILDERS[job["layout"]](network).eval()
+
+
+def saved_state(job: Job, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights as a file of the hub names them."""
+    state = model.state_dict()
+    if job["layout"] in ("vit", "dinov2"):
+        state = old_names(state, job["layout"])
+    if job["layout"] == "teacher":
+        state = teacher_names(state, job["network"])
+        registers = job["network"]["registers"]
+        place = state["pos_embed"]
+        state["pos_embed"] = torch.cat([place[:, :1], place[:, 1 + registers :]], dim=1)
+    return state
+
+
+def old_names(state: dict[str, torch.Tensor], layout: str) -> dict[str, torch.Tensor]:
+    """Rename weights as transformers names them in files, whatever it calls them inside."""
+    pairs = {
+        "q_proj": "attention.query",
+        "k_proj": "attention.key",
+        "v_proj": "attention.value",
+        "o_proj": "output.dense",
+    }
+    if layout == "vit":
+        pairs |= {"mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}
+    renamed = {}
+    for name, value in state.items():
+        old = f"encoder.layer{name.removeprefix('layers')}" if name.startswith("layers.") else name
+        for new, part in {**pairs, "down_proj": "weights_out"}.items():
+            old = old.replace(f".{new}.", f".{part}.")
+        if ".gate_proj." in old:  # two matrices that files hold as one
+            value = torch.cat([value, state[name.replace("gate_proj", "up_proj")]])
+            old = old.replace("gate_proj", "weights_in")
+        if ".up_proj." not in old:
+            renamed[old] = value
+    return renamed
+
+
+def list_shapes(job: Job) -> dict[str, Any]:
+    with torch.device("meta"):
+        state = saved_state(job, build(job))
+    return {
+        "library": "transformers" if job["layout"] in ("vit", "dinov2") else "timm",
+        "shapes": {name: list(value.shape) for name, value in state.items()},
+    }
+
+
+def compute_features(job: Job, folder: Path) -> dict[str, Any]:
+    torch.manual_seed(job["seed"])
+    model = build(job)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():  # also what starts as zeros or ones
+            weight.copy_(torch.randn_like(weight) * (0.3 if weight.ndim < 2 else 0.08))
+            if name.endswith(("norm1.weight", "norm2.weight", "norm.weight")):
+                weight.add_(1.0)
+        if job["layout"] == "teacher":
+            registers = job["network"]["registers"]
+            model.pos_embed[:, 1 : 1 + registers] = 0
+    number, layout = job["number"], job["layout"]
+    state = {
+        job["prefix"].split("/")[-1] + k: v.contiguous() for k, v in saved_state(job, model).items()
+    }
+    if layout in ("vit", "dinov2"):
+        model.save_pretrained(folder / f"{number}")
+        (folder / f"{number}" / "model.safetensors").rename(folder / f"{number}.safetensors")
+        kind = "safetensors"
+    elif layout == "teacher" or number % 2:
+        torch.save({"teacher": state} if job["prefix"] else state, folder / f"{number}.pth")
+        kind = "pth"
+    else:
+        from safetensors.torch import save_file
+
+        save_file(state, folder / f"{number}.safetensors")
+        kind = "safetensors"
+    patches = torch.from_numpy(np.load(folder / f"{number}.patches.npy")).permute(0, 3, 1, 2)
+    if job["crop_px"] is not None:
+        low = (patches.shape[-1] - job["crop_px"]) // 2
+        patches = patches[..., low : low + job["crop_px"], low : low + job["crop_px"]]
+    mean, std = (torch.tensor(job[key]).reshape(3, 1, 1) for key in ("mean", "std"))
+    images = (patches.float() / 255 - mean) / std
+    with torch.no_grad():
+        if layout in ("vit", "dinov2"):
+            tokens = (
+                model(images, interpolate_pos_encoding=True) if layout == "vit" else model(images)
+            )
+            tokens = tokens.last_hidden_state
+        else:
+            tokens = model.forward_features(images)
+    first, mean_token = tokens[:, 0], tokens[:, 1 + job["network"]["registers"] :].mean(1)
+    pooled = {"class": [first], "class+mean": [first, mean_token], "mean": [mean_token]}
+    np.save(folder / f"{number}.features.npy", torch.cat(pooled[job["pooling"]], -1).numpy())
+    return {"format": kind}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    results = []
+    for job in json.loads((folder / "jobs.json").read_text()):
+        task = list_shapes(job) if job["task"] == "shapes" else compute_features(job, folder)
+        results.append(task)
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
