@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -62,6 +62,9 @@ from milpath.cli.tiling import (
 from milpath.errors import StoredFileError, UsageError
 from milpath.params import TileParams
 from milpath.slides.frame import Frame
+
+if TYPE_CHECKING:
+    from milpath.nn.fitting import Patches
 
 
 class Precision(StrEnum):
@@ -195,7 +198,8 @@ def embed(
         found = gather_entries(inputs, slide_mpp, tissue, frame, ids_from_path=ids_from_path)
         slides = SlideSource(found, given, tissue is not None, str(frame))
         source = cast("Source[Any]", slides)
-    _check_encoder(encoder, weights)
+    wanted = source.patches()
+    _check_encoder(encoder, weights, None if allow_mpp else wanted)
     mine, _ = take_shard(source.items, shard)
     require_permission(out)
     load_network()
@@ -203,7 +207,6 @@ def embed(
     from milpath.nn.embed import name_folder
     from milpath.nn.encoder_choice import EncoderRequest, choose_encoder
 
-    wanted = source.patches()
     request = EncoderRequest(
         encoder,
         weights or "",
@@ -222,12 +225,12 @@ def embed(
     spec = chosen.spec
     params = {"encoder": spec.model_dump(mode="json"), "seed": seed, **source.record(spec)}
     results = (out / name_folder(spec)).absolute()
-    found_weights = Path(weights) if weights else None
+    found_weights = Path(weights).absolute() if weights else None
     target = Target(chosen, encoder_folder(results), found_weights, results)
     if not dry_run:
         save_encoder(target.stored, chosen)
-    stored = [encoder_weights_path(target.stored)] if spec.kind == "keras" else []
-    files = [*stored, *source.list_files(mine)]
+    needed = encoder_weights_path(target.stored) if spec.kind == "keras" else found_weights
+    files = [*([needed] if needed else []), *source.list_files(mine)]
     limit = None if dry_run else slide_timeout  # a dry run has no encoder that others could load
     with (
         open_backend(
@@ -261,10 +264,17 @@ def _refuse_slide_options(context: typer.Context) -> None:
         raise UsageError(f"{option} is for slides; bags are tiled already, so leave it out")
 
 
-def _check_encoder(encoder: str, weights: str | None) -> None:
-    """Raise `UsageError` for missing files, before Keras is loaded."""
+def _check_encoder(encoder: str, weights: str | None, patches: Patches | None) -> None:
+    """Raise `UsageError` for missing files, before Keras is loaded.
+
+    Parameters
+    ----------
+    encoder, weights : the options
+    patches : that a published encoder must have been made for, before its weights are downloaded
+    """
     from milpath.formats.layout import encoder_spec_path
     from milpath.formats.model_spec import read_bundle_spec
+    from milpath.nn.fitting import check_published
     from milpath.registry import ENCODERS
     from milpath.registry.names import match_name
     from milpath.registry.weights import locate_weights
@@ -283,6 +293,8 @@ def _check_encoder(encoder: str, weights: str | None) -> None:
             "encoder"
         )
     if name := match_name(encoder, ENCODERS):
+        if patches is not None:
+            check_published(ENCODERS[name], patches)
         locate_weights(ENCODERS[name], Path(weights) if weights else None, download=True)
     elif weights not in (None, "imagenet", "random") and not Path(weights).is_file():
         raise UsageError(
