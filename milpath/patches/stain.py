@@ -55,7 +55,8 @@ _PASSES = 20  # at most, of the search for the pixels that are tissue once they 
 _BLOCK = 1 << 14  # pixels at a time: what they need stays in the processor's cache
 
 _MIN_COLOUR = 0.15  # spread of the mean density over the channels, of a slide with colour
-_MIN_ANGLE = 8.0  # degrees between the two stains
+_MIN_ANGLE = 12.0  # degrees between two stains: colon has 17 or more, one stain and noise up to 10
+_MAX_BLUE = 0.1  # of a stain, more than green; DAB has 0.2
 
 _LMS = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
 _LAB = np.diag([3**-0.5, 6**-0.5, 2**-0.5]) @ np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]])
@@ -278,14 +279,18 @@ def _find_stains(density: Doubles) -> Doubles:
     """
     mean = density.mean(axis=0)
     if mean.max() - mean.min() < _MIN_COLOUR * mean.mean():
-        raise UnsupportedSlideError("it has no colour, H&E is expected")
+        raise UnsupportedSlideError("it has no colour; H&E is expected")
     plane = np.linalg.eigh(density.T @ density)[1][:, [2, 1]]
     plane *= np.where(plane.sum(axis=0) < 0, -1, 1)
     along = density @ plane
     ends = np.percentile(np.arctan2(along[:, 1], along[:, 0]), [_EXTREME, 100 - _EXTREME])
     if np.degrees(ends[1] - ends[0]) < _MIN_ANGLE:
-        raise UnsupportedSlideError("it shows one stain only, two (H&E) are expected")
+        raise UnsupportedSlideError("it shows one stain only; two, H&E, are expected")
     stains = np.stack([np.cos(ends), np.sin(ends)], axis=1) @ plane.T
+    if (stains[:, 2] - stains[:, 1]).max() > _MAX_BLUE:
+        raise UnsupportedSlideError(
+            "one of its stains absorbs more blue than green, as DAB does; H&E is expected"
+        )
     found: Doubles = stains[np.argsort(-stains[:, 0])]  # haematoxylin absorbs more red
     return found
 
