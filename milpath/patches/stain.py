@@ -49,6 +49,7 @@ _MARGIN = 0.03  # sum of densities by which tissue stays above background: round
 _EXTREME = 1.0  # percentile of the angles that the stains are taken from
 _MAXIMUM = 99.0  # percentile of the concentrations
 _MIN_EXPONENT = np.float32(-3.2 / np.log(2))  # of 2, a density of 3.2: grey levels lose the colour
+_FAR = 0.1  # the same, at which there is none
 _SETTLED = 0.002  # deviation from the reference, in its SD, at which a fit is done
 _PASSES = 20  # at most, of the search for the pixels that are tissue once they are normalised
 _BLOCK = 1 << 14  # pixels at a time: what they need stays in the processor's cache
@@ -244,6 +245,11 @@ def _fit_reinhard(pixels: Pixels, white: Colour) -> ReinhardNormaliser:
         if max(np.abs(off).max(), np.abs(wide - 1).max()) < _SETTLED:
             break
         mean, sd = mean + off * sd, sd * wide
+    else:
+        if max(np.abs(off).max(), np.abs(wide - 1).max()) > _FAR:
+            raise UnsupportedSlideError(
+                "nearly all of its tissue is too pale for Reinhard's method; try macenko"
+            )
     return found
 
 
