@@ -322,10 +322,7 @@ def _check_encoder(
     """
     from milpath.formats.layout import encoder_spec_path
     from milpath.formats.model_spec import read_bundle_spec
-    from milpath.nn.fitting import check_published
-    from milpath.registry import ENCODERS
-    from milpath.registry.names import describe_unknown, is_onnx, list_names, match_name
-    from milpath.registry.weights import locate_weights
+    from milpath.registry.names import is_onnx
     from milpath.store.onnxfile import read_onnx
 
     folder = Path(encoder)
@@ -344,6 +341,18 @@ def _check_encoder(
             f"--encoder {encoder}: no such folder; expected a model folder, an ONNX file "
             "(.onnx), or the name of an encoder"
         )
+    _check_name(encoder, weights, patches, download=download)
+
+
+def _check_name(
+    encoder: str, weights: str | None, patches: Patches | None, *, download: bool
+) -> None:
+    """Check an encoder that is given by name; see `_check_encoder`."""
+    from milpath.nn.fitting import check_published
+    from milpath.registry import ENCODERS
+    from milpath.registry.names import describe_unknown, list_names, match_name
+    from milpath.registry.weights import locate_weights
+
     if match_name(encoder, list_names()) is None:
         raise UsageError(describe_unknown(encoder))
     if name := match_name(encoder, ENCODERS):
