@@ -9,6 +9,8 @@ from pathlib import Path
 import keras
 import pytest
 from support.nn_tools import make_bag, random_patches, read_stored
+from support.onnx_files import DIM
+from support.onnx_files import save_encoder as save_onnx
 from typer.testing import CliRunner, Result
 
 from milpath.cli import app
@@ -253,3 +255,61 @@ def test_wrong_parameters_are_refused(
     run = milpath("embed", slides, "--encoder", encoder, "--out", tmp_path / "f", *options)
     assert isinstance(run.exception, UsageError)
     assert message in str(run.exception)
+
+
+# -- ONNX files ------------------------------------------------------------------------------------
+
+
+HALF = ("--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5")
+
+
+def test_slides_are_embedded_by_an_onnx_file_and_a_model_finds_it_again(
+    slides: Path, tmp_path: Path
+) -> None:
+    path = save_onnx(tmp_path / "net.onnx", metadata={})
+    words = ("embed", slides, "--encoder", path, *HALF, "--mpp", 2, "--out", tmp_path / "f")
+    done = milpath(*words, "--json")
+    assert statuses(done) == {"s0": "ok", "s1": "ok", "s2": "no_tissue"}
+    (folder,) = (tmp_path / "f").iterdir()
+    assert read_stored(folder / "s0.h5").shape[1] == DIM
+    assert [each.name for each in (folder / "encoder").iterdir()] == ["encoder.json"]
+    spec = EncoderSpec.model_validate_json((folder / "encoder" / "encoder.json").read_bytes())
+    assert (spec.kind, spec.patch_px, spec.mpp, spec.mean) == ("onnx", 32, 2.0, (0.5,) * 3)
+    again = milpath("embed", slides, "--encoder", folder / "encoder", "--weights", path, "--out",
+                    tmp_path / "f", "--json")  # fmt: skip
+    assert again.exit_code == 0, again.output
+    assert set(statuses(again).values()) == {"skipped"}
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        ((), "give --mean and --std"),
+        (("--mean", "0.5,0.5"), "--mean 0.5,0.5: expected three numbers"),
+        (("--std", "a,b,c"), "--std a,b,c: expected three numbers"),
+        ((*HALF, "--variant", "x"), "has no variant 'x'"),
+        ((*HALF, "--weights", "random"), "leave --weights out"),
+        (HALF, "give --mpp"),
+        ((*HALF, "--patch-size", "64"), "takes patches of 32 px only, not 64"),
+    ],
+)
+def test_what_an_onnx_file_needs_is_asked_for_in_one_line(
+    slides: Path, tmp_path: Path, words: tuple[str, ...], fact: str
+) -> None:
+    path = save_onnx(tmp_path / "net.onnx", metadata={})
+    run = milpath("embed", slides, "--encoder", path, "--out", tmp_path / "f", *words)
+    assert isinstance(run.exception, UsageError)
+    assert fact in str(run.exception)
+    assert not (tmp_path / "f").exists()
+
+
+def test_colours_of_other_encoders_are_refused(encoder: Path, slides: Path, tmp_path: Path) -> None:
+    run = milpath("embed", slides, "--encoder", encoder, *HALF, "--out", tmp_path / "f")
+    assert "--mean and --std: only for ONNX files" in str(run.exception)
+
+
+def test_a_damaged_onnx_file_is_refused(slides: Path, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"no network")
+    run = milpath("embed", slides, "--encoder", path, "--out", tmp_path / "f")
+    assert "net.onnx: not an ONNX file, or damaged" in str(run.exception)
