@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -29,14 +30,14 @@ from milpath.formats.foreign.milpath import MilpathLayout
 from milpath.formats.foreign.numpy import NumpyLayout
 from milpath.formats.foreign.values import FeatureHints
 from milpath.formats.model_spec import EncoderSpec
-from milpath.formats.prediction import Prediction, read_prediction
+from milpath.formats.prediction import Prediction, read_prediction, write_prediction
 from milpath.nn.bundle import Bundle, assemble_bundle, load_bundle, save_bundle
 from milpath.nn.classify_features import FeatureItem, classify_features
 from milpath.nn.embed import Embedder
 from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
 from milpath.nn.predict import predict_bag, predict_slide, prepare_model
 from milpath.nn.predict_features import predict_features, prepare_for_features
-from milpath.params import CodecParams, GridParams, TileParams
+from milpath.params import CodecParams, GridParams, StainParams, TileParams
 from milpath.slides.slide import Slide
 from milpath.synthetic import SyntheticSlide
 from milpath.tile import tile_slide
@@ -93,14 +94,16 @@ def milpath(*words: object) -> Result:
 # -- laws ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", ["none", "macenko", "reinhard"])
 def test_slide_bag_and_features_give_the_same_prediction(
-    drawn: SyntheticSlide, tmp_path: Path
+    method: Literal["none", "macenko", "reinhard"], drawn: SyntheticSlide, tmp_path: Path
 ) -> None:
+    tile = TILE.model_copy(update={"stain": StainParams(normalise=method)})
     keras.utils.set_random_seed(0)
     encoder = build_encoder(SMALL, 32)
     digest = fingerprint_weights(encoder)
     spec = EncoderSpec(name=SMALL, patch_px=32, dim=128, mpp=2.0, digest=digest)
-    tile_slide(SlideEntry(drawn.path, "s"), tmp_path / "bags", TILE)
+    tile_slide(SlideEntry(drawn.path, "s"), tmp_path / "bags", tile)
     bag_file = tmp_path / "bags" / "s.h5"
     assert Embedder(encoder, spec, tmp_path)(WorkItem(bag_file, "s")).status == "ok"
     assert read_stored(tmp_path / "s.h5").dtype == np.float16
@@ -110,7 +113,7 @@ def test_slide_bag_and_features_give_the_same_prediction(
             "mode": "features",
             "encoder": spec.model_copy(update={"precision": "float16"}),
             "head": HEAD,
-            "tile": TILE,
+            "tile": tile,
             "background": "bright",
         },
         [make_member(2, None) for _ in range(2)],
@@ -129,6 +132,31 @@ def test_slide_bag_and_features_give_the_same_prediction(
         np.testing.assert_allclose(found.probs, other.probs, atol=1e-6)
         np.testing.assert_allclose(found.attention, other.attention, atol=1e-6)
         assert found.slide == other.slide
+        assert found.stain == other.stain
+    assert (found.stain is None) == (method == "none")
+    write_prediction(tmp_path / "s.prediction.h5", found)
+    assert read_prediction(tmp_path / "s.prediction.h5").stain == found.stain
+
+
+def test_bags_and_features_of_another_stain_normalisation_raise(
+    drawn: SyntheticSlide, tmp_path: Path
+) -> None:
+    keras.utils.set_random_seed(0)
+    encoder = build_encoder(SMALL, 32)
+    spec = EncoderSpec(name=SMALL, patch_px=32, dim=128, mpp=2.0, digest="d")
+    tile_slide(SlideEntry(drawn.path, "s"), tmp_path / "bags", TILE)
+    bag_file = tmp_path / "bags" / "s.h5"
+    Embedder(encoder, spec, tmp_path)(WorkItem(bag_file, "s"))
+    tile = TILE.model_copy(update={"stain": StainParams(normalise="macenko")})
+    model = prepare_for_features(make_model(tmp_path / "model", spec, tile=tile))
+    reason = r"s\.h5: .*tiled with stain\.normalise none, the model needs macenko; tile"
+    with Bag(bag_file) as bag, pytest.raises(UsageError, match=reason):
+        predict_bag(model, bag)
+    with (
+        MilpathLayout().open(tmp_path / "s.h5", FeatureHints()) as features,
+        pytest.raises(StoredFileError, match=reason),
+    ):
+        predict_features(model, tmp_path / "s.h5", features)
 
 
 def test_the_order_of_the_rows_permutes_the_attention_and_leaves_the_probabilities(
