@@ -145,8 +145,8 @@ def embed(
     precision: Annotated[
         Precision,
         typer.Option(
-            help="Precision of the arithmetic of a published encoder: auto is float32, or that of its "
-            "authors where there is a GPU."
+            help="Precision of the arithmetic of a published encoder: auto is that of its authors "
+            "where there is a GPU, else float32."
         ),
     ] = Precision.AUTO,
     seed: Annotated[
