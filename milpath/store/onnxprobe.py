@@ -79,7 +79,7 @@ def _draw_patches(dtype: str, shape: list[int]) -> NDArray[Any]:
     if dtype == "uint8":
         part[:] = draw.integers(0, 256, part.shape, np.uint8)
     else:
-        part[:] = draw.uniform(-2, 2, part.shape)
+        part[:] = draw.random(part.shape, np.float32) * 4 - 2
     return patches
 
 
