@@ -179,7 +179,7 @@ def fit_stain(slide: Slide, plan: Plan, params: TileParams) -> Normaliser | None
         return None
     try:
         if plan.tissue.background == "dark":
-            raise UnsupportedSlideError("it has a dark background, H&E is expected")
+            raise UnsupportedSlideError("it has a dark background; H&E is expected")
         white = plan.tissue.background_rgb or WHITE
         return fit_normaliser(method, read_stain_sample(slide, plan.grid), white)
     except UnsupportedSlideError as error:

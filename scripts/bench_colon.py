@@ -47,6 +47,10 @@ NEGATIVE = 0  # an image without epithelium has no epithelial nucleus
 RECIPE = TrainParams(encoder="centred", members=2, epochs=24, patches_per_bag=32, bag_batch=4)
 
 
+Nuclei = Sequence[tuple[float, float, bool]]
+"""Of each: x, y, and whether it is epithelial."""
+
+
 @dataclass(frozen=True, eq=False)
 class ColonImage:
     """An image as a bag."""
@@ -57,6 +61,7 @@ class ColonImage:
     """(N, 27, 27, 3)"""
     epithelial: NDArray[np.bool_]
     """(N,) whether a patch shows an epithelial nucleus; for evaluation only."""
+    nuclei: Nuclei
 
 
 def load_images(folder: Path, kind: str, most: int | None = None) -> list[ColonImage]:
@@ -73,11 +78,11 @@ def load_images(folder: Path, kind: str, most: int | None = None) -> list[ColonI
         path = folder / "images" / f"{Path(row['image']).stem}.png"
         rgb = np.asarray(Image.open(path).convert("RGB"))
         cut = cut_nuclei if kind == "nuclei" else cut_grid
-        images.append(ColonImage(rgb, int(row["label"]), *cut(rgb, nuclei[row["image"]])))
+        marked = nuclei[row["image"]]
+        images.append(ColonImage(rgb, int(row["label"]), *cut(rgb, marked), marked))
     return images
 
 
-Nuclei = Sequence[tuple[float, float, bool]]
 Cut = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
 

@@ -3,7 +3,7 @@
     python scripts/reference_encoders.py FOLDER
 
 Needs torch, timm, transformers, safetensors and NumPy, and nothing of milpath. Reads
-FOLDER/jobs.json, writes FOLDER/results.json, weights and features.
+FOLDER/jobs.json, writes FOLDER/results.json and features.
 """
 
 from __future__ import annotations
@@ -86,20 +86,31 @@ def build_dinov2(network: dict[str, Any]) -> torch.nn.Module:
 
 
 def teacher_names(state: dict[str, torch.Tensor], network: dict[str, Any]) -> dict[str, Any]:
-    """Rename timm's weights as DINOv2's authors name those of a teacher, in chunks of blocks."""
+    """Rename timm's weights as DINOv2's authors name those of a teacher."""
     renamed = {}
-    dim = network["dim"]
     for name, value in state.items():
-        if name.startswith("blocks."):
-            _, block, rest = name.split(".", 2)
-            if network["gated"]:
-                rest = rest.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3")
-            name = f"blocks.{int(block) // 10}.{block}.{rest}"
-        renamed["register_tokens" if name == "reg_token" else name] = value
-    assert renamed["cls_token"].shape[-1] == dim
-    return {**renamed, "mask_token": torch.zeros(1, dim)}
+        for one, other in TEACHER.items():
+            name = name.replace(one, other)
+        renamed[name] = value
+    registers, place = network["registers"], renamed["pos_embed"]
+    renamed["pos_embed"] = torch.cat([place[:, :1], place[:, 1 + registers :]], dim=1)
+    return renamed
 
 
+def timm_names(state: dict[str, torch.Tensor], network: dict[str, Any]) -> dict[str, Any]:
+    """Undo `teacher_names`; registers have no position."""
+    renamed = {}
+    for name, value in state.items():
+        for one, other in TEACHER.items():
+            name = name.replace(other, one)
+        renamed[name] = value
+    place = renamed["pos_embed"]
+    none = torch.zeros(1, network["registers"], network["dim"])
+    renamed["pos_embed"] = torch.cat([place[:, :1], none, place[:, 1:]], dim=1)
+    return renamed
+
+
+TEACHER = {"reg_token": "register_tokens", "mlp.fc1": "mlp.w12", "mlp.fc2": "mlp.w3"}
 BUILDERS = {"timm": build_timm, "vit": build_vit, "dinov2": build_dinov2, "teacher": build_timm}
 
 
@@ -108,19 +119,6 @@ def build(job: Job) -> torch.nn.Module:
     if job["layout"] == "teacher":  # the class token has a position, the registers have none
         network["positions"] = "prefix"
     return BUILDERS[job["layout"]](network).eval()
-
-
-def saved_state(job: Job, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights as a file of the hub names them."""
-    state = model.state_dict()
-    if job["layout"] in ("vit", "dinov2"):
-        state = old_names(state, job["layout"])
-    if job["layout"] == "teacher":
-        state = teacher_names(state, job["network"])
-        registers = job["network"]["registers"]
-        place = state["pos_embed"]
-        state["pos_embed"] = torch.cat([place[:, :1], place[:, 1 + registers :]], dim=1)
-    return state
 
 
 def old_names(state: dict[str, torch.Tensor], layout: str) -> dict[str, torch.Tensor]:
@@ -147,66 +145,66 @@ def old_names(state: dict[str, torch.Tensor], layout: str) -> dict[str, torch.Te
 
 
 def list_shapes(job: Job) -> dict[str, Any]:
+    """List the weights as a file of the hub names them."""
+    transformers = job["layout"] in ("vit", "dinov2")
     with torch.device("meta"):
-        state = saved_state(job, build(job))
+        state = build(job).state_dict()
+        if transformers:
+            state = old_names(state, job["layout"])
+        if job["layout"] == "teacher":
+            state = teacher_names(state, job["network"])
     return {
-        "library": "transformers" if job["layout"] in ("vit", "dinov2") else "timm",
+        "library": "transformers" if transformers else "timm",
         "shapes": {name: list(value.shape) for name, value in state.items()},
     }
 
 
-def compute_features(job: Job, folder: Path) -> dict[str, Any]:
-    torch.manual_seed(job["seed"])
-    model = build(job)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():  # also what starts as zeros or ones
-            weight.copy_(torch.randn_like(weight) * (0.3 if weight.ndim < 2 else 0.08))
-            if name.endswith(("norm1.weight", "norm2.weight", "norm.weight")):
-                weight.add_(1.0)
-        if job["layout"] == "teacher":
-            registers = job["network"]["registers"]
-            model.pos_embed[:, 1 : 1 + registers] = 0
-    number, layout = job["number"], job["layout"]
-    state = {
-        job["prefix"].split("/")[-1] + k: v.contiguous() for k, v in saved_state(job, model).items()
-    }
-    if layout in ("vit", "dinov2"):
-        model.save_pretrained(folder / f"{number}")
-        (folder / f"{number}" / "model.safetensors").rename(folder / f"{number}.safetensors")
-        kind = "safetensors"
-    elif layout == "teacher" or number % 2:
-        torch.save({"teacher": state} if job["prefix"] else state, folder / f"{number}.pth")
-        kind = "pth"
-    else:
-        from safetensors.torch import save_file
+def load(job: Job) -> torch.nn.Module:
+    """Build the network and load the weights of a file, all of them."""
+    from safetensors.torch import load_file
 
-        save_file(state, folder / f"{number}.safetensors")
-        kind = "safetensors"
-    patches = torch.from_numpy(np.load(folder / f"{number}.patches.npy")).permute(0, 3, 1, 2)
+    model, place = build(job), Path(job["folder"]) / "reference"
+    if job["layout"] in ("vit", "dinov2"):
+        model.config.save_pretrained(place)
+        given = {"add_pooling_layer": False} if job["layout"] == "vit" else {}
+        found, report = type(model).from_pretrained(place, output_loading_info=True, **given)
+        assert set(report["missing_keys"]) <= {"embeddings.mask_token"}, report
+        assert not report["unexpected_keys"], report
+        return found.eval()
+    state = load_file(place / "model.safetensors")
+    if job["layout"] == "teacher":
+        state = timm_names(state, job["network"])
+    model.load_state_dict(state, strict=True)
+    return model
+
+
+def compute_features(job: Job) -> dict[str, Any]:
+    """Compute the features of patches.npy, and write features.npy beside it."""
+    model, folder = load(job), Path(job["folder"])
+    patches = torch.from_numpy(np.load(folder / "patches.npy")).permute(0, 3, 1, 2)
     if job["crop_px"] is not None:
         low = (patches.shape[-1] - job["crop_px"]) // 2
         patches = patches[..., low : low + job["crop_px"], low : low + job["crop_px"]]
     mean, std = (torch.tensor(job[key]).reshape(3, 1, 1) for key in ("mean", "std"))
     images = (patches.float() / 255 - mean) / std
     with torch.no_grad():
-        if layout in ("vit", "dinov2"):
-            tokens = (
-                model(images, interpolate_pos_encoding=True) if layout == "vit" else model(images)
-            )
-            tokens = tokens.last_hidden_state
+        if job["layout"] == "vit":
+            tokens = model(images, interpolate_pos_encoding=True).last_hidden_state
+        elif job["layout"] == "dinov2":
+            tokens = model(images).last_hidden_state
         else:
             tokens = model.forward_features(images)
     first, mean_token = tokens[:, 0], tokens[:, 1 + job["network"]["registers"] :].mean(1)
     pooled = {"class": [first], "class+mean": [first, mean_token], "mean": [mean_token]}
-    np.save(folder / f"{number}.features.npy", torch.cat(pooled[job["pooling"]], -1).numpy())
-    return {"format": kind}
+    np.save(folder / "features.npy", torch.cat(pooled[job["pooling"]], -1).numpy())
+    return {}
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
     results = []
     for job in json.loads((folder / "jobs.json").read_text()):
-        task = list_shapes(job) if job["task"] == "shapes" else compute_features(job, folder)
+        task = list_shapes(job) if job["task"] == "shapes" else compute_features(job)
         results.append(task)
     (folder / "results.json").write_text(json.dumps(results))
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -63,6 +63,9 @@ from milpath.cli.tiling import (
 from milpath.errors import StoredFileError, UsageError
 from milpath.params import TileParams
 from milpath.slides.frame import Frame
+
+if TYPE_CHECKING:
+    from milpath.nn.fitting import Patches
 
 
 class Precision(StrEnum):
@@ -217,7 +220,8 @@ def embed(
         found = gather_entries(inputs, slide_mpp, tissue, frame, ids_from_path=ids_from_path)
         slides = SlideSource(found, given, tissue is not None, str(frame))
         source = cast("Source[Any]", slides)
-    _check_encoder(encoder, weights)
+    wanted = source.patches()
+    _check_encoder(encoder, weights, None if allow_mpp else wanted, download=not dry_run)
     mine, _ = take_shard(source.items, shard)
     require_permission(out)
     load_network()
@@ -225,7 +229,6 @@ def embed(
     from milpath.nn.embed import name_folder
     from milpath.nn.encoder_choice import EncoderRequest, choose_encoder
 
-    wanted = source.patches()
     request = EncoderRequest(
         encoder,
         weights or "",
@@ -250,8 +253,8 @@ def embed(
     target = Target(chosen, encoder_folder(results), found_weights, results)
     if not dry_run:
         save_encoder(target.stored, chosen)
-    stored = {"keras": [encoder_weights_path(target.stored)], "onnx": [Path(encoder)]}
-    files = [*stored.get(spec.kind, ()), *source.list_files(mine)]
+    needed = encoder_weights_path(target.stored) if spec.kind == "keras" else found_weights
+    files = [*([needed] if needed else []), *source.list_files(mine)]
     limit = None if dry_run else slide_timeout  # a dry run has no encoder that others could load
     with (
         open_backend(
@@ -306,13 +309,20 @@ def _check_colours(encoder: str, given: Mapping[str, object]) -> None:
         )
 
 
-def _check_encoder(encoder: str, weights: str | None) -> None:
-    """Raise `UsageError` for missing files, before Keras is loaded."""
+def _check_encoder(
+    encoder: str, weights: str | None, patches: Patches | None, *, download: bool
+) -> None:
+    """Raise `UsageError` for missing files, before Keras is loaded.
+
+    Parameters
+    ----------
+    encoder, weights : the options
+    patches : that a published encoder must have been made for, before its weights are downloaded
+    download : whether its weights are downloaded if they are nowhere
+    """
     from milpath.formats.layout import encoder_spec_path
     from milpath.formats.model_spec import read_bundle_spec
-    from milpath.registry import ENCODERS
-    from milpath.registry.names import is_onnx, match_name
-    from milpath.registry.weights import locate_weights
+    from milpath.registry.names import is_onnx
     from milpath.store.onnxfile import read_onnx
 
     folder = Path(encoder)
@@ -331,8 +341,24 @@ def _check_encoder(encoder: str, weights: str | None) -> None:
             f"--encoder {encoder}: no such folder; expected a model folder, an ONNX file "
             "(.onnx), or the name of an encoder"
         )
+    _check_name(encoder, weights, patches, download=download)
+
+
+def _check_name(
+    encoder: str, weights: str | None, patches: Patches | None, *, download: bool
+) -> None:
+    """Check an encoder that is given by name; see `_check_encoder`."""
+    from milpath.nn.fitting import check_published
+    from milpath.registry import ENCODERS
+    from milpath.registry.names import describe_unknown, list_names, match_name
+    from milpath.registry.weights import locate_weights
+
+    if match_name(encoder, list_names()) is None:
+        raise UsageError(describe_unknown(encoder))
     if name := match_name(encoder, ENCODERS):
-        locate_weights(ENCODERS[name], Path(weights) if weights else None, download=True)
+        if patches is not None:
+            check_published(ENCODERS[name], patches)
+        locate_weights(ENCODERS[name], Path(weights) if weights else None, download=download)
     elif weights not in (None, "imagenet", "random") and not Path(weights).is_file():
         raise UsageError(
             f"--weights {weights}: no such file; expected imagenet, random or a weights file"

@@ -144,22 +144,31 @@ def read_encoder(h5: StoredH5[Any]) -> EncoderSpec:
 
 
 def _choose_dtype(features: NDArray[np.float32], name: str) -> NDArray[np.floating[Any]]:
-    """Give features (N, D) as float16 or float32; raise `StoredFileError` if they are useless."""
+    """Round features (N, D) as `round_features`; raise `StoredFileError` if they are useless."""
     if not np.isfinite(features).all():
         raise StoredFileError(f"{name} gives features that are not finite; check its weights")
-    if len(features) == 0:
-        return features.astype(np.float16)
-    spread = _root_mean_square(features - features.mean(axis=0))
+    spread = _measure_spread(features)
     if len(features) > 1 and spread < _MIN_SPREAD:
         raise StoredFileError(
             f"{name} gives the same features for all {len(features)} patches (they differ by "
             f"{spread:.1g}); check its weights"
         )
+    return round_features(features)
+
+
+def round_features(features: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+    """Give the features (N, D) of a slide as a file holds them, float16 or float32."""
+    if len(features) == 0:
+        return features.astype(np.float16)
     with np.errstate(over="ignore", invalid="ignore"):  # infinite where float16 overflows
         half = features.astype(np.float16)
         loss = _root_mean_square(half.astype(np.float32) - features)
-    fits = loss <= _MAX_LOSS * (spread if len(features) > 1 else _root_mean_square(features))
-    return half if fits else features
+    scale = _measure_spread(features) if len(features) > 1 else _root_mean_square(features)
+    return half if loss <= _MAX_LOSS * scale else features
+
+
+def _measure_spread(features: NDArray[np.float32]) -> float:
+    return _root_mean_square(features - features.mean(axis=0)) if len(features) else 0.0
 
 
 def _root_mean_square(values: NDArray[np.float32]) -> float:

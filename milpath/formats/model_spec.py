@@ -50,7 +50,7 @@ class EncoderSpec(Params):
     std: tuple[float, float, float] | None = None
     """By which R, G, B are divided after that."""
     precision: Literal["float16", "float32"] = "float32"
-    """To which features are rounded before the head sees them."""
+    """Of the numbers in the files that a head was trained on."""
     tool: str = "milpath"
     """Program that made the features."""
 

@@ -36,6 +36,10 @@ class SlideEmbedder:
     params : how slides are tiled, to patches that the encoder takes; no pixels are stored
     threads : that read the slide while the network computes
     dry_run : say what would be done, and write nothing
+
+    Raises
+    ------
+    ValueError : the parameters are not those of the encoder's patches
     """
 
     def __init__(
@@ -47,6 +51,12 @@ class SlideEmbedder:
         *,
         dry_run: bool = False,
     ) -> None:
+        spec, grid = encoder.spec, params.grid
+        if (grid.patch_px, grid.mpp) != (spec.patch_px, spec.mpp):
+            raise ValueError(
+                f"tiling to {grid.patch_px} px at {grid.mpp} µm per pixel, but {spec.name} is for "
+                f"{spec.patch_px} px at {spec.mpp}"
+            )
         self.encoder = encoder
         self.out = out
         self.params = params

@@ -1,4 +1,7 @@
-"""Fitting an encoder to patches: what it was made for, and what it is to see."""
+"""Fitting an encoder to patches: what it was made for, and what it is to see.
+
+Importing this module imports no network library.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 
 from milpath.errors import UsageError
 from milpath.formats.model_spec import EncoderSpec
+from milpath.registry.published import PublishedEncoder
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +60,17 @@ def fit_encoder(
             raise UsageError(f"{fact}, not of {given}; {_remedy(spec, patches)}")
         log.warning("%s, and is applied to patches of %s", fact, given)
     return spec.model_copy(update={"patch_px": patch_px, "mpp": mpp})
+
+
+def check_published(encoder: PublishedEncoder, patches: Patches) -> None:
+    """Raise `UsageError` unless a published encoder was made for patches; needs no weights."""
+    own = EncoderSpec(
+        name=encoder.name,
+        patch_px=encoder.patch_px,
+        dim=encoder.dim(encoder.default_variant),
+        mpp=encoder.mpp[0],
+    )
+    fit_encoder(own, patches, encoder.mpp)
 
 
 def _describe(spec: EncoderSpec, made_for: list[float]) -> str:

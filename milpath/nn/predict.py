@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from milpath.errors import UnsupportedSlideError, UsageError
 from milpath.formats.bag import Bag
+from milpath.formats.features import round_features
 from milpath.formats.model_spec import BundleSpec, check_resolution, require_encoder
 from milpath.formats.prediction import Prediction
 from milpath.formats.scores import BagScores
@@ -22,7 +23,7 @@ from milpath.nn.encoders.encoder import BATCH, Encoder
 from milpath.nn.encoders.referred import find_referred
 from milpath.nn.engine import keras
 from milpath.nn.mil import build_evidence
-from milpath.nn.scoring import regroup, score_bag, stack_bias
+from milpath.nn.scoring import FEATURES_BATCH, regroup, score_bag, stack_bias
 from milpath.params import TileParams, compare_params
 from milpath.patches.grid import PatchGrid
 from milpath.patchstream import PatchStream
@@ -59,7 +60,7 @@ class Model:
     def score(self, batches: Iterable[NDArray[Any]]) -> tuple[BagScores, float | None]:
         """Apply it to a bag that comes as a stream; also give its distance, see `FeatureSpace`."""
         if self.encoder is not None:
-            batches = _embed(self.encoder, batches, self.spec.encoder.precision)
+            batches = _embed(self.encoder, batches)
         if self.space is None:
             return score_bag(self.evidence, self.bias, batches), None
         space, distances = self.space, [np.zeros(0)]
@@ -130,20 +131,17 @@ def prepare_model(bundle: Bundle, weights: Path | None = None) -> Model:
     return Model(spec, evidence, stack_bias(bundle.members), bundle.space, encoder)
 
 
-def _embed(
-    encoder: Encoder, batches: Iterable[NDArray[np.uint8]], precision: str
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the features of patches, rounded to the precision of the features of training.
+def _embed(encoder: Encoder, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+    """Yield the features of a slide's patches, rounded as a file would hold them.
 
-    What float16 cannot hold stays as it is, as in files of features.
+    Whether float16 suffices is known only when all are there, so they are held in memory.
     """
+    parts = [np.zeros((0, encoder.spec.dim), np.float32)]
     for patches, count in regroup(batches, BATCH):
-        features = encoder.embed(patches)[:count]
-        if precision == "float16":
-            with np.errstate(over="ignore"):
-                half = features.astype(np.float16).astype(np.float32)
-            features = np.where(np.isfinite(half), half, features)
-        yield features
+        parts.append(encoder.embed(patches)[:count])
+    stored = round_features(np.concatenate(parts))
+    for low in range(0, len(stored), FEATURES_BATCH):
+        yield np.asarray(stored[low : low + FEATURES_BATCH], np.float32)
 
 
 def predict_bag(model: Model, bag: Bag) -> Prediction:

@@ -45,17 +45,18 @@ be those of no tissue."""
 
 _TISSUE_DENSITY = 0.15  # the paper's beta: mean density from which a pixel counts as tissue
 _PALE_DENSITY = 0.07  # mean density up to which a pixel is background: 238 of 255
-_BLENDED_DENSITY = 0.08  # above that, over which Reinhard's colours replace those of background
 _MARGIN = 0.03  # sum of densities by which tissue stays above background: rounding is less
 _EXTREME = 1.0  # percentile of the angles that the stains are taken from
 _MAXIMUM = 99.0  # percentile of the concentrations
 _MIN_EXPONENT = np.float32(-3.2 / np.log(2))  # of 2, a density of 3.2: grey levels lose the colour
+_FAR = 0.1  # the same, at which there is none
 _SETTLED = 0.002  # deviation from the reference, in its SD, at which a fit is done
 _PASSES = 20  # at most, of the search for the pixels that are tissue once they are normalised
 _BLOCK = 1 << 14  # pixels at a time: what they need stays in the processor's cache
 
 _MIN_COLOUR = 0.15  # spread of the mean density over the channels, of a slide with colour
-_MIN_ANGLE = 8.0  # degrees between the two stains
+_MIN_ANGLE = 12.0  # degrees between two stains: colon has 17 or more, one stain and noise up to 10
+_MAX_BLUE = 0.1  # of a stain, more than green; DAB has 0.2
 
 _LMS = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
 _LAB = np.diag([3**-0.5, 6**-0.5, 2**-0.5]) @ np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]])
@@ -65,8 +66,8 @@ _LAB = np.diag([3**-0.5, 6**-0.5, 2**-0.5]) @ np.array([[1, 1, 1], [1, 1, -2], [
 class MacenkoNormaliser:
     """Two stains, each unmixed and shown in the reference's colour and strength [1]_.
 
-    A pixel's density is projected onto the plane of both stains; a negative concentration is 0,
-    and no channel gets a density above 3.2 (10 of 255), below which grey levels hold no colour.
+    A pixel's density is shown as the nearest mixture of both stains, none of them negative, and no
+    channel gets a density above 3.2 (10 of 255), below which grey levels hold no colour.
 
     Attributes
     ----------
@@ -89,11 +90,10 @@ class MacenkoNormaliser:
 
     def _apply_planes(self, planes: Pixels) -> Pixels:
         unmix, offset, show, scale = self._tables
-        mixed = unmix @ _take_logs(
-            planes.astype(np.float32)
-        )  # minus both concentrations, and the mean density
+        mixed = unmix @ _take_logs(planes.astype(np.float32))
         mixed += offset
-        np.minimum(mixed[:2], 0, out=mixed[:2])
+        alone = np.where(mixed[1::-1] > 0, mixed[3:], mixed[:2])  # where the other were negative
+        np.minimum(alone, 0, out=mixed[:2])
         shown = show @ mixed[:2]
         darkest = shown.min(axis=0)
         if darkest.min() < _MIN_EXPONENT:
@@ -105,11 +105,14 @@ class MacenkoNormaliser:
 
     @cached_property
     def _tables(self) -> tuple[Floats, ...]:
-        """Logarithms to concentrations (3, 3) and (3, 1), these to densities (3, 2), white + 1."""
+        """Logarithms to amounts (5, 3) and (5, 1), these to densities (3, 2), white + 1 (3, 1).
+
+        Amounts are minus both concentrations, the mean density, and minus either stain alone.
+        """
         white = np.array(self.white)[:, None] + 1.0
         ratio = np.divide(REFERENCE_MAXIMA, self.maxima)[:, None]
         unmix = np.linalg.pinv(np.array(self.stains).T) * ratio
-        both = np.vstack([unmix, np.full(3, -1 / 3)])
+        both = np.vstack([unmix, np.full(3, -1 / 3), np.array(self.stains) * ratio])
         show = np.array(REFERENCE_STAINS).T / np.log(2)
         return _as_floats(both, -both @ np.log(white), show, white)
 
@@ -119,7 +122,7 @@ class ReinhardNormaliser:
     """Mean and standard deviation of l, alpha and beta, brought to those of the reference [1]_.
 
     The colour space is Ruderman's, of natural logarithms. Pale tissue is blended with what it was,
-    the more the paler, so that there is no edge towards the background.
+    the more the paler, and none becomes background.
 
     Attributes
     ----------
@@ -141,9 +144,7 @@ class ReinhardNormaliser:
     def _apply_planes(self, planes: Pixels) -> Pixels:
         lms, turn, shift, rgb, white = self._tables
         cones = _take_logs(lms @ planes.astype(np.float32))
-        share = white - cones.sum(axis=0)  # of what is shown: none of background, all of tissue
-        share -= np.float32(3 * _PALE_DENSITY)
-        share *= np.float32(1 / 3 / _BLENDED_DENSITY)
+        share = _share_new((white - cones.sum(axis=0)) / 3)
         cones = turn @ cones
         cones += shift
         excess = cones.sum(axis=0) - (white - np.float32(3 * _PALE_DENSITY + _MARGIN))
@@ -153,7 +154,7 @@ class ReinhardNormaliser:
         shown = rgb @ cones
         np.clip(shown, 0, 255, out=shown)
         shown -= planes
-        shown *= np.clip(share, 0, 1)
+        shown *= share
         shown += planes
         shown += np.float32(0.5)  # rounds
         return shown.astype(np.uint8)
@@ -244,6 +245,11 @@ def _fit_reinhard(pixels: Pixels, white: Colour) -> ReinhardNormaliser:
         if max(np.abs(off).max(), np.abs(wide - 1).max()) < _SETTLED:
             break
         mean, sd = mean + off * sd, sd * wide
+    else:
+        if max(np.abs(off).max(), np.abs(wide - 1).max()) > _FAR:
+            raise UnsupportedSlideError(
+                "nearly all of its tissue is too pale for Reinhard's method; try macenko"
+            )
     return found
 
 
@@ -278,14 +284,18 @@ def _find_stains(density: Doubles) -> Doubles:
     """
     mean = density.mean(axis=0)
     if mean.max() - mean.min() < _MIN_COLOUR * mean.mean():
-        raise UnsupportedSlideError("it has no colour, H&E is expected")
+        raise UnsupportedSlideError("it has no colour; H&E is expected")
     plane = np.linalg.eigh(density.T @ density)[1][:, [2, 1]]
     plane *= np.where(plane.sum(axis=0) < 0, -1, 1)
     along = density @ plane
     ends = np.percentile(np.arctan2(along[:, 1], along[:, 0]), [_EXTREME, 100 - _EXTREME])
     if np.degrees(ends[1] - ends[0]) < _MIN_ANGLE:
-        raise UnsupportedSlideError("it shows one stain only, two (H&E) are expected")
+        raise UnsupportedSlideError("it shows one stain only; two, H&E, are expected")
     stains = np.stack([np.cos(ends), np.sin(ends)], axis=1) @ plane.T
+    if (stains[:, 2] - stains[:, 1]).max() > _MAX_BLUE:
+        raise UnsupportedSlideError(
+            "one of its stains absorbs more blue than green, as DAB does; H&E is expected"
+        )
     found: Doubles = stains[np.argsort(-stains[:, 0])]  # haematoxylin absorbs more red
     return found
 
@@ -328,6 +338,12 @@ def _apply_blocks(apply: Callable[[Pixels], Pixels], pixels: Pixels) -> Pixels:
         part = slice(start, start + _BLOCK)
         result[part] = apply(np.ascontiguousarray(flat[part].T)).T
     return result.reshape(pixels.shape)
+
+
+def _share_new(density: Floats) -> Floats:
+    """Return the share of the new colours in a pixel of some mean density, 0 to 1."""
+    share = (density - np.float32(_PALE_DENSITY)) / np.float32(_TISSUE_DENSITY - _PALE_DENSITY)
+    return share.clip(0, 1)
 
 
 def _take_logs(planes: Floats) -> Floats:

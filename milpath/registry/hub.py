@@ -286,8 +286,7 @@ _EXPLANATIONS: dict[str, Callable[[Any, PublishedEncoder, Any], str]] = {
 
 def _explain_network(hub: Any, encoder: PublishedEncoder, error: BaseException) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
-    token = hub.get_token()
-    if isinstance(error, UnicodeError) or (token and token in reason):  # it cannot be sent
+    if isinstance(error, UnicodeError) or "Bearer " in reason:  # it cannot be sent as a header
         return _explain_token(encoder)
     return (
         f"downloading from {_name_endpoint(hub)} failed ({printable(reason)}); check the network "

@@ -171,6 +171,19 @@ def test_other_patches_are_refused_unless_they_are_allowed(
     assert {"--mpp": grid.mpp, "--patch-size": grid.patch_px}[name] == value
 
 
+def test_a_published_encoder_is_refused_before_its_weights_are_looked_for(
+    slides: Path, tmp_path: Path
+) -> None:
+    words = ("embed", slides, "--encoder", "uni", "--out", tmp_path / "f", "--mpp", 1)
+    refused = milpath(*words, "--weights", tmp_path / "missing.bin")
+    assert isinstance(refused.exception, UsageError)
+    assert str(refused.exception).startswith(
+        "uni was made for patches of 224 px at 0.5 µm per pixel, not of 224 px at 1 µm per pixel"
+    )
+    other = milpath(*words, "--weights", tmp_path / "missing.bin", "--allow-mpp")
+    assert "missing.bin" in str(other.exception)
+
+
 def test_bags_of_other_patches_are_refused_unless_they_are_allowed(
     encoder: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def encoder() -> NetworkEncoder:
 @pytest.fixture(scope="module")
 def entry(drawn: SyntheticSlide) -> SlideEntry:
     return SlideEntry(drawn.path, "s")
+
+
+def at(
+    mpp: float, encoder: NetworkEncoder, params: TileParams
+) -> tuple[NetworkEncoder, TileParams]:
+    """Return an encoder and parameters of tiling for another resolution."""
+    spec = encoder.spec.model_copy(update={"mpp": mpp})
+    grid = params.grid.model_copy(update={"mpp": mpp})
+    return NetworkEncoder(encoder.network, spec), params.model_copy(update={"grid": grid})
 
 
 def embed_bag(
@@ -200,9 +210,9 @@ def test_a_slide_without_tissue_has_a_file_of_no_features(
 def test_a_slide_too_coarse_for_the_encoder_raises(
     encoder: NetworkEncoder, entry: SlideEntry, tmp_path: Path
 ) -> None:
-    fine = DIRECT.model_copy(update={"grid": GRID.model_copy(update={"mpp": 0.5})})
+    fine, params = at(0.5, encoder, DIRECT)
     with pytest.raises(ResolutionError, match=r"0\.5"):
-        SlideEmbedder(encoder, tmp_path, fine)(entry)
+        SlideEmbedder(fine, tmp_path, params)(entry)
     assert not list(tmp_path.iterdir())
 
 
@@ -211,8 +221,39 @@ def test_a_slide_with_many_unreadable_patches_raises_and_nothing_is_written(
 ) -> None:
     path = tmp_path / "s.tif"
     draw_slide(path, seed=3, tumour=False, size_px=(512, 512), artefacts=False)
-    fine = DIRECT.model_copy(update={"grid": GRID.model_copy(update={"mpp": 1.0})})
+    fine, params = at(1.0, encoder, DIRECT)
     damage_tile(path, 1, 1)
     with pytest.raises(SlideReadError, match="unreadable"):
-        SlideEmbedder(encoder, tmp_path / "out", fine)(SlideEntry(path, "s"))
+        SlideEmbedder(fine, tmp_path / "out", params)(SlideEntry(path, "s"))
     assert not (tmp_path / "out" / "s.h5").exists()
+
+
+def test_a_few_unreadable_patches_are_left_out_and_tried_again(
+    encoder: NetworkEncoder,
+    drawn: SyntheticSlide,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("milpath.patches.reader.MAX_UNREADABLE", 0.5)
+    path = Path(shutil.copy(drawn.path, tmp_path / "s.tif"))
+    damage_tile(path, 2 * 5 + 2)  # of 5 x 6
+    fine, params = at(1.0, encoder, DIRECT)
+    entry = SlideEntry(path, "s")
+    outcome = SlideEmbedder(fine, tmp_path, params)(entry)
+    assert isinstance(outcome.facts, EmbedFacts)
+    assert outcome.facts.unreadable > 0
+    assert f"{outcome.facts.unreadable} unreadable patches left out" in outcome.message
+    assert len(read_stored(features_path(tmp_path, "s"))) == outcome.facts.patches
+    by_bag = embed_bag(fine, entry, tmp_path, RAW.model_copy(update={"grid": params.grid}))
+    require_equal_files(features_path(tmp_path, "s"), features_path(by_bag, "s"))
+    again = SlideEmbedder(fine, tmp_path, params)(entry)
+    assert again.status == "ok"
+    assert again.message.endswith("patches could not be read the last time")
+
+
+def test_tiling_that_is_not_for_the_encoder_raises(encoder: NetworkEncoder, tmp_path: Path) -> None:
+    _, params = at(1.0, encoder, DIRECT)
+    with pytest.raises(
+        ValueError, match=r"32 px at 1\.0 µm per pixel, but small is for 32 px at 2"
+    ):
+        SlideEmbedder(encoder, tmp_path, params)

@@ -235,13 +235,15 @@ def test_each_refusal_of_the_hub_is_one_line(
     assert not token or token not in found
 
 
-@pytest.mark.parametrize("token", ["hf_\x01secret", "hf_sécret", "hf_secret\x7f"])
+@pytest.mark.parametrize("token", ["hf_\0secret", "hf_\x0bsecret", "hf_sécret"])
 def test_a_token_that_cannot_be_sent_is_said_and_not_shown(
     token: str, hub: Hub, tmp_path: Path
 ) -> None:
-    found = locate_in_child(make_environment(tmp_path, hub.endpoint, HF_TOKEN=token))
-    assert "the hub does not accept your token" in found or found == str(tmp_path / CACHED)
+    (tmp_path / "token").write_text(token, encoding="utf-8")
+    found = locate_in_child(make_environment(tmp_path, hub.endpoint))
+    assert "the hub does not accept your token" in found
     assert "cret" not in found
+    assert not hub.requests
 
 
 @pytest.mark.parametrize(

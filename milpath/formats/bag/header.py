@@ -103,7 +103,7 @@ def bag_fingerprint(slide: SlideFacts, params: TileParams, annotation: str | Non
 
 @dataclass(frozen=True)
 class Origin:
-    """What decides which patches a slide has, and what they show.
+    """What decides where the patches of a slide lie, and what they show.
 
     Attributes
     ----------
