@@ -16,6 +16,7 @@ from support.untrusted.layouts import layout_cases
 from support.untrusted.slides import slide_cases
 from support.untrusted.texts import text_cases
 from support.untrusted.watch import Case, CaseResult, watch
+from support.untrusted.weights import weights_cases
 
 from milpath.errors import UsageError
 
@@ -42,9 +43,10 @@ def read_all(cases: Iterable[Case], folder: Path) -> tuple[CaseResult, list[Case
         (foreign_cases, 1, 3, 300),
         (layout_cases, 5, 3, 300),
         (text_cases, 1, 10, 300),
+        (weights_cases, 1, 3, 300),
         (slide_cases, 61, 20, 1024),
     ],
-    ids=["hdf5", "foreign", "layouts", "texts", "slides"],
+    ids=["hdf5", "foreign", "layouts", "texts", "weights", "slides"],
 )
 def test_every_untrusted_file_is_accepted_or_refused_in_one_line_with_bounded_time_and_memory(
     generate: Callable[[], Iterable[Case]],

@@ -108,10 +108,8 @@ def read_checkpoint(name: str, weights: Weights, encoder: PublishedEncoder) -> C
         network = _settle_network(encoder.network, found)
     except (KeyError, IndexError, ValueError):
         network, found = encoder.network, dict.fromkeys(sources, ())
-    problems = [
-        *_compare_networks(encoder.network, network),
-        *_compare(list_weights(network), found),
-    ]
+    problems = _compare_networks(encoder.network, network)
+    problems = problems or _compare(list_weights(network), found)
     if problems:
         raise StoredFileError(f"{name}: not the weights of {encoder.title}: {'; '.join(problems)}")
     prefixed = {
