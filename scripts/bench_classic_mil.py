@@ -24,9 +24,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from numpy.typing import NDArray
-from repeated_cv import cross_validate, measure, print_line, summarize
+from repeated_cv import cross_validate, load_bags, measure, print_line, summarize
 
-from milpath.nn.bags import ArrayBag
 from milpath.params import HeadParams, TrainParams
 
 RECIPE = TrainParams(
@@ -55,18 +54,6 @@ def blur(bag: NDArray, rng: np.random.Generator) -> NDArray:
 def drop_half(bag: NDArray, rng: np.random.Generator) -> NDArray:
     """Set half of the features of an instance to zero, at random, and double the others."""
     return bag * (rng.random(bag.shape) < 0.5) * np.float32(2)
-
-
-def load_bags(path: Path) -> list[ArrayBag]:
-    """Load the bags of a file, in its order."""
-    with np.load(path, allow_pickle=False) as file:
-        features, of, ids, labels = (
-            file[name] for name in ("features", "bag_id", "bag_ids", "bag_label")
-        )
-    return [
-        ArrayBag(features[of == name].astype(np.float32), int(label))
-        for name, label in zip(ids, labels, strict=True)
-    ]
 
 
 def standardize(

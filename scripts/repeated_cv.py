@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,18 @@ METRICS: dict[str, Callable[..., float | None]] = {
     "recall": lambda labels, probs: recall_score(labels, probs.argmax(axis=1)),
     "f1": lambda labels, probs: f1_score(labels, probs.argmax(axis=1)),
 }
+
+
+def load_bags(path: Path) -> list[ArrayBag]:
+    """Load the bags of a file, in its order."""
+    with np.load(path, allow_pickle=False) as file:
+        features, of, ids, labels = (
+            file[name] for name in ("features", "bag_id", "bag_ids", "bag_label")
+        )
+    return [
+        ArrayBag(features[of == name].astype(np.float32), int(label))
+        for name, label in zip(ids, labels, strict=True)
+    ]
 
 
 def split_folds(

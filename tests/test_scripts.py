@@ -234,3 +234,22 @@ def test_the_nightly_run_lists_its_jobs_and_passes_on_lines_and_failures(
     lines = list(nightly.run_lines([sys.executable, "-S", "-c", code]))
     assert lines[0] == {"a": 1}
     assert [line.get("exit_code") for line in lines] == [None, 3]
+
+
+def test_the_benchmark_of_stains_shifts_tissue_but_not_white_and_cuts_what_it_normalised(
+    load: Load,
+) -> None:
+    script = load("bench_stain.py")
+    white = np.full((4, 4, 3), 255, np.uint8)
+    assert np.array_equal(script.shift_scanner(white), white)
+    rng = np.random.default_rng(0)
+    amounts = rng.gamma(2, 0.4, (64, 64, 2)) * rng.dirichlet([0.5, 0.5], (64, 64))
+    rgb = (255 * np.exp(-amounts @ np.array([[0.65, 0.7, 0.29], [0.07, 0.99, 0.11]]))).astype("u1")
+    assert np.abs(script.shift_scanner(rgb).astype(int) - rgb).mean() > 5
+    places = [(20.0, 30.0, True), (40.0, 9.0, False)]
+    empty = script.ColonImage(white, 0, white, np.zeros(1, bool), places)
+    image = script.ColonImage(rgb, 1, rgb, np.zeros(2, bool), places)
+    assert script.keep_possible([empty, image]) == [image]
+    bags = {arm: script.prepare_bags([image], arm, shifted=True)[0] for arm in script.ARMS}
+    assert {(bag.label, bag.instances.shape) for bag in bags.values()} == {(1, (2, 27, 27, 3))}
+    assert len({bag.instances.tobytes() for bag in bags.values()}) == 3

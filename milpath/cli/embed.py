@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 class Precision(StrEnum):
     """Precision of a network's arithmetic."""
 
+    AUTO = "auto"
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
@@ -143,8 +144,11 @@ def embed(
     ] = None,
     precision: Annotated[
         Precision,
-        typer.Option(help="Precision of the arithmetic of a published encoder."),
-    ] = Precision.FLOAT32,
+        typer.Option(
+            help="Precision of the arithmetic of a published encoder: auto is that of its authors "
+            "where there is a GPU, else float32."
+        ),
+    ] = Precision.AUTO,
     seed: Annotated[
         int, typer.Option(min=0, max=(1 << 32) - 1, help="Random seed, for random weights.")
     ] = 0,

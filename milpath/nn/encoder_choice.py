@@ -28,7 +28,7 @@ from milpath.registry import ENCODERS
 from milpath.registry.installed import list_keras_names
 from milpath.registry.names import is_onnx, match_name
 from milpath.registry.plugins import EncoderPlugin, find_plugin
-from milpath.registry.published import PublishedEncoder
+from milpath.registry.published import Precision, PublishedEncoder
 from milpath.registry.weights import locate_weights
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ class EncoderRequest:
         for a model folder that holds its encoder
     variant : of a published encoder or an ONNX file
     patch_px, mpp : of the patches; None for those that the encoder was made for
-    compute : precision of the arithmetic, of a published encoder
+    compute : precision of the arithmetic; "auto" for that of its authors where there is a GPU, and
+        float32 elsewhere. Others than float32 are for published encoders
     seed : for random weights
     in_bags : whether the patches are cut already
     allow_other : apply it to patches that it was not made for, and log that
@@ -58,7 +59,7 @@ class EncoderRequest:
     variant: str | None = None
     patch_px: int | None = None
     mpp: float | None = None
-    compute: Literal["float32", "float16", "bfloat16"] = "float32"
+    compute: Precision | Literal["auto"] = "auto"
     seed: int = 0
     in_bags: bool = False
     allow_other: bool = False
@@ -79,17 +80,27 @@ def choose_encoder(request: EncoderRequest) -> Encoder:
     UsageError : no such encoder or weights, or not for such patches
     StoredFileError : the weights do not fit
     """
+    name = match_name(request.name, ENCODERS)
+    if name and not Path(request.name).is_dir():
+        return _load_published(ENCODERS[name], request)
+    if request.compute not in ("auto", "float32"):
+        raise UsageError(
+            f"--precision {request.compute} is for published encoders; {request.name} computes in "
+            "float32, so leave it out"
+        )
+    if is_onnx(request.name):
+        return _open_onnx(request)
+    return _load_unpublished(request)
+
+
+def _load_unpublished(request: EncoderRequest) -> Encoder:
     weights = Path(request.weights) if request.weights else None
     if Path(request.name).is_dir():
         return _adapt(load_encoder(Path(request.name), weights), request)
-    if is_onnx(request.name):
-        return _open_onnx(request)
     if request.name in OWN_ENCODERS:
         raise UsageError(
             f"the {request.name} CNN is trained with its model; give the model's folder instead"
         )
-    if name := match_name(request.name, ENCODERS):
-        return _load_published(ENCODERS[name], request)
     plugin = None if match_name(request.name, list_keras_names()) else find_plugin(request.name)
     return _build_application(request) if plugin is None else _load_plugin(plugin, request)
 
@@ -122,7 +133,10 @@ def _load_plugin(plugin: EncoderPlugin, request: EncoderRequest) -> Encoder:
 
 
 def _load_published(encoder: PublishedEncoder, request: EncoderRequest) -> Encoder:
-    own = describe_published(encoder, request.variant, None, None, request.compute)
+    compute = request.compute
+    if compute == "auto":
+        compute = encoder.precision if keras.distribution.list_devices("gpu") else "float32"
+    own = describe_published(encoder, request.variant, None, None, compute)
     fitted = fit_encoder(own, request.patches, encoder.mpp, allow=request.allow_other)
     weights = Path(request.weights) if request.weights else None
     return load_published(
@@ -131,7 +145,7 @@ def _load_published(encoder: PublishedEncoder, request: EncoderRequest) -> Encod
         variant=request.variant,
         patch_px=fitted.patch_px,
         mpp=fitted.mpp,
-        compute=request.compute,
+        compute=compute,
     )
 
 
@@ -154,6 +168,8 @@ def _adapt(encoder: Encoder, request: EncoderRequest) -> Encoder:
 
 def _build_application(request: EncoderRequest) -> Encoder:
     """Build a network of `keras.applications`, made for patches of any size and resolution."""
+    if request.variant:
+        raise UsageError(f"{request.name} gives one vector; leave --variant out")
     side = request.patches.patch_px or GridParams().patch_px
     weights = request.weights or "imagenet"
     keras.utils.set_random_seed(request.seed)

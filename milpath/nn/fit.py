@@ -15,6 +15,7 @@ from milpath.nn.bags import TrainingBag
 from milpath.nn.data import Augment, BagSequence
 from milpath.nn.engine import keras
 from milpath.nn.mil import Member
+from milpath.nn.scaling import fit_scaling, scale_bags
 from milpath.nn.step import Step, build_or_reset_optimizer, compile_model, copy_variables
 from milpath.params import TrainParams
 
@@ -63,6 +64,9 @@ def train_member(
     shape = task.instance_shape
     per_bag = params.patches_per_bag if len(shape) == 3 else params.features_per_bag
     weight = class_weights([bag.label for bag in train], task.classes, params.class_weight)
+    scaling = fit_scaling(train) if len(shape) == 1 else None
+    if scaling is not None:
+        train, val = scale_bags(train, scaling), scale_bags(val, scaling)
     form: Any = {"negative": task.negative, "instance_loss": params.instance_loss > 0}
     sampled = BagSequence(train, weight, params.bag_batch, per_bag, seed, task.augment, **form)
     fixed = None
@@ -77,6 +81,8 @@ def train_member(
     copy_variables(fresh, model)
     history = _fit(model, sampled, fixed, params, on_epoch)
     copy_variables(model, fresh)
+    if scaling is not None:
+        member.head.fold_scaling(scaling)
     return member, history
 
 

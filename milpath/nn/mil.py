@@ -8,6 +8,7 @@ from typing import Any
 
 from milpath.nn.attention import GatedAttention
 from milpath.nn.engine import keras, ops
+from milpath.nn.scaling import Scaling
 from milpath.params import HeadParams
 
 
@@ -23,7 +24,7 @@ class MILHead(keras.layers.Layer):
     classes : C
     attention_dim, gated : of `GatedAttention`
     projection_dim : width of a dense ReLU layer before the attention, for features of a frozen
-        encoder; None for no such layer
+        encoder, whose attention starts even; None for no such layer
     dropout : fraction of the embeddings' entries dropped during training
 
     Call
@@ -52,7 +53,9 @@ class MILHead(keras.layers.Layer):
             else keras.layers.Dense(projection_dim, "relu", name="projection")
         )
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
-        self.attention = GatedAttention(attention_dim, gated, name="attention")
+        self.attention = GatedAttention(
+            attention_dim, gated, even_start=projection_dim is not None, name="attention"
+        )
         self.classifier = keras.layers.Dense(classes, name="classifier", dtype="float32")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -70,6 +73,14 @@ class MILHead(keras.layers.Layer):
         if self.projection is not None:
             instances = self.projection(instances)
         return self.dropout(instances, training=training)
+
+    def fold_scaling(self, scaling: Scaling) -> None:
+        """Make the scaling of the features that the head learned on part of its projection."""
+        assert self.projection is not None  # a head for features has one
+        kernel, bias = self.projection.weights
+        wide, shifted = scaling.fold(kernel.numpy(), bias.numpy())
+        kernel.assign(wide)
+        bias.assign(shifted)
 
     def pool(self, hidden: Any, attention: Any) -> Any:
         """Pool h, (B, N, D'), by attention, (B, N), into the logits of the bags, (B, C)."""

@@ -13,6 +13,9 @@ IMAGENET: tuple[Color, Color] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF: tuple[Color, Color] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """Mean and standard deviation that map 0..1 to -1..1."""
 
+Precision = Literal["float32", "float16", "bfloat16"]
+"""Of a network's arithmetic."""
+
 Pooling = Literal["class", "class+mean", "mean"]
 """How tokens become a vector: the class token; it and the mean over patch tokens; that mean."""
 
@@ -75,13 +78,13 @@ class PublishedEncoder:
     network : its architecture
     layout : of the weights file
     patch_px : side length of its patches, pixels
-    mpp : µm per pixel it was made for; the first is taken unless told otherwise
+    mpp : µm per pixel it was made for; the first is the default
     mpp_source : where that is stated
     mean, std : of the colours, of 0..1
     resampling : filter by which its authors resize patches of other sizes; milpath reads patches of
         exactly `patch_px`
     crop_px : side length of the centre of the patch that the network sees; None for all of it
-    variants : the vectors that it gives, by name; the first is taken unless told otherwise
+    variants : the vectors that it gives, by name; the first is the default
     precision : of the arithmetic that its authors use
     reference : address of the document that states all this
     prefix : of the names of its weights in a checkpoint that holds others too
@@ -107,7 +110,7 @@ class PublishedEncoder:
     resampling: Literal["bilinear", "bicubic"] = "bicubic"
     crop_px: int | None = None
     variants: Mapping[str, Pooling] = field(default_factory=lambda: {"cls": "class"})
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     reference: str = ""
     prefix: str = ""
 
@@ -117,5 +120,5 @@ class PublishedEncoder:
 
     @property
     def default_variant(self) -> str:
-        """The variant that is taken unless told otherwise."""
+        """The variant that is taken by default."""
         return next(iter(self.variants))

@@ -30,7 +30,7 @@ from milpath.formats.foreign.milpath import MilpathLayout
 from milpath.formats.foreign.numpy import NumpyLayout
 from milpath.formats.foreign.values import FeatureHints
 from milpath.formats.model_spec import EncoderSpec
-from milpath.formats.prediction import Prediction, read_prediction
+from milpath.formats.prediction import Prediction, read_prediction, write_prediction
 from milpath.nn.bundle import Bundle, assemble_bundle, load_bundle, save_bundle
 from milpath.nn.classify_features import FeatureItem, classify_features
 from milpath.nn.embed import Embedder
@@ -39,7 +39,7 @@ from milpath.nn.encoders import SMALL, build_encoder, fingerprint_weights
 from milpath.nn.encoders.encoder import NetworkEncoder
 from milpath.nn.predict import predict_bag, predict_slide, prepare_model
 from milpath.nn.predict_features import predict_features, prepare_for_features
-from milpath.params import CodecParams, GridParams, TileParams
+from milpath.params import CodecParams, GridParams, StainParams, TileParams
 from milpath.slides.slide import Slide
 from milpath.synthetic import SyntheticSlide
 from milpath.tile import tile_slide
@@ -137,20 +137,35 @@ def heads_of(encoder: Shifted, tile: TileParams, trained: str) -> Bundle:
 
 
 @pytest.mark.parametrize(
-    ("shift", "stored", "trained"),
+    ("codec", "stain", "shift", "stored", "trained"),
     [
-        (0, np.float16, "float16"),
-        (0, np.float16, "float32"),
-        (100, np.float32, "float32"),
-        (100, np.float32, "float16"),
+        ("jpeg", "none", 0, np.float16, "float16"),
+        ("jpeg", "none", 0, np.float16, "float32"),
+        ("jpeg", "none", 100, np.float32, "float16"),
+        ("none", "none", 0, np.float16, "float16"),
+        ("none", "none", 100, np.float32, "float32"),
+        ("none", "none", 100, np.float32, "float16"),
+        ("jpeg", "macenko", 0, np.float16, "float16"),
+        ("none", "reinhard", 0, np.float16, "float16"),
     ],
 )
-@pytest.mark.parametrize("codec", ["jpeg", "none"])
 def test_slide_bag_and_features_give_the_same_prediction(
-    codec: str, shift: float, stored: type, trained: str, drawn: SyntheticSlide, tmp_path: Path
+    codec: str,
+    stain: str,
+    shift: float,
+    stored: type,
+    trained: str,
+    drawn: SyntheticSlide,
+    tmp_path: Path,
 ) -> None:
     encoder = shifted_encoder(shift)
-    tile = TILE.model_copy(update={"pixels": CodecParams(codec=codec, quality=80)})
+    tile = TileParams.model_validate(
+        {
+            **TILE.model_dump(),
+            "pixels": {"codec": codec, "quality": 80},
+            "stain": {"normalise": stain},
+        }
+    )
     entry, bag_file = SlideEntry(drawn.path, "s"), tmp_path / "bags" / "s.h5"
     if codec == "none":
         done = SlideEmbedder(encoder, tmp_path, tile)(entry)
@@ -174,6 +189,29 @@ def test_slide_bag_and_features_give_the_same_prediction(
         np.testing.assert_allclose(found.probs, other.probs, atol=1e-6)
         np.testing.assert_allclose(found.attention, other.attention, atol=1e-6)
         assert found.slide == other.slide
+        assert found.stain == other.stain
+    assert (found.stain is None) == (stain == "none")
+    write_prediction(tmp_path / "s.prediction.h5", found)
+    assert read_prediction(tmp_path / "s.prediction.h5").stain == found.stain
+
+
+def test_bags_and_features_of_another_stain_normalisation_raise(
+    drawn: SyntheticSlide, tmp_path: Path
+) -> None:
+    encoder = shifted_encoder(0)
+    tile_slide(SlideEntry(drawn.path, "s"), tmp_path / "bags", TILE)
+    bag_file = tmp_path / "bags" / "s.h5"
+    Embedder(encoder, tmp_path)(WorkItem(bag_file, "s"))
+    tile = TILE.model_copy(update={"stain": StainParams(normalise="macenko")})
+    model = prepare_for_features(make_model(tmp_path / "model", encoder.spec, tile=tile))
+    reason = r"s\.h5: .*tiled with stain\.normalise none, the model needs macenko; tile"
+    with Bag(bag_file) as bag, pytest.raises(UsageError, match=reason):
+        predict_bag(model, bag)
+    with (
+        MilpathLayout().open(tmp_path / "s.h5", FeatureHints()) as features,
+        pytest.raises(StoredFileError, match=reason),
+    ):
+        predict_features(model, tmp_path / "s.h5", features)
 
 
 def test_the_order_of_the_rows_permutes_the_attention_and_leaves_the_probabilities(

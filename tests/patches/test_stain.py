@@ -63,7 +63,8 @@ def draw(
 
 
 def apart(one: Pixels, two: Pixels) -> NDArray[np.int16]:
-    return np.abs(one.astype(np.int16) - two)
+    difference: NDArray[np.int16] = np.abs(one.astype(np.int16) - two)
+    return difference
 
 
 def every_colour(step: int = 5) -> Pixels:
@@ -192,6 +193,7 @@ def twin_reinhard(normaliser: ReinhardNormaliser, pixels: Pixels) -> NDArray[np.
 @whites
 def test_macenko_is_that_of_an_independent_twin(white: tuple[int, int, int]) -> None:
     normaliser = fit_normaliser("macenko", draw(white=white), white)
+    assert isinstance(normaliser, MacenkoNormaliser)
     colours = every_colour(15).reshape(-1, 3)
     assert np.abs(normaliser.apply(colours) - twin_macenko(normaliser, colours)).max() < 0.51
 
@@ -199,6 +201,7 @@ def test_macenko_is_that_of_an_independent_twin(white: tuple[int, int, int]) -> 
 @whites
 def test_reinhard_is_that_of_an_independent_twin(white: tuple[int, int, int]) -> None:
     normaliser = fit_normaliser("reinhard", draw(white=white), white)
+    assert isinstance(normaliser, ReinhardNormaliser)
     colours = every_colour(15).reshape(-1, 3)
     assert np.abs(normaliser.apply(colours) - twin_reinhard(normaliser, colours)).max() < 0.51
 
@@ -317,6 +320,8 @@ def test_a_bag_holds_normalised_patches_and_what_normalised_them(
         assert np.array_equal(shown, read_normaliser(bag.header.stain).apply(plain))
         assert before is not None
         assert after is not None
+        assert after.blur is not None
+        assert before.blur is not None
         assert np.array_equal(before.blur, after.blur)
     assert apart(shown, plain).mean() > 2
     with tile(drawn.path, tmp_path / "two", method, threads=3) as bag:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from milpath.errors import UsageError
 from milpath.formats.model_spec import EncoderSpec
@@ -11,7 +10,7 @@ from milpath.nn.encoders.checkpoint import load_checkpoint, read_checkpoint
 from milpath.nn.encoders.encoder import NetworkEncoder
 from milpath.nn.encoders.transformer import build_transformer
 from milpath.registry.checksums import digest_weights
-from milpath.registry.published import PublishedEncoder
+from milpath.registry.published import Precision, PublishedEncoder
 from milpath.store.weightsfile import open_weights
 
 
@@ -22,7 +21,7 @@ def load_published(
     variant: str | None = None,
     patch_px: int | None = None,
     mpp: float | None = None,
-    compute: Literal["float32", "float16", "bfloat16"] = "float32",
+    compute: Precision = "float32",
 ) -> NetworkEncoder:
     """Load a published encoder from the file of its weights.
 
@@ -67,7 +66,7 @@ def describe_published(
     variant: str | None,
     patch_px: int | None,
     mpp: float | None,
-    compute: Literal["float32", "float16", "bfloat16"],
+    compute: Precision,
 ) -> EncoderSpec:
     """Describe a published encoder before its weights are known; raises `UsageError`."""
     chosen = variant or encoder.default_variant
