@@ -206,6 +206,8 @@ def embed(
     OUT/ENCODER trains an attention head on them.
     """
     from milpath.formats.layout import encoder_folder, encoder_weights_path
+    from milpath.nn.onnx_input import OnnxOptions, check_onnx
+    from milpath.registry.names import is_onnx
     from milpath.runs import Inline
     from milpath.store import require_permission
 
@@ -225,7 +227,11 @@ def embed(
         slides = SlideSource(found, given, tissue is not None, str(frame))
         source = cast("Source[Any]", slides)
     wanted = source.patches()
-    _check_encoder(encoder, weights, None if allow_mpp else wanted, download=not dry_run)
+    if is_onnx(encoder):
+        size = wanted.patch_px
+        check_onnx(Path(encoder), OnnxOptions(variant, size, **colours, allow_other=allow_mpp))
+    else:
+        _check_encoder(encoder, weights, None if allow_mpp else wanted, download=not dry_run)
     mine, _ = take_shard(source.items, shard)
     require_permission(out)
     load_network()
@@ -326,13 +332,8 @@ def _check_encoder(
     """
     from milpath.formats.layout import encoder_spec_path
     from milpath.formats.model_spec import read_bundle_spec
-    from milpath.registry.names import is_onnx
-    from milpath.store.onnxfile import read_onnx
 
     folder = Path(encoder)
-    if is_onnx(encoder):
-        read_onnx(folder)
-        return
     if folder.is_dir():
         try:
             if not encoder_spec_path(folder).is_file():
@@ -355,9 +356,10 @@ def _check_name(
     from milpath.nn.fitting import check_published
     from milpath.registry import ENCODERS
     from milpath.registry.names import describe_unknown, list_names, match_name
+    from milpath.registry.plugins import find_plugin
     from milpath.registry.weights import locate_weights
 
-    if match_name(encoder, list_names()) is None:
+    if match_name(encoder, list_names()) is None and find_plugin(encoder) is None:
         raise UsageError(describe_unknown(encoder))
     if name := match_name(encoder, ENCODERS):
         if patches is not None:

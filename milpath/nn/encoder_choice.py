@@ -18,11 +18,11 @@ from milpath.nn.encoders import (
 )
 from milpath.nn.encoders.encoder import Encoder, NetworkEncoder
 from milpath.nn.encoders.onnx import OnnxEncoder, open_onnx_encoder
-from milpath.nn.encoders.onnx_input import OnnxOptions
 from milpath.nn.encoders.plugins import PluginEncoder, load_plugin
 from milpath.nn.encoders.published import describe_published, load_published
 from milpath.nn.engine import keras
 from milpath.nn.fitting import Patches, fit_encoder
+from milpath.nn.onnx_input import OnnxOptions
 from milpath.params import GridParams
 from milpath.registry import ENCODERS
 from milpath.registry.installed import list_keras_names

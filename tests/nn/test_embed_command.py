@@ -11,6 +11,7 @@ import pytest
 from support.nn_tools import make_bag, random_patches, read_stored
 from support.onnx_files import DIM
 from support.onnx_files import save_encoder as save_onnx
+from support.plugins import DIGEST, MeanColour, offer
 from typer.testing import CliRunner, Result
 
 from milpath.cli import app
@@ -313,3 +314,20 @@ def test_a_damaged_onnx_file_is_refused(slides: Path, tmp_path: Path) -> None:
     path.write_bytes(b"no network")
     run = milpath("embed", slides, "--encoder", path, "--out", tmp_path / "f")
     assert "net.onnx: not an ONNX file, or damaged" in str(run.exception)
+
+
+def test_an_encoder_of_a_package_is_chosen_with_or_without_the_package(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    offer(tmp_path, "painters", {"mean-colour": lambda: MeanColour(mpp=2.0)})
+    for name in ("mean-colour", "painters:mean-colour"):
+        run = milpath("embed", slides / "s0.tif", "--encoder", name, "--out", tmp_path / name[:4])
+        assert run.exit_code == 0, run.output
+        (folder,) = (tmp_path / name[:4]).iterdir()
+        assert folder.name == f"mean-colour-{DIGEST[:8]}"
+        assert read_stored(folder / "s0.h5").shape[1] == 3
+    offer(tmp_path / "more", "others", {"mean-colour": MeanColour})
+    monkeypatch.syspath_prepend(str(tmp_path / "more"))
+    run = milpath("embed", slides, "--encoder", "mean-colour", "--out", tmp_path / "f")
+    assert "choose one: others:mean-colour, painters:mean-colour" in str(run.exception)

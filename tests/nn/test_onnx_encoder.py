@@ -30,8 +30,8 @@ from milpath.errors import StoredFileError, UsageError
 from milpath.nn.encoder_choice import EncoderRequest, choose_encoder
 from milpath.nn.encoders import onnx as encoders
 from milpath.nn.encoders.onnx import open_onnx_encoder, reload_onnx_encoder
-from milpath.nn.encoders.onnx_input import OnnxOptions
 from milpath.nn.encoders.referred import find_referred
+from milpath.nn.onnx_input import OnnxOptions
 
 PX = 32
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])

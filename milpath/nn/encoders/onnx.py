@@ -14,9 +14,8 @@ from pydantic import ValidationError
 from milpath.errors import StoredFileError, UsageError
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.encoders.encoder import BATCH
-from milpath.nn.encoders.onnx_input import OnnxInput, OnnxOptions, find_input
-from milpath.nn.encoders.onnx_metadata import OnnxMetadata
 from milpath.nn.encoders.onnx_output import OnnxOutput, choose_output
+from milpath.nn.onnx_input import OnnxInput, OnnxOptions, check_onnx
 from milpath.params import describe_violation
 from milpath.store.onnxfile import OnnxDescription, read_onnx
 from milpath.store.onnxprobe import open_session
@@ -120,10 +119,7 @@ def open_onnx_encoder(path: Path, options: OnnxOptions) -> OnnxEncoder:
     UsageError : not ONNX, damaged, or not a network from patches to features; something needed is
         not stated; onnxruntime is not installed
     """
-    found = read_onnx(path)
-    _require_onnxruntime()
-    stated = OnnxMetadata(path, found.metadata)
-    given = find_input(path, found, stated, options)
+    found, stated, given = check_onnx(path, options)
     batch = given.batch or _TRIAL_BATCH
     tried = try_onnx(path, found, given.dtype, given.shape(batch))
     output = choose_output(path, tried, batch, given.patch_px, options.variant)
@@ -177,17 +173,6 @@ def _digest_files(path: Path, found: OnnxDescription) -> str:
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
     return digest.hexdigest()[:32]
-
-
-def _require_onnxruntime() -> None:
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime"
-        reason = "is not installed" if missing else f"cannot be imported ({str(error)[:200]})"
-        raise UsageError(
-            f"an ONNX file is run by onnxruntime, which {reason}; pip install 'milpath[onnx]'"
-        ) from None
 
 
 def _open_with_provider(path: Path) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.errors import UsageError
-from milpath.nn.encoders.onnx_metadata import show_name
+from milpath.nn.onnx_metadata import show_name
 from milpath.store.onnxtrial import TriedOutput
 
 _MAX_DIM = 1 << 16

@@ -1,4 +1,4 @@
-"""The input of an ONNX network, and how patches become it."""
+"""The input of an ONNX network, and how patches become it. Keras is not imported here."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milpath.errors import UsageError
-from milpath.nn.encoders.onnx_metadata import (
+from milpath.nn.onnx_metadata import (
     Colours,
     Layout,
     OnnxMetadata,
     pick_stated,
     show_name,
 )
-from milpath.store.onnxfile import OnnxDescription
+from milpath.store.onnxfile import OnnxDescription, read_onnx
 
 _TYPES = ("float32", "float16", "uint8")
 _MAX_PATCH_PX = 4096
@@ -85,15 +85,44 @@ class OnnxInput:
         return prepared
 
 
-def find_input(
-    path: Path, found: OnnxDescription, stated: OnnxMetadata, options: OnnxOptions
-) -> OnnxInput:
-    """Return what the network's only input takes.
+def check_onnx(path: Path, options: OnnxOptions) -> tuple[OnnxDescription, OnnxMetadata, OnnxInput]:
+    """Check what can be known of an ONNX file without running it, and without Keras.
+
+    Parameters
+    ----------
+    path : the file; it need not be trusted
+    options : what the user states
+
+    Returns
+    -------
+    tuple : what the file holds, what it states for milpath, and what its network takes
 
     Raises
     ------
-    UsageError : it does not take patches, or something needed is not stated
+    UsageError : as `milpath.store.onnxfile.read_onnx`; onnxruntime is not installed; the network
+        does not take patches, or something needed is not stated
     """
+    found = read_onnx(path)
+    _require_onnxruntime()
+    stated = OnnxMetadata(path, found.metadata)
+    return found, stated, _find_input(path, found, stated, options)
+
+
+def _require_onnxruntime() -> None:
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime"
+        reason = "is not installed" if missing else f"cannot be imported ({str(error)[:200]})"
+        raise UsageError(
+            f"an ONNX file is run by onnxruntime, which {reason}; pip install 'milpath[onnx]'"
+        ) from None
+
+
+def _find_input(
+    path: Path, found: OnnxDescription, stated: OnnxMetadata, options: OnnxOptions
+) -> OnnxInput:
+    """Return what the network's only input takes; raises `UsageError`."""
     if len(found.inputs) != 1:
         titles = ", ".join(show_name(each.name) for each in found.inputs[:8]) or "none"
         raise UsageError(
