@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from milpath.errors import StoredFileError
 from milpath.store.torchfile import open_torch
 
-_MAX_HEADER_BYTES = 8 << 20  # of safetensors; a weight takes about 100
+_MAX_HEADER_BYTES = 2 << 20  # of safetensors; a weight takes about 100
 _DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL")
 
 

@@ -101,13 +101,11 @@ def read_checkpoint(name: str, weights: Weights, encoder: PublishedEncoder) -> C
         if key.startswith(encoder.prefix) and not _UNUSED.fullmatch(key[len(encoder.prefix) :])
     }
     sources = _name_weights(encoder.layout, shapes)
+    found = {key: _join_shapes([shapes[each] for each in names]) for key, names in sources.items()}
     try:
-        found = {
-            key: _join_shapes([shapes[each] for each in names]) for key, names in sources.items()
-        }
         network = _settle_network(encoder.network, found)
     except (KeyError, IndexError, ValueError):
-        network, found = encoder.network, dict.fromkeys(sources, ())
+        network = encoder.network
     problems = _compare_networks(encoder.network, network)
     problems = problems or _compare(list_weights(network), found)
     if problems:
@@ -192,9 +190,11 @@ def _order(name: str) -> int:
 
 
 def _join_shapes(shapes: list[Shape]) -> Shape:
-    if len({shape[1:] for shape in shapes}) > 1:
-        raise ValueError
-    return (sum(shape[0] for shape in shapes), *shapes[0][1:]) if len(shapes) > 1 else shapes[0]
+    """Return the shape of parts that lie one below the other; of unequal ones, the first part's."""
+    first = shapes[0]
+    if len(shapes) == 1 or not first or any(shape[1:] != first[1:] for shape in shapes):
+        return first
+    return (sum(shape[0] for shape in shapes), *first[1:])
 
 
 def _settle_network(published: VisionTransformer, shapes: Mapping[str, Shape]) -> VisionTransformer:
@@ -237,7 +237,7 @@ def _compare(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> list[
     wrong = [
         f"{name} {found[name]}, expected {shape}"
         for name, shape in expected.items()
-        if found.get(name) not in (None, (), shape)
+        if found.get(name) not in (None, shape)
     ]
     kinds = (("missing", missing), ("left over", left), ("of another shape", wrong))
     return [f"{what} {_list_some(names)}" for what, names in kinds if names]
