@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.checkpoints import draw_weights, small, write_checkpoint
 from support.nn_tools import random_patches
 from support.onnx_files import IMAGENET, save_encoder, save_tokens
 from support.plugins import MeanColour, offer
 
 from milpath.nn.encoder_choice import EncoderRequest, choose_encoder
 from milpath.nn.encoders.encoder import Encoder
+from milpath.nn.encoders.published import load_published
 
 Build = Callable[[Path], Encoder]
 PX = 32
@@ -48,6 +50,12 @@ def build_application(folder: Path) -> Encoder:
     return choose_encoder(EncoderRequest("mobilenetv2", "random", patch_px=PX))
 
 
+def build_published(folder: Path) -> Encoder:
+    encoder = small("uni")
+    path = write_checkpoint(folder / "w.safetensors", draw_weights(encoder))
+    return load_published(encoder, path, patch_px=PX)
+
+
 KINDS: dict[str, Build] = {
     "an ONNX file": build_onnx,
     "an ONNX file that takes 7 patches": build_onnx_of_fixed_batch,
@@ -55,6 +63,7 @@ KINDS: dict[str, Build] = {
     "an ONNX file that takes float16": build_onnx_of_float16,
     "a package": build_plugin,
     "a network of keras.applications": build_application,
+    "a published vision transformer": build_published,
 }
 """One line per kind; each builds an encoder of patches of 32 px."""
 

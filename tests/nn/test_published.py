@@ -1,4 +1,4 @@
-"""A published encoder goes from slides to features, a model and predictions, and stays the same one."""
+"""A published encoder goes from slides to features, a model and predictions, always the same."""
 
 from __future__ import annotations
 
@@ -49,13 +49,8 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = ["slide,label"]
     for number in range(6):
         tumour = number % 2 == 1
-        draw_slide(
-            folder / f"s{number}.tif",
-            seed=number,
-            tumour=tumour,
-            size_px=(512, 512),
-            artefacts=False,
-        )
+        options = {"tumour": tumour, "artefacts": False}
+        draw_slide(folder / f"s{number}.tif", seed=number, size_px=(512, 512), **options)
         lines.append(f"s{number}.tif,{'tumour' if tumour else 'normal'}")
     (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
     return folder
@@ -133,7 +128,7 @@ def test_a_second_run_skips_and_another_variant_goes_to_a_folder_of_its_own(
     [
         (
             ("--mpp", 1),
-            "virchow2 was made for patches of 28 px at 2 µm per pixel, not of 28 px at 1",
+            "was made for patches of 28 px at 2 µm per pixel, not of 28 px at 1",
         ),
         (("--patch-size", 42), "virchow2 was made for patches of 28 px"),
         (("--variant", "mean"), "virchow2 has no variant 'mean'"),
@@ -166,13 +161,17 @@ def test_other_weights_than_the_registry_s_are_refused(
 
 
 def test_patches_of_other_sizes_and_resolutions_are_embedded_on_request(
-    virchow2: PublishedEncoder, weights: Path, slides: Path, tmp_path: Path
+    virchow2: PublishedEncoder,
+    weights: Path,
+    slides: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     given = ("embed", slides / "s0.tif", "--encoder", "virchow2", "--weights", weights)
     more = ("--patch-size", 42, "--mpp", 1, "--allow-mpp", "--out", tmp_path)
     done = milpath(*given, *more)
     assert done.exit_code == 0, done.output
-    assert "was made for patches of 28 px at 2 µm per pixel" in done.output
+    assert "was made for patches of 28 px at 2 µm per pixel" in caplog.text
     assert features_of(tmp_path / "virchow2-cls+mean" / "s0.h5").shape[1] == 96
 
 
