@@ -53,7 +53,8 @@ def shift_scanner(rgb: Pixels) -> Pixels:
     one, two = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (_FROM, _TO))
     density = -np.log((rgb.astype(np.float64) + 1) / 256)
     shown = density @ np.linalg.inv(one) @ np.diag(_STRENGTH) @ two * _GAMMA
-    return np.clip(256 * np.exp(-shown) - 1, 0, 255).round().astype(np.uint8)
+    result: Pixels = np.clip(256 * np.exp(-shown) - 1, 0, 255).round().astype(np.uint8)
+    return result
 
 
 def normalise(rgb: Pixels, arm: Arm) -> Pixels:
