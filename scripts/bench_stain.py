@@ -45,6 +45,7 @@ _FROM = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _TO = np.array([[0.55, 0.76, 0.34], [0.18, 0.92, 0.35], [0.27, 0.57, 0.78]])
 _STRENGTH = np.array([1.3, 0.7, 1.0])
 _GAMMA = np.array([1.0, 1.1, 0.95])
+_STEP = 7  # pixels that a normaliser is fitted to are this far apart
 
 
 def shift_scanner(rgb: Pixels) -> Pixels:
@@ -52,14 +53,15 @@ def shift_scanner(rgb: Pixels) -> Pixels:
     one, two = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (_FROM, _TO))
     density = -np.log((rgb.astype(np.float64) + 1) / 256)
     shown = density @ np.linalg.inv(one) @ np.diag(_STRENGTH) @ two * _GAMMA
-    return np.clip(256 * np.exp(-shown) - 1, 0, 255).round().astype(np.uint8)
+    result: Pixels = np.clip(256 * np.exp(-shown) - 1, 0, 255).round().astype(np.uint8)
+    return result
 
 
 def normalise(rgb: Pixels, arm: Arm) -> Pixels:
     """Normalise an image by a fit to itself; raises `UnsupportedSlideError`."""
     if arm == "none":
         return rgb
-    return fit_normaliser(arm, rgb.reshape(-1, 3)).apply(rgb)
+    return fit_normaliser(arm, rgb.reshape(-1, 3)[::_STEP]).apply(rgb)
 
 
 def keep_possible(images: Sequence[ColonImage]) -> list[ColonImage]:

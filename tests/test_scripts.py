@@ -243,7 +243,7 @@ def test_the_benchmark_of_stains_shifts_tissue_but_not_white_and_cuts_what_it_no
     white = np.full((4, 4, 3), 255, np.uint8)
     assert np.array_equal(script.shift_scanner(white), white)
     rng = np.random.default_rng(0)
-    amounts = rng.gamma(2, 0.4, (64, 64, 2)) * rng.dirichlet([0.5, 0.5], (64, 64))
+    amounts = rng.gamma(2, 0.4, (120, 120, 2)) * rng.dirichlet([0.5, 0.5], (120, 120))
     rgb = (255 * np.exp(-amounts @ np.array([[0.65, 0.7, 0.29], [0.07, 0.99, 0.11]]))).astype("u1")
     assert np.abs(script.shift_scanner(rgb).astype(int) - rgb).mean() > 5
     places = [(20.0, 30.0, True), (40.0, 9.0, False)]

@@ -47,7 +47,12 @@ WorkersOption = Annotated[
 PLAIN_SECONDS = 10.0
 """Least time between two lines of progress where stderr is not a terminal."""
 
-_OPTIONS = {"patch_px": "--patch-size", "overlap_px": "--overlap", "mode": "--features"}
+_OPTIONS = {
+    "patch_px": "--patch-size",
+    "overlap_px": "--overlap",
+    "mode": "--features",
+    "normalise": "--stain-normalise",
+}
 """Options that are not named after their parameter."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from PIL import Image
 from scipy.optimize import nnls
 from support.drawing import Pixels, write_levels
 from support.untrusted.tamper import edited
+from typer.testing import CliRunner, Result
 
+from milpath.cli import app
 from milpath.cohort.cohort import SlideEntry
-from milpath.errors import SlideReadError, StoredFileError, UnsupportedSlideError
+from milpath.errors import SlideReadError, StoredFileError, UnsupportedSlideError, UsageError
 from milpath.formats.bag import Bag, bag_fingerprint
 from milpath.params import CodecParams, StainParams, TileParams
 from milpath.patches import stainsample
@@ -200,10 +203,12 @@ def test_macenko_is_that_of_an_independent_twin(white: tuple[int, int, int]) -> 
 
 @whites
 def test_reinhard_is_that_of_an_independent_twin(white: tuple[int, int, int]) -> None:
-    normaliser = fit_normaliser("reinhard", draw(white=white), white)
-    assert isinstance(normaliser, ReinhardNormaliser)
+    fitted = fit_normaliser("reinhard", draw(white=white), white)
+    even = ReinhardNormaliser(white, (8.2, -0.25, 0.035), (0.25, 0.08, 0.015))
     colours = every_colour(15).reshape(-1, 3)
-    assert np.abs(normaliser.apply(colours) - twin_reinhard(normaliser, colours)).max() < 0.51
+    for normaliser in (fitted, even):
+        assert isinstance(normaliser, ReinhardNormaliser)
+        assert np.abs(normaliser.apply(colours) - twin_reinhard(normaliser, colours)).max() < 0.51
 
 
 def test_macenko_finds_the_stains_of_a_slide_and_their_strength() -> None:
@@ -428,3 +433,34 @@ def test_the_sample_is_spread_over_the_grid_and_leaves_out_what_is_unreadable(
         assert 1000 < len(sample) <= 1 << 16
         with pytest.raises(SlideReadError, match="damaged"):
             read_stain_sample(slide, replace(grid, coords=grid.coords[:1]))
+
+
+# -- command line ----------------------------------------------------------------------------------
+
+
+def milpath(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_the_option_and_the_file_of_parameters_normalise_and_info_prints_the_fit(
+    drawn: SyntheticSlide, tmp_path: Path
+) -> None:
+    file = tmp_path / "params.json"
+    file.write_text('{"tile": {"stain": {"normalise": "reinhard"}}}')
+    base = ("tile", drawn.path, "--mpp", 1, "--patch-size", 64, "--workers", 1, "--out")
+    for folder, words in (("a", ("--stain-normalise", "reinhard")), ("b", ("--params", file))):
+        assert milpath(*base, tmp_path / folder, *words).exit_code == 0
+        bag = next((tmp_path / folder).glob("*.h5"))
+        found = json.loads(milpath("info", bag, "--json").stdout)
+        assert found["stain"]["normalised"]["method"] == "reinhard"
+    again = json.loads(milpath("info", bag, "--params", "--json").stdout)
+    assert again["tile"]["stain"] == {"normalise": "reinhard"}
+
+
+def test_an_unknown_method_is_one_line_that_names_the_option(
+    drawn: SyntheticSlide, tmp_path: Path
+) -> None:
+    done = milpath("tile", drawn.path, "--out", tmp_path, "--stain-normalise", "vahadane")
+    expected = "--stain-normalise must be one of none, macenko, reinhard, got vahadane"
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception) == expected
