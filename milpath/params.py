@@ -216,8 +216,15 @@ class HeadParams(Params):
     """Hidden units of the attention network (L in the paper)."""
     gated: bool = True
     """Use gated attention, tanh(Vh) ⊙ σ(Uh), instead of tanh(Vh)."""
-    dropout: float = Field(0.25, ge=0, lt=1)
-    """Dropout rate of the instances' features during training."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Dropout rate of the instances' features during training; None for 0.25 when training from
+    pixels, 0.5 from features."""
+
+    def dropout_of(self, *, projected: bool) -> float:
+        """Return the dropout rate; `projected` for features of a frozen encoder."""
+        if self.dropout is not None:
+            return self.dropout
+        return 0.5 if projected else 0.25
 
 
 class TrainParams(Params):
@@ -261,6 +268,11 @@ class TrainParams(Params):
     """Weights of the classes in the loss: balanced (inverse to their frequency) or none."""
     stain_jitter: float = Field(0.2, ge=0, le=1)
     """Strength of the stain augmentation (0 = off)."""
+
+    @property
+    def starts(self) -> int:
+        """How many times each member is trained; see `milpath.nn.fit.train_member`."""
+        return 2 if self.mode == "features" else 1
 
     @model_validator(mode="after")
     def _check_pairs(self) -> TrainParams:

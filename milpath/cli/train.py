@@ -179,7 +179,7 @@ def train(
     given = {"mode": mode, **given_options(context, _NAMES)}
     params = merge_params(TrainParams, "train", params_file, given)
     _check_unused_options(context, mode)
-    epochs = params.epochs
+    epochs = params.epochs * params.starts
     if (out / "model.json").exists() and not overwrite:
         raise UsageError(
             f"{out}: already contains a model; give another --out, or --overwrite to replace it"

@@ -22,8 +22,6 @@ class GatedAttention(keras.layers.Layer):
     units : L, the rows of V and U
     gated : with the sigmoid gate U
     kernel_initializer, kernel_regularizer : of V, U and w
-    even_start : w starts at 0, so that a bag is the mean of its instances until training finds that
-        some of them matter more
 
     Call
     ----
@@ -38,7 +36,6 @@ class GatedAttention(keras.layers.Layer):
         gated: bool = True,
         kernel_initializer: Any = "glorot_uniform",
         kernel_regularizer: Any = None,
-        even_start: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -46,23 +43,21 @@ class GatedAttention(keras.layers.Layer):
         self.gated = gated
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.even_start = even_start
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         dim = input_shape[-1]
         self.V = self._kernel("V", (dim, self.units))
         self.U = self._kernel("U", (dim, self.units)) if self.gated else None
-        start = keras.initializers.Zeros() if self.even_start else self.kernel_initializer
-        self.w = self._kernel("w", (self.units, 1), start)
+        self.w = self._kernel("w", (self.units, 1))
         self.built = True
 
-    def _kernel(self, name: str, shape: tuple[int | None, int], start: Any = None) -> Any:
+    def _kernel(self, name: str, shape: tuple[int | None, int]) -> Any:
         return self.add_weight(
             name=name,
             shape=shape,
             # an initializer with a seed gives the same numbers at every call: clone it
-            initializer=(start or self.kernel_initializer).clone(),
+            initializer=self.kernel_initializer.clone(),
             regularizer=self.kernel_regularizer,
         )
 
@@ -91,7 +86,6 @@ class GatedAttention(keras.layers.Layer):
             "gated": self.gated,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "even_start": self.even_start,
         }
 
 

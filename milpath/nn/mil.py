@@ -24,7 +24,7 @@ class MILHead(keras.layers.Layer):
     classes : C
     attention_dim, gated : of `GatedAttention`
     projection_dim : width of a dense ReLU layer before the attention, for features of a frozen
-        encoder, whose attention starts even; None for no such layer
+        encoder; None for no such layer
     dropout : fraction of the embeddings' entries dropped during training
 
     Call
@@ -53,9 +53,7 @@ class MILHead(keras.layers.Layer):
             else keras.layers.Dense(projection_dim, "relu", name="projection")
         )
         self.dropout = keras.layers.Dropout(dropout, name="dropout")
-        self.attention = GatedAttention(
-            attention_dim, gated, even_start=projection_dim is not None, name="attention"
-        )
+        self.attention = GatedAttention(attention_dim, gated, name="attention")
         self.classifier = keras.layers.Dense(classes, name="classifier", dtype="float32")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -73,6 +71,10 @@ class MILHead(keras.layers.Layer):
         if self.projection is not None:
             instances = self.projection(instances)
         return self.dropout(instances, training=training)
+
+    def start_even(self) -> None:
+        """Make the attention of all instances the same, until training finds that some matter."""
+        self.attention.w.assign(ops.zeros_like(self.attention.w))
 
     def fold_scaling(self, scaling: Scaling) -> None:
         """Make the scaling of the features that the head learned on part of its projection."""
@@ -161,7 +163,7 @@ def build_head(classes: int, params: HeadParams, projected: bool) -> MILHead:
         params.attention_dim,
         params.gated,
         params.projection_dim if projected else None,
-        params.dropout,
+        params.dropout_of(projected=projected),
         name="head",
     )
 
