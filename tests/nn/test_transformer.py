@@ -28,7 +28,7 @@ from milpath.nn.encoders.transformer import resample_positions
 from milpath.registry import ENCODERS
 from milpath.registry.published import PublishedEncoder, VisionTransformer
 
-GOLDEN = Path(__file__).parents[1] / "data" / "encoders.json"
+GOLDEN = Path(__file__).with_name("encoders.json")
 Floats = NDArray[np.float64]
 
 
