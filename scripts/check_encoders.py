@@ -5,8 +5,9 @@
 PYTHON is one with torch, timm and transformers, which need not be milpath's. Two things are
 compared: names and shapes of all weights at the published configurations (built without memory for
 the weights), and the features of small networks of drawn weights, of each variant, of patches of
-other sizes too. Prints a line of JSON for each, and exits with 1 if one differs. `--write` keeps
-the reference's features, with which the tests compare.
+other sizes too. Prints a line of JSON for each, and exits with 1 if one differs; then how far less
+precise arithmetic changes features. `--write` keeps the reference's features, with which the tests
+compare.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import support_path  # noqa: F401
 from support.checkpoints import draw_patches, draw_weights, list_cases, shrink, write_checkpoint
 
 from milpath.registry import ENCODERS
-from milpath.registry.published import PublishedEncoder
+from milpath.registry.published import Precision, PublishedEncoder
 
 TOLERANCE = 1e-5
 
@@ -128,6 +129,24 @@ def compare_features(python: str, folder: Path, kept: Path | None) -> bool:
     return good
 
 
+def compare_precisions(folder: Path) -> None:
+    """Compare features of less precise arithmetic with those of float32, by their cosine."""
+    from milpath.nn.encoders.published import load_published
+
+    precisions: tuple[Precision, ...] = ("float16", "bfloat16")
+    for name in ("uni", "virchow2", "h-optimus-0"):
+        encoder = shrink(ENCODERS[name])
+        path = write_checkpoint(folder / name / "model.safetensors", draw_weights(encoder))
+        patches = draw_patches(encoder.patch_px, 8)
+        exact = load_published(encoder, path).embed(patches)
+        for precision in precisions:
+            rough = load_published(encoder, path, compute=precision).embed(patches)
+            norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(rough, axis=1)
+            cosine = float(((exact * rough).sum(axis=1) / norms).min())
+            line = {"check": "precision", "encoder": name, "precision": precision}
+            print(json.dumps(line | {"least_cosine": round(cosine, 6)}), flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reference-python", default=sys.executable)
@@ -136,6 +155,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         good = compare_shapes(options.reference_python, Path(folder))
         good &= compare_features(options.reference_python, Path(folder), options.write)
+        compare_precisions(Path(folder))
     return 0 if good else 1
 
 
