@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, precision_score, recall_score
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from milpath.formats.scores import BagScores
 from milpath.metrics import accuracy, auc
@@ -62,11 +62,12 @@ def cross_validate(
     negative: int | None,
     augment: Augment | None = None,
     prepare: Prepare = lambda train, test: (list(train), list(test)),
+    val_fraction: float = 0.0,
 ) -> list[BagScores]:
     """Score every bag once, by an ensemble of `recipe.members` that was not trained on it.
 
-    The number of epochs is fixed: there is no early stopping. `negative` is the index of the
-    negative class, if there is one.
+    `negative` is the index of the negative class, if there is one. A fraction `val_fraction` of the
+    training bags stops it early, as in `milpath train`; with 0 the number of epochs is fixed.
     """
     labels = np.array([bag.label for bag in bags])
     bag_scores: dict[int, BagScores] = {}
@@ -75,11 +76,12 @@ def cross_validate(
             [bags[i].instances for i in train], [bags[i].instances for i in test]
         )
         known = [ArrayBag(one, int(labels[i])) for one, i in zip(learn, train, strict=True)]
+        known, val = _hold_out(known, val_fraction, seed)
         task = Task(known[0].instances.shape[1:], 2, negative, augment)
         members = [
             train_member(
                 known,
-                [],
+                val,
                 task,
                 recipe,
                 seed_of(seed, fold * recipe.members + number),
@@ -88,6 +90,16 @@ def cross_validate(
         ]
         bag_scores.update(zip(test.tolist(), score_bags(members, unseen), strict=True))
     return [bag_scores[i] for i in range(len(bags))]
+
+
+def _hold_out(
+    bags: list[ArrayBag], fraction: float, seed: int
+) -> tuple[list[ArrayBag], list[ArrayBag]]:
+    if not fraction:
+        return bags, []
+    labels = [bag.label for bag in bags]
+    learn, val = train_test_split(bags, test_size=fraction, stratify=labels, random_state=seed)
+    return learn, val
 
 
 def measure(labels: NDArray[np.int64], probs: Floats) -> dict[str, float | None]:
