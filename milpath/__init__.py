@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from milpath.formats.foreign.values import FeatureHints
     from milpath.formats.prediction import read_prediction, write_prediction
     from milpath.nn.embed import embed_patches
+    from milpath.nn.embed_slide import SlideEmbedder
+    from milpath.nn.encoder_choice import EncoderRequest, choose_encoder
     from milpath.nn.predict import load_model, predict_bag, predict_slide
     from milpath.nn.predict_features import load_features_model, predict_features
     from milpath.nn.train import train_cohort
@@ -44,14 +46,17 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Bag": "formats.bag",
+    "EncoderRequest": "nn.encoder_choice",
     "FeatureHints": "formats.foreign.values",
     "GridParams": "params",
     "MilpathError": "errors",
     "Slide": "slides.slide",
+    "SlideEmbedder": "nn.embed_slide",
     "SlideEntry": "cohort.cohort",
     "TileParams": "params",
     "TissueParams": "params",
     "TrainParams": "params",
+    "choose_encoder": "nn.encoder_choice",
     "detect_features": "formats.foreign",
     "embed_patches": "nn.embed",
     "load_features_model": "nn.predict_features",
@@ -74,15 +79,18 @@ _MODULES = {
 
 __all__ = [
     "Bag",
+    "EncoderRequest",
     "FeatureHints",
     "GridParams",
     "MilpathError",
     "Slide",
+    "SlideEmbedder",
     "SlideEntry",
     "TileParams",
     "TissueParams",
     "TrainParams",
     "__version__",
+    "choose_encoder",
     "detect_features",
     "embed_patches",
     "load_features_model",
