@@ -81,7 +81,7 @@ def write_features(
     slide_id = tiled.slide.slide_id
     if len(features) != len(tiled.grid):
         raise ValueError(f"{len(features)} rows of features for {len(tiled.grid)} patches")
-    stored = _choose_dtype(features, f"{slide_id}: {encoder.name}")
+    stored = _choose_dtype(features, slide_id, encoder)
     with publish_h5(path, "features") as h5:
         write_geometry(h5, tiled.slide, tiled.grid)
         write_header(h5, tiled.header)
@@ -143,10 +143,16 @@ def read_encoder(h5: StoredH5[Any]) -> EncoderSpec:
         raise h5.refuse(f"attribute 'encoder': {f'{name} {fact}'.strip()}") from None
 
 
-def _choose_dtype(features: NDArray[np.float32], name: str) -> NDArray[np.floating[Any]]:
+def _choose_dtype(
+    features: NDArray[np.float32], slide_id: str, encoder: EncoderSpec
+) -> NDArray[np.floating[Any]]:
     """Round features (N, D) as `round_features`; raise `StoredFileError` if they are useless."""
+    name = f"{slide_id}: {encoder.name}"
     if not np.isfinite(features).all():
-        raise StoredFileError(f"{name} gives features that are not finite; check its weights")
+        remedy = "check its weights"
+        if encoder.compute == "float16":
+            remedy = "give --precision bfloat16 or float32"
+        raise StoredFileError(f"{name} gives features that are not finite; {remedy}")
     spread = _measure_spread(features)
     if len(features) > 1 and spread < _MIN_SPREAD:
         raise StoredFileError(

@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from support.nn_tools import features_spec, make_bag, random_patches
+from support.nn_tools import features_spec, make_bag, make_features, random_patches
 from support.untrusted.tamper import edited
 
 from milpath.errors import StoredFileError
@@ -191,3 +191,14 @@ def test_stored_features_that_are_not_finite_raise_when_they_are_read(
         for rows in (slice(None), np.array([4])):
             with pytest.raises(StoredFileError, match="its features are not all finite"):
                 found.features[rows]
+
+
+@pytest.mark.parametrize(
+    ("compute", "remedy"),
+    [("float32", "check its weights"), ("float16", "give --precision bfloat16 or float32")],
+)
+def test_features_that_are_not_finite_raise(compute: Any, remedy: str, tmp_path: Path) -> None:
+    spec = features_spec(2).model_copy(update={"compute": compute})
+    values = np.array([[1.0, 2.0], [np.inf, 0.0]], np.float32)
+    with pytest.raises(StoredFileError, match=f"features that are not finite; {remedy}"):
+        make_features(tmp_path, "s", values, encoder=spec)
