@@ -8,13 +8,15 @@ FOLDER/jobs.json, writes FOLDER/results.json and features.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 Job = dict[str, Any]
 
@@ -22,6 +24,7 @@ Job = dict[str, Any]
 def build_timm(network: dict[str, Any]) -> torch.nn.Module:
     from functools import partial
 
+    import torch
     from timm.layers import SwiGLUPacked
     from timm.models.vision_transformer import VisionTransformer
 
@@ -45,6 +48,7 @@ def build_timm(network: dict[str, Any]) -> torch.nn.Module:
 
 
 def build_vit(network: dict[str, Any]) -> torch.nn.Module:
+
     from transformers import ViTConfig, ViTModel
 
     config = ViTConfig(
@@ -87,6 +91,8 @@ def build_dinov2(network: dict[str, Any]) -> torch.nn.Module:
 
 def teacher_names(state: dict[str, torch.Tensor], network: dict[str, Any]) -> dict[str, Any]:
     """Rename timm's weights as DINOv2's authors name those of a teacher."""
+    import torch
+
     renamed = {}
     for name, value in state.items():
         for one, other in TEACHER.items():
@@ -99,6 +105,8 @@ def teacher_names(state: dict[str, torch.Tensor], network: dict[str, Any]) -> di
 
 def timm_names(state: dict[str, torch.Tensor], network: dict[str, Any]) -> dict[str, Any]:
     """Undo `teacher_names`; registers have no position."""
+    import torch
+
     renamed = {}
     for name, value in state.items():
         for one, other in TEACHER.items():
@@ -123,6 +131,8 @@ def build(job: Job) -> torch.nn.Module:
 
 def old_names(state: dict[str, torch.Tensor], layout: str) -> dict[str, torch.Tensor]:
     """Rename weights as transformers names them in files, whatever it calls them inside."""
+    import torch
+
     pairs = {
         "q_proj": "attention.query",
         "k_proj": "attention.key",
@@ -146,6 +156,8 @@ def old_names(state: dict[str, torch.Tensor], layout: str) -> dict[str, torch.Te
 
 def list_shapes(job: Job) -> dict[str, Any]:
     """List the weights as a file of the hub names them."""
+    import torch
+
     transformers = job["layout"] in ("vit", "dinov2")
     with torch.device("meta"):
         state = build(job).state_dict()
@@ -180,6 +192,8 @@ def load(job: Job) -> torch.nn.Module:
 
 def compute_features(job: Job) -> dict[str, Any]:
     """Compute the features of patches.npy, and write features.npy beside it."""
+    import torch
+
     model, folder = load(job), Path(job["folder"])
     patches = torch.from_numpy(np.load(folder / "patches.npy")).permute(0, 3, 1, 2)
     if job["crop_px"] is not None:
@@ -201,11 +215,12 @@ def compute_features(job: Job) -> dict[str, Any]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
     results = []
     for job in json.loads((folder / "jobs.json").read_text()):
-        task = list_shapes(job) if job["task"] == "shapes" else compute_features(job)
-        results.append(task)
+        results.append(list_shapes(job) if job["task"] == "shapes" else compute_features(job))
     (folder / "results.json").write_text(json.dumps(results))
 
 

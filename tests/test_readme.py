@@ -31,6 +31,11 @@ ORDER = ("tile", "train", "classify", "embed", "heatmap", "export", "info", "che
 
 SESSION = """
 import json, sys
+from milpath.params import TrainParams
+
+TrainParams.model_fields["epochs"].default = 3
+TrainParams.model_rebuild(force=True)
+assert TrainParams().epochs == 3
 from milpath.cli import main
 
 for sys.argv in json.load(sys.stdin):
@@ -41,7 +46,8 @@ for sys.argv in json.load(sys.stdin):
         if end.code:
             raise
 """
-"""One process for all commands: each would import the network's libraries again."""
+"""One process for all commands: each would import the network's libraries again. Models are trained
+for three epochs: what they learn is tested elsewhere."""
 
 
 def run(commands: list[str], folder: Path) -> None:

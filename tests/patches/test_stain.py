@@ -38,7 +38,7 @@ from milpath.patches.stain import (
 from milpath.patches.stainsample import read_stain_sample
 from milpath.slides.slide import Slide
 from milpath.synthetic import SyntheticSlide
-from milpath.tile import plan_slide, tile_slide
+from milpath.tile import plan_slide, require_pixels, tile_slide
 
 H, E = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)
 DAB, RED = (0.27, 0.57, 0.78), (0.1, 0.73, 0.67)
@@ -376,9 +376,10 @@ def test_a_re_tiled_slide_says_that_the_stain_changed(
     assert "stain.normalise changed from none to macenko" in done.message
 
 
-def test_patches_without_pixels_cannot_be_normalised() -> None:
-    with pytest.raises(ValueError, match=r"leave out stain\.normalise"):
-        TileParams(pixels=CodecParams(codec="none"), stain=StainParams(normalise="macenko"))
+def test_bags_without_pixels_cannot_be_normalised() -> None:
+    params = TileParams(pixels=CodecParams(codec="none"), stain=StainParams(normalise="macenko"))
+    with pytest.raises(UsageError, match=r"leave out stain\.normalise"):
+        require_pixels(params)
 
 
 @both
