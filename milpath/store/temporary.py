@@ -27,6 +27,7 @@ _PREFIX = ".milpath-"
 _SUFFIX = ".part"
 _RUN = "run-"
 _STALE_SECONDS = 7 * 24 * 3600.0
+_REMOVALS = 5
 
 
 @contextmanager
@@ -56,7 +57,10 @@ def create_temp_folder(folder: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        for _ in range(_REMOVALS):  # a worker that is being stopped may still add a file
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                break
         if lock is not None:
             os.close(lock)
 

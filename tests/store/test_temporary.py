@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +62,22 @@ def test_a_temporary_folder_of_another_machine_is_kept_for_a_week(tmp_path: Path
         os.utime(folder, (old, old))
     remove_stale_temps(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_removed_although_a_file_is_added_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove, added = shutil.rmtree, []
+
+    def remove_late(path: Path, **options: Any) -> None:
+        remove(path, **options)
+        if not added:
+            added.append(path)
+            path.mkdir()
+            (path / "late").touch()
+
+    monkeypatch.setattr(shutil, "rmtree", remove_late)
+    with create_temp_folder(tmp_path):
+        pass
+    assert added
+    assert list(tmp_path.iterdir()) == []
