@@ -104,7 +104,7 @@ def test_finished_members_are_reused_after_an_interruption_and_give_the_same_mod
     tmp_path: Path,
 ) -> None:
     cohort, bags = draw_features(tmp_path)
-    params = HEAD_ALONE.model_copy(update={"members": 2})
+    params = HEAD_ALONE.model_copy(update={"members": 2, "epochs": 4})
 
     def interrupt(member: int, epoch: int, losses: dict[str, float]) -> None:
         if member == 1:
