@@ -154,11 +154,14 @@ def _gather(folder: Path) -> list[LabelledBag]:
 
 
 def _read_epoch(bags: Sequence[LabelledBag], sample: int | None = None) -> None:
-    """Read what an epoch of training reads, with a number of rows of each file, or all."""
+    """Read and scale what an epoch of training does, with a number of rows of each file, or all."""
     from milpath.nn.data import BagSequence
+    from milpath.nn.scaling import Scaling, scale_bags
 
+    dim = bags[0].read(np.arange(1)).shape[1]
+    scaling = Scaling(np.zeros(dim, np.float32), np.ones(dim, np.float32))
     width = sample or max(bag.size for bag in bags)
-    batches = BagSequence(bags, np.ones(2, np.float32), 4, width, seed=0)
+    batches = BagSequence(scale_bags(bags, scaling), np.ones(2, np.float32), 4, width, seed=0)
     _in_threads(lambda index: len(batches[index][0]), range(len(batches)))
 
 

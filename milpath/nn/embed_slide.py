@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from milpath.cohort.cohort import SlideEntry
 from milpath.formats.bag import BagHeader, Origin
@@ -17,6 +13,7 @@ from milpath.formats.layout import features_path
 from milpath.formats.model_spec import EncoderSpec
 from milpath.nn.embed import EmbedFacts, describe_features
 from milpath.nn.encoders.encoder import BATCH, Encoder
+from milpath.nn.scoring import regroup
 from milpath.params import TileParams
 from milpath.patchstream import PatchStream
 from milpath.runs import Outcome, describe_redo, planned_outcome, skipped_outcome
@@ -88,7 +85,8 @@ class SlideEmbedder:
                 facts = EmbedFacts(count, spec.dim, spec.name)
                 return planned_outcome(entry, "embedded", found, f"{count} patches", facts)
             stream = PatchStream(slide, plan, self.params, drawn, self.threads)
-            features = [self.encoder.embed(batch) for batch in stack_patches(stream, BATCH)]
+            batches = regroup((pixels[None] for pixels in stream), BATCH)
+            features = [self.encoder.embed(patches[:count]) for patches, count in batches]
             tiling = stream.summarize()
         write_features(path, tiling, features, spec)
         patches, header = len(tiling.grid), tiling.header
@@ -109,15 +107,3 @@ def find_slide_features(
     if found.value is not None and found.value.header.unreadable:
         return Existing.stale(describe_unreadable(found.value.header))
     return found
-
-
-def stack_patches(patches: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
-    """Stack patches (P, P, 3) into batches (n, P, P, 3) of `size`; the last one may be smaller."""
-    waiting: list[NDArray[np.uint8]] = []
-    for patch in patches:
-        waiting.append(patch)
-        if len(waiting) == size:
-            yield np.stack(waiting)
-            waiting = []
-    if waiting:
-        yield np.stack(waiting)

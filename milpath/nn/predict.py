@@ -138,7 +138,7 @@ def _embed(encoder: Encoder, batches: Iterable[NDArray[np.uint8]]) -> Iterator[N
     """
     parts = [np.zeros((0, encoder.spec.dim), np.float32)]
     for patches, count in regroup(batches, BATCH):
-        parts.append(encoder.embed(patches)[:count])
+        parts.append(encoder.embed(patches[:count]))
     stored = round_features(np.concatenate(parts))
     for low in range(0, len(stored), FEATURES_BATCH):
         yield np.asarray(stored[low : low + FEATURES_BATCH], np.float32)

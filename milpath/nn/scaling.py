@@ -34,7 +34,9 @@ class Scaling:
 
     def apply(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Scale features (..., D)."""
-        scaled: NDArray[np.float32] = (features.astype(np.float32) - self.mean) * self.factor
+        scaled = features.astype(np.float32)
+        scaled -= self.mean  # in place: every epoch reads all features
+        scaled *= self.factor
         return scaled
 
     def fold(

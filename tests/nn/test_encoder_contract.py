@@ -1,4 +1,4 @@
-"""What every kind of encoder does, whoever made its network."""
+"""What every kind of encoder does."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs locks of 
 @pytest.mark.parametrize(
     ("mode", "expected"), [(0o755, 0o700), (0o775, 0o770), (0o777, 0o777), (0o1777, 0o777)]
 )
-def test_a_temporary_folder_is_open_to_whoever_may_write_beside_it(
+def test_a_temporary_folder_is_open_to_all_who_may_write_beside_it(
     mode: int, expected: int, tmp_path: Path
 ) -> None:
     tmp_path.chmod(mode)
